@@ -1,0 +1,214 @@
+# tutti: SPDX-License-Identifier: Apache-2.0
+#
+#   make                  library, tools, benchmarks, examples, under build/
+#   make check            all tests under Criterion, then the lint scripts
+#   make check-sanitize   SAN=address,undefined (default) or SAN=thread
+#   make check-long       the long forms; parts: unit conformance collective process sanitize fuzz
+#   make fuzz             each fuzzer for FUZZ_SECONDS
+#   make demo             a first run: what this machine is, and allreduce between two processes
+#   make bench-peers      the same measurements for other libraries, where they are installed
+#   make install          PREFIX=/usr/local DESTDIR=
+
+MAKEFLAGS += --no-builtin-rules
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+AR ?= ar
+B ?= build
+PREFIX ?= /usr/local
+SAN ?= address,undefined
+FUZZ_SECONDS ?= 10
+TEST_TIMEOUT ?= 300
+
+part = $(shell sed -n 's/^\#define TUTTI_$(1) //p' include/tutti.h)
+VERSION := $(call part,MAJOR).$(call part,MINOR).$(call part,PATCH)
+SONAME := libtutti.so.$(call part,MAJOR)
+
+# Quote-include paths: a plain -Isrc would let our sched.h hide the system's.
+CPPFLAGS += -D_GNU_SOURCE -Iinclude -iquote src -iquote transports
+CFLAGS ?= -O2 -g
+WARN := -Wall -Wextra -Wshadow -Wmissing-prototypes -Wstrict-prototypes -Wno-unused-parameter \
+	$(if $(WERROR),-Werror)
+ALL_CFLAGS = -std=c17 $(WARN) $(CFLAGS) -fPIC -fno-semantic-interposition -ffp-contract=off -pthread \
+	$(if $(SAN_FLAGS),-fsanitize=$(SAN_FLAGS) -fno-omit-frame-pointer -fno-sanitize-recover=all)
+ALL_LDFLAGS = -pthread $(LDFLAGS) $(if $(SAN_FLAGS),-fsanitize=$(SAN_FLAGS))
+RPATH := -Wl,-rpath,'$$ORIGIN/../lib'
+
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-4s %s\n' $(1) $(patsubst $(B)/%,%,$@);)
+
+# ---- the library. The reduction kernels are compiled once for each instruction set.
+ISAS_x86_64 := sse2 avx2 avx512
+MACHINE := $(shell $(CC) -dumpmachine | cut -d- -f1)
+ISAS := $(or $(ISAS_$(MACHINE)),generic)
+ISA_avx2 := -mavx2 -mf16c
+ISA_avx512 := -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+
+LIB_SRC := $(filter-out src/reduce_kernels.c,$(wildcard src/*.c transports/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o) \
+	$(if $(wildcard src/reduce_kernels.c),$(ISAS:%=$(B)/obj/src/reduce_kernels_%.o))
+SO := $(B)/lib/libtutti.so
+A := $(B)/lib/libtutti.a
+
+# ---- programs
+name = $(subst _,-,$(notdir $(basename $(1))))
+TOOLS := $(wildcard tools/*.c)
+PERF := $(filter-out benchmarks/perf_%,$(wildcard benchmarks/*.c))
+PERF_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard benchmarks/perf_*.c))
+EXAMPLES := $(wildcard examples/*.c)
+BINS := $(foreach t,$(TOOLS),$(B)/bin/$(call name,$(t))) $(PERF:benchmarks/%.c=$(B)/bin/%)
+EXAMPLE_BINS := $(EXAMPLES:%.c=$(B)/%)
+# These see internals, which the shared library does not export.
+STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/link_perf
+
+# ---- tests: one program for each file, linked with the static library
+TEST_DIRS := unit conformance collective process
+HARNESS := $(B)/obj/tests/libharness.a
+HARNESS_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(filter-out %_main.c,$(wildcard tests/harness/*.c)))
+tests_in = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/$(1)/*.c))
+scripts_in = $(wildcard tests/$(1)/*.sh)
+TESTS := $(foreach d,$(TEST_DIRS),$(call tests_in,$(d)))
+SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
+LINTS := $(wildcard tests/lint/*.sh)
+MAIN ?= criterion
+RUN := TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
+
+.PHONY: all lib tests check check-deps check-sanitize sanitized check-long fuzz demo bench-peers \
+	install clean FORCE
+.DELETE_ON_ERROR:
+.SECONDARY:
+
+all: lib $(BINS) $(EXAMPLE_BINS)
+lib: $(SO) $(A)
+tests: $(TESTS)
+
+# A change of compiler or flags rebuilds.
+FLAGS := $(CC) $(CPPFLAGS) $(ALL_CFLAGS)
+$(B)/flags: FORCE
+	@mkdir -p $(@D); echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' > $@
+
+$(B)/obj/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(OBJ_FLAGS) -MMD -MP -c $< -o $@
+
+$(ISAS:%=$(B)/obj/src/reduce_kernels_%.o): $(B)/obj/src/reduce_kernels_%.o: src/reduce_kernels.c $(B)/flags
+	@mkdir -p $(@D)
+	$(call say,CC)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -O3 -fno-trapping-math -fno-math-errno -Wno-pass-failed $(ISA_$*) \
+		-DTT_KERNELS=tt_kernels_$* -MMD -MP -c $< -o $@
+
+$(B)/obj/tests/%.o $(B)/obj/benchmarks/%.o: OBJ_FLAGS := -iquote tests/harness -iquote benchmarks
+
+# Version script: tutti.h has no export attributes, the linker keeps everything else inside.
+$(B)/lib/libtutti.map:
+	@mkdir -p $(@D); echo '{ global: tutti*; local: *; };' > $@
+
+$(B)/lib/$(SONAME): $(LIB_OBJ) $(B)/lib/libtutti.map
+	$(call say,LD)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(B)/lib/libtutti.map \
+		-Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,--as-needed $(ALL_LDFLAGS) $(LIB_OBJ) -o $@
+$(SO): $(B)/lib/$(SONAME)
+	$(Q)ln -sf $(SONAME) $@
+$(A): $(LIB_OBJ)
+	@mkdir -p $(@D); rm -f $@
+	$(call say,AR)$(AR) rcs $@ $^
+
+$(STATIC_BINS): LINK = $(A)
+$(STATIC_BINS): $(A)
+LINK = -L$(B)/lib -ltutti $(RPATH)
+
+define program
+$(1): $(2) $(SO)
+	@mkdir -p $$(@D)
+	$$(call say,LD)$$(CC) $$(ALL_LDFLAGS) $(2) $$(LINK) -lm -o $$@
+endef
+$(foreach t,$(TOOLS),$(eval $(call program,$(B)/bin/$(call name,$(t)),$(t:%.c=$(B)/obj/%.o))))
+$(foreach t,$(PERF),$(eval $(call program,$(t:benchmarks/%.c=$(B)/bin/%),$(t:%.c=$(B)/obj/%.o) \
+	$(PERF_OBJ))))
+$(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%.o))))
+
+$(HARNESS): $(HARNESS_OBJ)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(B)/tests/%: $(B)/obj/tests/%.o $(B)/obj/tests/harness/$(MAIN)_main.o $(HARNESS) $(A)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lm $(if $(filter criterion,$(MAIN)),-lcriterion) -o $@
+
+# ---- checks
+check-deps:
+	@tools/setup.sh check
+check: check-deps
+	@$(MAKE) --no-print-directory all tests
+	@CC='$(CC)' $(RUN) $(TESTS) $(SCRIPTS) $(LINTS)
+
+# The threads of unit, conformance and collective tests in one process, small sizes; programs of many
+# processes are left to `make check`. No Criterion: it crashes under ThreadSanitizer.
+SAN_TESTS ?= $(foreach d,unit conformance collective,$(patsubst tests/%.c,%,$(wildcard tests/$(d)/*.c)))
+check-sanitize:
+	@$(MAKE) --no-print-directory B=$(B)/san-$(firstword $(subst $(comma), ,$(SAN))) \
+		SAN_FLAGS=$(SAN) MAIN=plain SAN_TESTS='$(SAN_TESTS)' sanitized
+comma := ,
+sanitized: $(SAN_TESTS:%=$(B)/tests/%)
+	@TEST_QUICK=1 TEST_TIMEOUT_SCALE=5 TEST_SANITIZE=$(SAN_FLAGS) $(RUN) $^
+
+LONG_PARTS := $(TEST_DIRS) sanitize fuzz
+check-long: $(LONG_PARTS:%=check-long-%)
+$(TEST_DIRS:%=check-long-%): check-long-%: check-deps
+	@$(MAKE) --no-print-directory all $(call tests_in,$*)
+	@TEST_LONG=1 TEST_TIMEOUT_SCALE=20 TEST_TIMEOUT=3600 BUILD=$(abspath $(B)) tests/harness/run.sh \
+		$(call tests_in,$*) $(call scripts_in,$*)
+check-long-sanitize:
+	@$(MAKE) --no-print-directory check-sanitize SAN=address,undefined TEST_TIMEOUT=1800
+	@$(MAKE) --no-print-directory check-sanitize SAN=thread TEST_TIMEOUT=1800
+check-long-fuzz:
+	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=300
+
+# ---- fuzzing: the static library once more, with coverage, and one program for each tests/fuzz/*.c
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
+FUZZ_B := $(B)/fuzz
+fuzz:
+	@$(if $(FUZZERS),,echo "no fuzzers in tests/fuzz"; exit 0;) \
+	command -v clang > /dev/null || tools/setup.sh fuzz && \
+	$(MAKE) --no-print-directory CC=clang B=$(FUZZ_B) SAN_FLAGS=fuzzer-no-link,address,undefined \
+		$(FUZZERS:%=$(FUZZ_B)/fuzz/%) && \
+	FUZZ_SECONDS=$(FUZZ_SECONDS) tests/harness/fuzz.sh $(FUZZERS:%=$(FUZZ_B)/fuzz/%)
+$(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(A)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(LDFLAGS) -pthread -fsanitize=fuzzer,address,undefined $^ -lm -o $@
+
+# ---- the rest
+demo:
+	@tools/setup.sh build
+	@$(MAKE) --no-print-directory all
+	$(B)/bin/tutti-info
+	$(B)/bin/tutti-run -n 2 $(B)/bin/all_reduce_perf -b 8 -e 16M -f 4 -n 20 -c 1
+
+bench-peers: all
+	@if [ -x benchmarks/peers/run.sh ]; then BUILD=$(abspath $(B)) benchmarks/peers/run.sh; \
+	else echo "benchmarks/peers/run.sh is not here"; fi
+
+D = $(DESTDIR)$(PREFIX)
+define PC
+prefix=$(PREFIX)
+libdir=$${prefix}/lib
+includedir=$${prefix}/include
+
+Name: tutti
+Description: collective communication for host and device memory
+Version: $(VERSION)
+Libs: -L$${libdir} -ltutti
+Libs.private: -pthread
+Cflags: -I$${includedir}
+endef
+export PC
+install: all
+	install -d $(D)/bin $(D)/include $(D)/lib/pkgconfig
+	install -m 644 include/tutti.h $(D)/include/
+	install -m 644 $(A) $(D)/lib/
+	install -m 755 $(B)/lib/$(SONAME) $(D)/lib/libtutti.so.$(VERSION)
+	ln -sf libtutti.so.$(VERSION) $(D)/lib/$(SONAME)
+	ln -sf $(SONAME) $(D)/lib/libtutti.so
+	printf '%s\n' "$$PC" > $(D)/lib/pkgconfig/tutti.pc
+	$(if $(BINS),install -m 755 $(BINS) $(D)/bin/)
+
+clean:
+	rm -rf $(B)
+
+-include $(shell find $(B)/obj -name '*.d' 2> /dev/null)

@@ -1,0 +1,50 @@
+#!/bin/sh
+# Installs what is missing to build, check, or fuzz; nothing where all is there. SPDX-License-Identifier: Apache-2.0
+#   setup.sh build | check | fuzz
+set -u
+
+missing=
+need() { # package, then a test command that succeeds where it is there
+	package=$1
+	shift
+	"$@" > /dev/null 2>&1 || missing="$missing $package"
+}
+
+has_header() {
+	echo "#include <$1>" | ${CC:-cc} -E -x c - -o /dev/null
+}
+
+need make command -v make
+need gcc sh -c 'command -v "${CC:-gcc}"'
+need libc6-dev has_header stdio.h
+case "${1:-build}" in
+build) ;;
+check)
+	need libcriterion-dev has_header criterion/criterion.h
+	need pkg-config command -v pkg-config
+	need binutils command -v nm
+	;;
+fuzz) need clang command -v clang ;;
+*)
+	echo "usage: $0 build|check|fuzz" >&2
+	exit 2
+	;;
+esac
+
+[ -z "$missing" ] && exit 0
+echo "missing:$missing" >&2
+if ! command -v apt-get > /dev/null; then
+	echo "install them with this system's package manager, then run again" >&2
+	exit 1
+fi
+sudo=
+if [ "$(id -u)" -ne 0 ]; then
+	command -v sudo > /dev/null || { echo "needs root or sudo to install them" >&2; exit 1; }
+	sudo=sudo
+fi
+export DEBIAN_FRONTEND=noninteractive
+# The lists may be stale or absent: a first try without them saves the minute they take.
+# shellcheck disable=SC2086
+$sudo apt-get install -y -q --no-install-recommends $missing > /dev/null 2>&1 ||
+	{ $sudo apt-get update -q > /dev/null &&
+	  $sudo apt-get install -y -q --no-install-recommends $missing > /dev/null; }
