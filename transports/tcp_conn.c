@@ -1,0 +1,389 @@
+/* TCP: one socket: frames to bytes and back. What comes from the peer is checked here and in
+ * tt_flow_frame; nothing it sends may reach memory that was not posted for it.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <endian.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "tcp_conn.h"
+
+#define MAGIC 0x31707474u
+
+static void put32(uint8_t *b, uint32_t v)
+{
+	v = htole32(v);
+	memcpy(b, &v, sizeof(v));
+}
+
+static void put64(uint8_t *b, uint64_t v)
+{
+	v = htole64(v);
+	memcpy(b, &v, sizeof(v));
+}
+
+static uint32_t get32(const uint8_t *b)
+{
+	uint32_t v;
+
+	memcpy(&v, b, sizeof(v));
+	return le32toh(v);
+}
+
+static uint64_t get64(const uint8_t *b)
+{
+	uint64_t v;
+
+	memcpy(&v, b, sizeof(v));
+	return le64toh(v);
+}
+
+void tt_tcp_pack(uint8_t b[TCP_HEADER], const struct tcp_frame *f)
+{
+	put32(b, MAGIC);
+	put32(b + 4, f->type | (uint32_t)f->side << 8);
+	put32(b + 8, f->len);
+	put32(b + 12, f->seq);
+	put32(b + 16, f->credit);
+	put32(b + 20, f->token);
+	put64(b + 24, f->key);
+	put64(b + 32, f->off);
+	put64(b + 40, f->total);
+	put64(b + 48, f->note.sig);
+	put32(b + 56, f->note.seq);
+	put32(b + 60, f->note.pos);
+}
+
+const char *tt_tcp_unpack(struct tcp_frame *f, const uint8_t b[TCP_HEADER])
+{
+	uint32_t kind = get32(b + 4);
+
+	if (get32(b) != MAGIC)
+		return "no frame where one should begin";
+	f->type = (uint8_t)kind;
+	f->side = (uint8_t)(kind >> 8);
+	f->len = get32(b + 8);
+	f->seq = get32(b + 12);
+	f->credit = get32(b + 16);
+	f->token = get32(b + 20);
+	f->key = get64(b + 24);
+	f->off = get64(b + 32);
+	f->total = get64(b + 40);
+	f->note.sig = get64(b + 48);
+	f->note.seq = get32(b + 56);
+	f->note.pos = get32(b + 60);
+	if (kind >> 16 || f->side > 1 || f->type < FRAME_EAGER || f->type > FRAME_CLOSE)
+		return "a frame of unknown type";
+	if (f->type == FRAME_EAGER)
+		return f->len > TCP_EAGER_MAX || f->len != f->total || f->off ?
+			       "an eager frame of bad length" : NULL;
+	if (f->type == FRAME_DATA)
+		return !f->len || f->len > TCP_CHUNK || f->total > TCP_MAX_MESSAGE ||
+			       f->len > f->total || f->off > f->total - f->len ?
+			       "a chunk of bad length" : NULL;
+	return f->len ? "a control frame with payload" : NULL;
+}
+
+struct tcp_conn *tt_tcp_conn_new(struct tcp_peer *p, int fd, int index, bool outgoing)
+{
+	struct tcp_conn *c = calloc(1, sizeof(*c));
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
+	int one = 1;
+	struct sockaddr_storage a = { 0 };
+	socklen_t len = sizeof(a);
+
+	if (!c || epoll_ctl(p->ep->epoll, EPOLL_CTL_ADD, fd, &ev)) {
+		free(c);
+		return NULL;
+	}
+	/* Not for sockets of other families: those refuse, and need not. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+	c->inet = !getsockname(fd, (struct sockaddr *)&a, &len) && a.ss_family != AF_UNIX;
+	c->peer = p;
+	c->fd = fd;
+	c->index = index;
+	c->outgoing = outgoing;
+	c->next = p->ep->conns;
+	p->ep->conns = c;
+	p->ep->nconns++;
+	return c;
+}
+
+static void drop_output(struct tcp_conn *c)
+{
+	if (!tt_tcp_conn_idle(c))
+		c->peer->ep->nwriting--;
+	free(c->cur_own);
+	c->cur_own = NULL;
+	c->cur_flow = NULL;
+	c->busy = false;
+	c->opos = c->olen = 0;
+}
+
+void tt_tcp_conn_free(struct tcp_conn *c)
+{
+	struct tcp_conn **at = &c->peer->ep->conns;
+
+	drop_output(c);
+	while (*at != c)
+		at = &(*at)->next;
+	*at = c->next;
+	c->peer->ep->nconns--;
+	close(c->fd);
+	free(c);
+}
+
+void tt_tcp_conn_lost(struct tcp_conn *c, int err)
+{
+	struct tcp_peer *p = c->peer;
+	bool cut = c->left || c->ipos != c->ilen;
+
+	if (c->lost)
+		return;
+	c->lost = true;
+	drop_output(c);
+	(void)epoll_ctl(p->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	tt_peer_closing(p, err);
+	/* What the lost socket still owed cannot come; otherwise the others may hold the rest. */
+	if (!c->outgoing && (err || cut))
+		tt_peer_break(p, p->error, "%s%s", p->why, cut ? " in the middle of a message" : "");
+}
+
+void tt_tcp_conn_refuse(struct tcp_conn *c, const char *what)
+{
+	c->lost = true;
+	tt_peer_break(c->peer, tuttiRemoteError, "process %016llx at %s sent %s",
+		      (unsigned long long)c->peer->id, c->peer->where, what);
+}
+
+/* ---- output ---- */
+
+bool tt_tcp_conn_put(struct tcp_conn *c, const struct tcp_frame *f)
+{
+	if (c->lost)
+		return true;
+	if (c->opos == c->olen)
+		c->opos = c->olen = 0;
+	if (c->olen + TCP_HEADER > TCP_OBUF) {
+		memmove(c->obuf, c->obuf + c->opos, c->olen - c->opos);
+		c->olen -= c->opos;
+		c->opos = 0;
+	}
+	if (c->olen + TCP_HEADER > TCP_OBUF)
+		return false;
+	if (tt_tcp_conn_idle(c))
+		c->peer->ep->nwriting++;
+	tt_tcp_pack(c->obuf + c->olen, f);
+	c->olen += TCP_HEADER;
+	return true;
+}
+
+void tt_tcp_conn_start(struct tcp_conn *c, const struct tcp_frame *f, const void *body, struct tcp_flow *flow)
+{
+	c->peer->ep->nwriting++;
+	c->busy = true;
+	c->cur_flow = flow;
+	c->cur_seq = f->seq;
+	tt_tcp_pack(c->cur_head, f);
+	c->cur_body = body;
+	c->cur_len = f->len;
+	c->cur_sent = 0;
+}
+
+static int output_spans(const struct tcp_conn *c, struct iovec v[3])
+{
+	int n = 0;
+
+	if (c->busy && c->cur_sent < TCP_HEADER)
+		v[n++] = (struct iovec){ (void *)(c->cur_head + c->cur_sent), TCP_HEADER - c->cur_sent };
+	if (c->busy && c->cur_len) {
+		size_t off = c->cur_sent > TCP_HEADER ? c->cur_sent - TCP_HEADER : 0;
+
+		v[n++] = (struct iovec){ (void *)(c->cur_body + off), c->cur_len - off };
+	}
+	if (c->olen > c->opos)
+		v[n++] = (struct iovec){ (void *)(c->obuf + c->opos), c->olen - c->opos };
+	return n;
+}
+
+static void output_sent(struct tcp_conn *c, size_t n)
+{
+	if (c->busy) {
+		size_t k = tt_min(n, TCP_HEADER + c->cur_len - c->cur_sent);
+
+		c->cur_sent += k;
+		n -= k;
+		if (c->cur_sent == TCP_HEADER + c->cur_len) {
+			struct tcp_flow *f = c->cur_flow;
+
+			c->busy = false;
+			c->cur_flow = NULL;
+			free(c->cur_own);
+			c->cur_own = NULL;
+			if (f)
+				tt_flow_written(f, c->cur_seq, c->cur_len);
+		}
+	}
+	c->opos += n;
+	if (n)
+		c->peer->ep->owe_retry = true;
+}
+
+void tt_tcp_conn_write(struct tcp_conn *c)
+{
+	struct tcp_ep *ep = c->peer->ep;
+	int kept = errno;
+
+	while (!tt_tcp_conn_idle(c)) {
+		struct iovec v[3];
+		struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)output_spans(c, v) };
+		ssize_t n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0) {
+			if (errno != EAGAIN && errno != ENOBUFS)
+				tt_tcp_conn_lost(c, errno);
+			break;
+		}
+		ep->moved += (size_t)n;
+		output_sent(c, (size_t)n);
+		if (tt_tcp_conn_idle(c))
+			ep->nwriting--;
+	}
+	errno = kept;
+}
+
+void tt_tcp_conn_forget(struct tcp_conn *c, const struct tcp_flow *f)
+{
+	if (c->sink_flow == f) {
+		c->sink_flow = NULL;
+		c->sink = NULL;
+	}
+	if (c->cur_flow != f)
+		return;
+	c->cur_flow = NULL;
+	if (!c->cur_len)
+		return;
+	c->cur_own = malloc(c->cur_len);
+	if (!c->cur_own) {
+		tt_peer_break(c->peer, tuttiSystemError, "no memory to finish a frame to process %016llx",
+			      (unsigned long long)c->peer->id);
+		drop_output(c);
+		return;
+	}
+	memcpy(c->cur_own, c->cur_body, c->cur_len);
+	c->cur_body = c->cur_own;
+}
+
+/* ---- input ---- */
+
+static void payload_in(struct tcp_conn *c, size_t n)
+{
+	c->left -= n;
+	if (c->sink)
+		c->sink += n;
+	if (!c->left && c->sink_flow)
+		tt_flow_chunk_done(c);
+}
+
+/* One frame, or what is there of a chunk's payload; false: more bytes are needed. */
+static bool parse_one(struct tcp_conn *c)
+{
+	struct tcp_frame f;
+	const uint8_t *b = c->ibuf + c->ipos;
+	size_t have = c->ilen - c->ipos;
+	const char *bad;
+
+	if (c->left) {
+		size_t n = tt_min(have, c->left);
+
+		if (n && c->sink)
+			memcpy(c->sink, b, n);
+		c->ipos += n;
+		if (n)
+			payload_in(c, n);
+		return n;
+	}
+	if (have < TCP_HEADER)
+		return false;
+	bad = tt_tcp_unpack(&f, b);
+	if (bad) {
+		tt_tcp_conn_refuse(c, bad);
+		return false;
+	}
+	if (f.type == FRAME_EAGER && have < TCP_HEADER + f.len)
+		return false;
+	c->ipos += TCP_HEADER + (f.type == FRAME_EAGER ? f.len : 0);
+	tt_flow_frame(c, &f, b + TCP_HEADER);
+	return true;
+}
+
+/* A chunk goes straight to its place, with room for the next header behind it. */
+static int input_spans(struct tcp_conn *c, struct iovec v[2])
+{
+	if (c->ipos) {
+		memmove(c->ibuf, c->ibuf + c->ipos, c->ilen - c->ipos);
+		c->ilen -= c->ipos;
+		c->ipos = 0;
+	}
+	if (!c->left) {
+		v[0] = (struct iovec){ c->ibuf + c->ilen, TCP_IBUF - c->ilen };
+		return 1;
+	}
+	if (c->sink)
+		v[0] = (struct iovec){ c->sink, c->left };
+	else
+		v[0] = (struct iovec){ c->peer->ep->scratch, tt_min(c->left, TCP_SCRATCH) };
+	v[1] = (struct iovec){ c->ibuf, TCP_HEADER };
+	return v[0].iov_len == c->left ? 2 : 1;
+}
+
+static void input_got(struct tcp_conn *c, size_t n, bool direct, size_t first)
+{
+	c->peer->ep->moved += n;
+	if (direct) {
+		size_t k = tt_min(n, first);
+
+		payload_in(c, k);
+		n -= k;
+	}
+	c->ilen += n;
+	while (!c->lost && parse_one(c))
+		;
+}
+
+void tt_tcp_conn_read(struct tcp_conn *c, int rounds)
+{
+	int kept = errno;
+
+	while (rounds-- > 0 && !c->lost) {
+		struct iovec v[2];
+		struct msghdr m = { .msg_iov = v };
+		bool direct = c->left > 0;
+		size_t want;
+		ssize_t n;
+
+		m.msg_iovlen = (size_t)input_spans(c, v);
+		want = v[0].iov_len + (m.msg_iovlen == 2 ? v[1].iov_len : 0);
+		n = recvmsg(c->fd, &m, MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			break;
+		if (n <= 0) {
+			tt_tcp_conn_lost(c, n ? errno : 0);
+			break;
+		}
+		input_got(c, (size_t)n, direct, v[0].iov_len);
+		if ((size_t)n < want)
+			break;
+	}
+	errno = kept;
+}

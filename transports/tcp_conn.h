@@ -1,0 +1,237 @@
+/* Inside the TCP transport. SPDX-License-Identifier: Apache-2.0
+ *
+ * conn (tcp_conn.c): one socket: frames out, frames in, nothing about messages.
+ * flow (tcp_flow.c): one end of a link: posts, eager slots, adverts. Lives from the first frame or the
+ *     opening, whichever is first, until both ends have said that they closed it.
+ * peer (tcp.c): the sockets of one process: `out` dialled here, which carry our messages there, and `in`
+ *     dialled there, which carry theirs. What answers a message (adverts, credits) goes back on the socket
+ *     it came by, so it never stands in the queue behind bulk. A peer dies as a whole.
+ *
+ * A message of up to `eager` bytes goes at once, at most TCP_CREDITS ahead of the receiver's receives. A
+ * longer one waits for the receiver's advert, sent when the receive is posted, then goes in chunks, each by
+ * whichever socket is free. */
+#ifndef TT_TCP_CONN_H
+#define TT_TCP_CONN_H
+
+#include <pthread.h>
+
+#include "transport.h"
+
+#define TCP_HEADER 64
+#define TCP_CHUNK ((size_t)256 << 10)
+#define TCP_MAX_MESSAGE ((size_t)16 << 20)
+#define TCP_EAGER_MAX ((size_t)16 << 10)
+#define TCP_IBUF ((size_t)32 << 10)   /* holds the longest eager frame */
+#define TCP_OBUF ((size_t)4 << 10)
+#define TCP_DEPTH 8u
+#define TCP_CREDITS 4u
+#define TCP_SOCKETS_MAX 8
+#define TCP_ORPHANS_MAX 65536u
+#define TCP_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; also ep_close */
+
+enum tcp_type {
+	FRAME_EAGER = 1, /* out: a whole message */
+	FRAME_DATA,      /* out: a chunk of an adverted message */
+	FRAME_ASK,       /* out: the sender waits for the advert of this message; finds unequal lengths */
+	FRAME_ADVERT,    /* in: a receive is posted */
+	FRAME_CREDIT,    /* in: only for its credit field */
+	FRAME_ERROR,     /* any: the link has failed; off and total are the lengths */
+	FRAME_CLOSE,     /* both: this end is closed; seq: messages sent */
+};
+
+/* On the wire: 64 bytes, little endian, then len bytes of payload. */
+struct tcp_frame {
+	uint8_t type;
+	uint8_t side;      /* of the receiving end, where both ends are in one process */
+	uint32_t len, seq;
+	uint32_t credit;   /* eager messages that the writer of the frame has received on this link */
+	uint32_t token;    /* of the receiving flow: adverts say it, data repeats it */
+	uint64_t key, off, total;
+	struct tt_note note;
+};
+
+struct tcp_conn {
+	struct tcp_peer *peer;
+	struct tcp_conn *next; /* of the endpoint */
+	int fd, index;
+	bool outgoing, inet;
+	bool lost;             /* nothing more to read; what is written is dropped */
+	bool armed;            /* epoll also watches for room to write */
+	bool busy;             /* a frame is on its way out: the cur_ fields */
+	/* Output: the current frame, then the control frames of obuf. */
+	struct tcp_flow *cur_flow; /* NULL: nobody is to be told when it is out */
+	uint32_t cur_seq;
+	uint8_t cur_head[TCP_HEADER];
+	const uint8_t *cur_body;
+	void *cur_own;         /* cur_body when it is a private copy */
+	size_t cur_len, cur_sent;
+	size_t opos, olen;
+	/* Input: `left` bytes of a chunk go to sink (NULL: nowhere), else frames are parsed in ibuf. */
+	struct tcp_flow *sink_flow;
+	uint32_t sink_seq;
+	uint8_t *sink;
+	size_t left, sink_len;
+	size_t ipos, ilen;
+	uint8_t obuf[TCP_OBUF];
+	uint8_t ibuf[TCP_IBUF];
+};
+
+struct tcp_peer {
+	struct tcp_ep *ep;
+	struct tcp_peer *next;
+	uint64_t id;
+	struct tcp_conn *out[TCP_SOCKETS_MAX], *in[TCP_SOCKETS_MAX];
+	int nout;
+	struct tcp_flow *flows;
+	struct tcp_flow *ready, *ready_last; /* flows with something to send, in turn */
+	uint32_t orphans, pending;           /* flows never opened here; sends not yet complete */
+	bool broken;                         /* fails at the next poll */
+	bool dead;                           /* has failed: sockets closed, flows wait to be closed */
+	uint64_t closing_ns;                 /* a socket has ended: fails when all have, or soon after */
+	tuttiResult_t error;
+	char why[200];
+	char where[64];
+};
+
+enum tcp_flow_state { FLOW_ORPHAN, FLOW_OPEN, FLOW_CLOSED };
+enum { WAY_FORWARD = 1, WAY_BACK = 2, WAY_BOTH = 3 }; /* ways of a CLOSE: beside our messages, beside our answers */
+enum { OWE_ERROR = 1, OWE_CREDIT = 2, OWE_ASK = 4, OWE_CLOSE_FORWARD = 8, OWE_CLOSE_BACK = 16 };
+
+struct tcp_slot {
+	uint32_t seq, len;
+	struct tt_note note;
+};
+
+struct tcp_flow {
+	struct tcp_flow *chain;               /* of the table, oldest first */
+	struct tcp_flow *next, **link;        /* of the peer */
+	struct tcp_flow *ready_next, *owe_next;
+	struct tcp_peer *peer;
+	uint64_t key;
+	uint32_t token, peer_token;
+	uint8_t state, side, got_close, owe, adverts_due, adverted, slot_head, slot_count;
+	bool queued, owing, paired, asked, ask_waits;
+	uint32_t send_head, send_take, send_tail; /* completed, handed to sockets, posted */
+	uint32_t recv_head, recv_tail;            /* completed, posted */
+	uint32_t eager_sent, eager_credited, eager_taken, eager_told;
+	uint32_t sent;                            /* send_take, but not moved by a cancel */
+	uint32_t asked_seq, ask_seq, close_seq;
+	uint64_t ask_len;
+	struct tt_req *sends[TCP_DEPTH], *recvs[TCP_DEPTH];
+	uint64_t advert[TCP_DEPTH];
+	struct tcp_slot slots[TCP_CREDITS];
+	uint8_t *slot_mem;
+	tuttiResult_t error;
+	bool lengths;                     /* the error: unequal lengths, the next three */
+	uint32_t bad_seq;
+	uint64_t bad_posted, bad_sent;
+	char why[200];
+};
+
+struct tcp_arrival {
+	struct tcp_arrival *next;
+	uint64_t peer;
+	int index, fd;
+};
+
+struct tcp_ep {
+	struct tt_ep_config config;
+	bool open;
+	int epoll, event;
+	size_t eager;
+	struct tcp_conn *conns;
+	int nconns;
+	struct tcp_peer *peers;
+	struct tcp_flow **table;
+	size_t nbuckets, nflows;
+	struct tcp_flow *owing;        /* flows with control frames that found no room */
+	bool owe_retry;
+	int nwriting, nready, nbroken, nclosing; /* conns with output, flows ready, peers so */
+	uint32_t pending, polls, idle, tokens;
+	uint64_t moved;                /* bytes and frames, to see that something happened */
+	int completed;
+	size_t slot_bytes;
+	uint8_t *scratch;              /* where unwanted payload goes */
+	pthread_mutex_t lock;          /* of arrivals */
+	struct tcp_arrival *arrivals;
+	_Atomic bool arrived;
+};
+
+#define TCP_SCRATCH ((size_t)64 << 10)
+
+/* ---- tcp_conn.c ---- */
+void tt_tcp_pack(uint8_t b[TCP_HEADER], const struct tcp_frame *f);
+/* NULL, or what is wrong with it. */
+const char *tt_tcp_unpack(struct tcp_frame *f, const uint8_t b[TCP_HEADER]);
+struct tcp_conn *tt_tcp_conn_new(struct tcp_peer *p, int fd, int index, bool outgoing);
+void tt_tcp_conn_free(struct tcp_conn *c);
+static inline bool tt_tcp_conn_idle(const struct tcp_conn *c)
+{
+	return !c->busy && c->opos == c->olen;
+}
+/* Appends a control frame; false: no room now. */
+bool tt_tcp_conn_put(struct tcp_conn *c, const struct tcp_frame *f);
+/* Makes this the current frame of an idle conn; tt_flow_written follows unless flow is NULL. */
+void tt_tcp_conn_start(struct tcp_conn *c, const struct tcp_frame *f, const void *body, struct tcp_flow *flow);
+void tt_tcp_conn_write(struct tcp_conn *c);
+void tt_tcp_conn_read(struct tcp_conn *c, int rounds);
+/* The flow's memory is no longer to be touched: what is half sent is finished from a copy. */
+void tt_tcp_conn_forget(struct tcp_conn *c, const struct tcp_flow *f);
+/* The socket has ended, with an errno or 0 for the end of the stream. */
+void tt_tcp_conn_lost(struct tcp_conn *c, int err);
+/* The peer has sent what it must not: nothing more is read from this socket, and the peer fails. */
+void tt_tcp_conn_refuse(struct tcp_conn *c, const char *what);
+
+/* ---- tcp_flow.c ---- */
+static inline uint32_t tcp_at(uint32_t seq)
+{
+	return seq % TCP_DEPTH;
+}
+static inline bool tcp_before(uint32_t a, uint32_t b)
+{
+	return (int32_t)(a - b) < 0;
+}
+/* The flow that a frame is for; NULL: none, or (or_make) the conn has been refused. */
+struct tcp_flow *tt_flow_find(struct tcp_conn *c, const struct tcp_frame *fr);
+struct tcp_flow *tt_flow_find_or_make(struct tcp_conn *c, const struct tcp_frame *fr);
+tuttiResult_t tt_flow_open(struct tcp_peer *p, uint64_t key, struct tcp_flow **out);
+/* Opens a flow that frames have made already; NULL: there is none. */
+struct tcp_flow *tt_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key);
+void tt_flow_close(struct tcp_flow *f);
+/* Frees it if both ends are closed and know it; true: it is gone. */
+bool tt_flow_close_if_over(struct tcp_flow *f);
+void tt_flow_free(struct tcp_flow *f);
+void tt_flow_fail(struct tcp_flow *f, tuttiResult_t error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+/* Fails it for unequal lengths; tell: the other end, which then fails alike. */
+void tt_flow_fail_lengths(struct tcp_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell);
+/* Fails it if the other end has closed and something waits for it (or posting: is about to). */
+bool tt_flow_other_left(struct tcp_flow *f, bool posting);
+/* Whether the next message can not go, for want of a credit or an advert. */
+bool tt_flow_stalled(const struct tcp_flow *f);
+void tt_flow_ready(struct tcp_flow *f); /* queues it unless stalled */
+void tt_flow_unqueue(struct tcp_flow *f, struct tcp_flow *prev);
+void tt_flow_owe(struct tcp_flow *f, uint8_t what);
+void tt_flow_finish(struct tcp_flow *f, struct tt_req *r, int state);
+void tt_flow_finish_send(struct tcp_flow *f, int state); /* the oldest */
+struct tcp_conn *tt_flow_home(const struct tcp_flow *f); /* the socket of its early messages */
+
+/* ---- tcp_message.c ---- */
+/* A frame has arrived; payload is there for EAGER. For DATA the conn's sink is set. */
+void tt_flow_frame(struct tcp_conn *c, const struct tcp_frame *fr, const uint8_t *payload);
+void tt_flow_chunk_done(struct tcp_conn *c);
+void tt_flow_written(struct tcp_flow *f, uint32_t seq, size_t len);
+enum tt_post tt_flow_send(struct tcp_flow *f, const void *p, size_t n, const struct tt_note *note,
+			  struct tt_req *req);
+enum tt_post tt_flow_recv(struct tcp_flow *f, void *p, size_t n, struct tt_req *req);
+void tt_flow_ask_all(struct tcp_ep *ep);
+void tt_flow_emit_all(struct tcp_ep *ep);
+/* Gives the conn its next frame; false: nothing for it. */
+bool tt_flow_feed(struct tcp_conn *c);
+
+/* ---- tcp.c ---- */
+void tt_peer_break(struct tcp_peer *p, tuttiResult_t error, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void tt_peer_closing(struct tcp_peer *p, int err);
+
+#endif
