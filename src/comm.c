@@ -1,0 +1,455 @@
+/* The life of a communicator: rendezvous, who is where, links on first use, the end.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define WIRE_VERSION 1
+
+_Atomic bool tt_forked;
+
+static void after_fork(void)
+{
+	atomic_store(&tt_forked, true);
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(NULL, NULL, after_fork);
+}
+
+bool tt_comm_valid(const struct tuttiComm *c)
+{
+	return c && c->magic == TT_COMM_MAGIC;
+}
+
+/* ---- making ---- */
+
+static double seconds_of(double value, const char *setting)
+{
+	return value >= 0 ? value : tt_env_seconds(setting);
+}
+
+static void configure(struct tuttiComm *c, const tuttiConfig_t *g, const struct tuttiComm *parent)
+{
+	tuttiConfig_t none = TUTTI_CONFIG_INITIALIZER;
+
+	if (!g)
+		g = &none;
+	c->blocking = g->blocking != 0;
+	if (g->commName)
+		snprintf(c->name, sizeof(c->name), "%s", g->commName);
+	c->init_deadline = seconds_of(g->initDeadline, "INIT_DEADLINE");
+	c->deadline_ns = (uint64_t)(1e9 * seconds_of(g->deadline, "DEADLINE"));
+	c->arrival_ns = (uint64_t)(1e9 * seconds_of(g->arrivalDeadline, "ARRIVAL_DEADLINE"));
+	if (parent && g->deadline < 0)
+		c->deadline_ns = parent->deadline_ns;
+	if (parent && g->arrivalDeadline < 0)
+		c->arrival_ns = parent->arrival_ns;
+}
+
+tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,
+			  struct tuttiComm **out)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct tuttiComm *c = calloc(1, sizeof(*c));
+	tuttiResult_t r;
+
+	if (!c)
+		return tt_fail(tuttiSystemError, "no memory for a communicator");
+	configure(c, config, parent);
+	pthread_mutex_init(&c->lock, NULL);
+	c->magic = TT_COMM_MAGIC;
+	c->dead_rank = -1;
+	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (c->wake_fd < 0) {
+		r = tt_fail(tuttiSystemError, "eventfd: %s; raise the limit of open files", strerror(errno));
+		free(c);
+		return r;
+	}
+	r = tt_net_get(&tt_comm_events);
+	if (r != tuttiSuccess) {
+		close(c->wake_fd);
+		free(c);
+		return r;
+	}
+	pthread_once(&once, watch_forks);
+	*out = c;
+	return tuttiSuccess;
+}
+
+/* ---- the rendezvous ---- */
+
+static uint32_t transports_on(void)
+{
+	uint32_t mask = 0;
+
+	for (int i = 0; i < tt_ntransports; i++)
+		mask |= (uint32_t)tt_net_enabled(tt_transports[i]->name) << i;
+	return mask;
+}
+
+static void introduce(struct tt_member *m)
+{
+	memset(m, 0, sizeof(*m));
+	m->proc = *tt_node_self();
+	m->version = WIRE_VERSION;
+	m->settings = tt_env_digest();
+	m->transports = transports_on();
+	m->cores = (uint32_t)tt_usable_cores();
+	tt_env_shared(m->setting_text, sizeof(m->setting_text));
+}
+
+static bool same_host(const struct tt_proc *a, const struct tt_proc *b)
+{
+	return !memcmp(a->boot_id, b->boot_id, sizeof(a->boot_id));
+}
+
+/* The worst path between members decides alpha and beta. */
+static void path_facts(struct tt_facts *f, bool one_process, bool one_host)
+{
+	const char *name = one_process ? "inproc" : one_host && tt_net_enabled("shm") ? "shm" : "tcp";
+	struct tt_caps caps = { .latency = 1e-6, .bandwidth = 5e9 };
+	const struct tt_transport *t = tt_transport_find(name);
+	char why[128];
+
+	if (t)
+		t->probe(&caps, why, sizeof(why));
+	f->latency = caps.latency;
+	f->bandwidth = caps.bandwidth;
+	snprintf(f->path, sizeof(f->path), "%s", name);
+}
+
+static void facts_of(struct tt_facts *f, const struct tt_proc *const *procs, int n, int cores)
+{
+	bool one_process = true, one_host = true;
+
+	memset(f, 0, sizeof(*f));
+	f->nranks = n;
+	f->cores = cores;
+	for (int i = 0; i < n; i++) {
+		int here = 0;
+
+		one_process &= procs[i]->id == procs[0]->id;
+		one_host &= same_host(procs[i], procs[0]);
+		if (i && same_host(procs[i], procs[i - 1]))
+			continue; /* ranks of a host are neighbours as launchers start them */
+		for (int j = 0; j < n; j++)
+			here += same_host(procs[i], procs[j]);
+		if (here > f->per_host)
+			f->per_host = here;
+	}
+	f->same_memory = one_host;
+	path_facts(f, one_process, one_host);
+}
+
+/* Runs at the root when all have joined: are they compatible, and what is the plan? */
+static tuttiResult_t finish(const void *const *entries, const size_t *sizes, int n, void **blob,
+			    size_t *size)
+{
+	const struct tt_member *first = entries[0];
+	const struct tt_proc **procs;
+	struct tt_facts facts;
+	uint32_t cores = UINT32_MAX;
+	struct tt_plan *plan;
+	tuttiResult_t r;
+
+	for (int i = 0; i < n; i++) {
+		const struct tt_member *m = entries[i];
+
+		if (sizes[i] != sizeof(*m) || m->version != first->version)
+			return tt_fail(tuttiRemoteError, "rank %d (%s, pid %u) speaks another wire version than "
+				       "rank 0; use one build of tutti on all ranks", i, m->proc.host,
+				       m->proc.pid);
+		if (m->settings != first->settings)
+			return tt_fail(tuttiRemoteError, "rank %d (%s, pid %u) has other settings than rank 0: "
+				       "%.250s; rank 0: %.250s; set them alike", i, m->proc.host, m->proc.pid,
+				       m->setting_text, first->setting_text);
+		cores = m->cores < cores ? m->cores : cores;
+	}
+	procs = malloc((size_t)n * sizeof(*procs));
+	plan = malloc(sizeof(*plan));
+	if (!procs || !plan) {
+		free(procs);
+		free(plan);
+		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", n);
+	}
+	for (int i = 0; i < n; i++)
+		procs[i] = &((const struct tt_member *)entries[i])->proc;
+	facts_of(&facts, procs, n, (int)cores);
+	free(procs);
+	r = tt_plan_make(&facts, plan);
+	*blob = plan;
+	*size = sizeof(*plan);
+	return r;
+}
+
+/* Roots of this process that no communicator has taken over yet. */
+static struct open_root {
+	struct open_root *next;
+	uint64_t job;
+} *open_roots;
+static pthread_mutex_t roots_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool take_root(uint64_t job)
+{
+	struct open_root *found = NULL;
+
+	pthread_mutex_lock(&roots_lock);
+	for (struct open_root **p = &open_roots; *p; p = &(*p)->next)
+		if ((*p)->job == job) {
+			found = *p;
+			*p = found->next;
+			break;
+		}
+	pthread_mutex_unlock(&roots_lock);
+	free(found);
+	return found != NULL;
+}
+
+static void keep_root(struct open_root *root, uint64_t job)
+{
+	root->job = job;
+	pthread_mutex_lock(&roots_lock);
+	root->next = open_roots;
+	open_roots = root;
+	pthread_mutex_unlock(&roots_lock);
+}
+
+/* Holds the node until a communicator of this id has taken that over. */
+tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t port, bool at)
+{
+	struct open_root *root = malloc(sizeof(*root));
+	tuttiResult_t r;
+
+	if (!root)
+		return tt_fail(tuttiSystemError, "no memory for a root");
+	TRY_GOTO(r, tt_net_get(&tt_comm_events), free_root);
+	TRY_GOTO(r, at ? tt_root_open_at(id, addr, port, true, finish) : tt_root_open(id, finish), put_net);
+	keep_root(root, id->job);
+	return r;
+put_net:
+	tt_net_put();
+free_root:
+	free(root);
+	return r;
+}
+
+static tuttiResult_t arrays(struct tuttiComm *c, int nranks, int rank)
+{
+	size_t n = (size_t)nranks;
+
+	c->nranks = nranks;
+	c->rank = rank;
+	c->proc_of = calloc(n, sizeof(*c->proc_of));
+	c->procs = calloc(1, sizeof(*c->procs));
+	c->links = calloc(n, sizeof(*c->links));
+	c->state = calloc(n, sizeof(*c->state));
+	c->left_seq = calloc(n, sizeof(*c->left_seq));
+	c->p2p_seq = calloc(2 * n, sizeof(*c->p2p_seq));
+	if (!c->proc_of || !c->procs || !c->links || !c->state || !c->left_seq || !c->p2p_seq)
+		return tt_fail(tuttiSystemError, "no memory for a communicator of %d ranks", nranks);
+	return tt_ep_new(tt_transport_find("inproc"), &c->inproc);
+}
+
+static tuttiResult_t add_proc(struct tuttiComm *c, int rank, const struct tt_proc *p)
+{
+	struct tt_proc *procs;
+
+	for (int i = c->nprocs; i-- > 0;)
+		if (c->procs[i].id == p->id) {
+			c->proc_of[rank] = i;
+			return tuttiSuccess;
+		}
+	procs = realloc(c->procs, (size_t)(c->nprocs + 1) * sizeof(*procs));
+	if (!procs)
+		return tt_fail(tuttiSystemError, "no memory for a communicator");
+	c->procs = procs;
+	c->procs[c->nprocs] = *p;
+	c->proc_of[rank] = c->nprocs++;
+	return tuttiSuccess;
+}
+
+/* Control connections at distances of powers of two: deaths reach everybody along them, each member has
+ * O(log n). The lower end opens. */
+static tuttiResult_t meet_neighbours(struct tuttiComm *c, uint64_t deadline_ns)
+{
+	int me = c->proc_of[c->rank], n = c->nprocs;
+	bool local;
+
+	for (int d = 1; d < n; d *= 2) {
+		int a = (me + d) % n, b = (me + n - d) % n;
+
+		if (a > me)
+			TRY(tt_node_meet(&c->procs[a], c->job, deadline_ns, &local));
+		if (b > me && b != a)
+			TRY(tt_node_meet(&c->procs[b], c->job, deadline_ns, &local));
+	}
+	return tuttiSuccess;
+}
+
+static tuttiResult_t take_table(struct tuttiComm *c, const struct tt_table *t)
+{
+	for (int i = 0; i < t->n; i++) {
+		if (t->sizes[i] != sizeof(struct tt_member))
+			return tt_fail(tuttiRemoteError, "rank %d sent an entry of another version", i);
+		TRY(add_proc(c, i, &((const struct tt_member *)t->entries[i])->proc));
+	}
+	if (t->blob_size != sizeof(c->plan))
+		return tt_fail(tuttiRemoteError, "the plan came from another version of tutti");
+	memcpy(&c->plan, t->blob, sizeof(c->plan));
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int nranks, int rank)
+{
+	uint64_t end = tt_now_ns() + (uint64_t)(1e9 * c->init_deadline);
+	struct tt_member me;
+	struct tt_table table = { 0 };
+	tuttiResult_t r;
+
+	c->job = id->job;
+	c->id = tt_hash64("tutti", 5, id->job);
+	c->root_owner = take_root(id->job);
+	TRY(arrays(c, nranks, rank));
+	introduce(&me);
+	TRY(tt_node_secret_add(id->job, id->secret));
+	TRY(tt_root_join(id, rank, nranks, &me, sizeof(me), end, &c->aborting, &table));
+	r = take_table(c, &table);
+	tt_table_free(&table);
+	TRY(r);
+	tt_comm_enlist(c);
+	return meet_neighbours(c, end);
+}
+
+/* A part of another communicator: nothing new to learn but the plan, which the caller brings. */
+tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent, uint64_t id,
+			    const int *members, int n, int rank)
+{
+	c->job = parent->job;
+	c->id = id;
+	TRY(arrays(c, n, rank));
+	for (int i = 0; i < n; i++)
+		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
+	tt_comm_enlist(c);
+	return meet_neighbours(c, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline));
+}
+
+tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
+{
+	const struct tt_proc **procs = malloc((size_t)c->nranks * sizeof(*procs));
+
+	if (!procs)
+		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", c->nranks);
+	for (int i = 0; i < c->nranks; i++)
+		procs[i] = &c->procs[c->proc_of[i]];
+	facts_of(&c->facts, procs, c->nranks, tt_usable_cores());
+	free(procs);
+	return tt_plan_make(&c->facts, out);
+}
+
+/* ---- links ---- */
+
+/* Both ends come to the same choice: it rests on the one control connection between them. */
+static tuttiResult_t choose(struct tuttiComm *c, int peer, struct tt_ep **ep)
+{
+	const struct tt_proc *p = &c->procs[c->proc_of[peer]];
+	const char *why_shm = "", *why_tcp = "";
+	struct tt_ep *shm, *tcp;
+	bool local;
+
+	*ep = c->inproc;
+	if (p->id == tt_node_self()->id)
+		return tuttiSuccess;
+	TRY(tt_node_meet(p, c->job, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline), &local));
+	shm = tt_net_ep("shm", &why_shm);
+	tcp = tt_net_ep("tcp", &why_tcp);
+	*ep = local && shm ? shm : tcp;
+	if (!*ep)
+		return tt_fail(tuttiSystemError, "no transport between rank %d and rank %d (%s, pid %u): shm: %s; "
+			       "tcp: %s", c->rank, peer, p->host, p->pid,
+			       local ? why_shm : "not the same host, or unix sockets do not reach", why_tcp);
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link **out)
+{
+	struct tuttiComm *c = comm;
+	uint64_t key[4] = { c->id, (uint64_t)(peer < c->rank ? peer : c->rank),
+			    (uint64_t)(peer < c->rank ? c->rank : peer), lane };
+	struct tt_ep *ep;
+
+	if (lane >= TT_LANES)
+		return tt_fail(tuttiInternalError, "lane %u is beyond %d", lane, TT_LANES);
+	if (!c->links[peer] && !(c->links[peer] = calloc(TT_LANES, sizeof(**c->links))))
+		return tt_fail(tuttiSystemError, "no memory for links");
+	if (!c->links[peer][lane]) {
+		TRY(choose(c, peer, &ep));
+		TRY(tt_link_open(ep, peer, c->procs[c->proc_of[peer]].id, tt_hash64(key, sizeof(key), 1),
+				 &c->links[peer][lane]));
+	}
+	*out = c->links[peer][lane];
+	return tuttiSuccess;
+}
+
+void tt_comm_close_links(struct tuttiComm *c)
+{
+	for (int i = 0; c->links && i < c->nranks; i++)
+		for (int l = 0; c->links[i] && l < TT_LANES; l++)
+			tt_link_close(c->links[i][l]);
+}
+
+/* ---- the end ---- */
+
+static void free_progs(struct tuttiComm *c)
+{
+	while (c->progs) {
+		struct tt_prog_entry *e = c->progs;
+
+		c->progs = e->next;
+		tt_prog_free(e->prog);
+		free(e);
+	}
+}
+
+static void free_links(struct tuttiComm *c)
+{
+	tt_comm_close_links(c);
+	for (int i = 0; c->links && i < c->nranks; i++) {
+		for (int l = 0; c->links[i] && l < TT_LANES; l++)
+			free(c->links[i][l]);
+		free(c->links[i]);
+	}
+	free(c->links);
+}
+
+void tt_comm_free(struct tuttiComm *c)
+{
+	if (!c)
+		return;
+	tt_comm_delist(c);
+	while (atomic_load_explicit(&c->inside, memory_order_acquire) > 0)
+		usleep(50); /* the watcher is telling it something */
+	free_progs(c);
+	free_links(c);
+	tt_ep_free(c->inproc);
+	if (c->root_owner)
+		tt_net_put();
+	tt_net_put();
+	close(c->wake_fd);
+	pthread_mutex_destroy(&c->lock);
+	free(c->procs);
+	free(c->proc_of);
+	free((void *)c->state);
+	free(c->left_seq);
+	free(c->p2p_seq);
+	free(c->tmp);
+	free(c->scratch);
+	c->magic = 0;
+	free(c);
+}

@@ -1,0 +1,166 @@
+/* Floor 4: a communicator owns and wires what lies below: who is where, links, programs, the plan, errors. */
+#ifndef TT_COMM_H
+#define TT_COMM_H
+
+#include <pthread.h>
+
+#include "exec.h"
+#include "plan.h"
+
+#define TT_COMM_MAGIC 0x7a77c033u
+#define TT_USER_OPS 64
+#define TT_LANES 34                 /* links to a peer: lanes of schedules ... */
+#define TT_P2P_LANE (TT_LANES - 1) /* ... and one for Send and Recv */
+
+enum tt_peer_state { TT_ALIVE, TT_LEFT, TT_DEAD };
+
+/* The full signature of a call; its hash travels with each message, itself only when something differs. */
+struct tt_sig {
+	uint32_t coll, type;
+	int32_t op, root; /* Send, Recv: op 1 for the sender, root the peer */
+	uint64_t count;
+	uint32_t seq, pad;
+};
+
+struct tt_prog_entry {
+	struct tt_prog_entry *next;
+	struct tt_prog *prog;
+	struct tt_row row;
+	uint8_t coll;
+	int root; /* Send, Recv: peer * 2 + is_send */
+};
+
+/* How this rank waits for the answer to a question. */
+struct tt_answer {
+	bool there;
+	int from;
+	struct tt_sig sig;
+};
+
+struct tuttiComm {
+	uint32_t magic;
+	int rank, nranks;
+	uint64_t id, job;
+	char name[64];
+	bool blocking;
+	double init_deadline;
+	uint64_t deadline_ns, arrival_ns;
+	struct tuttiComm *next; /* in the table of all */
+
+	struct tt_proc *procs; /* unique processes of the members */
+	int nprocs, *proc_of;
+	struct tt_plan plan;
+	struct tt_facts facts;
+	struct tt_ep *inproc;
+	struct tt_link ***links; /* [peer][lane], opened on first use */
+	struct tt_prog_entry *progs;
+	void *tmp, *scratch;
+	size_t tmp_size, scratch_size;
+	struct tt_op user_ops[TT_USER_OPS];
+	tuttiDataType_t user_types[TT_USER_OPS];
+	bool user_used[TT_USER_OPS];
+
+	/* order of operations: one ticket each; tasks of a unit share the first */
+	uint64_t issued;
+	_Atomic uint64_t finished;
+	uint32_t seq, *p2p_seq; /* collectives; [peer * 2 + is_send] */
+	bool finalized, root_owner;
+
+	/* what other threads write */
+	_Atomic int inside;    /* calls and tasks that may touch it */
+	_Atomic int error;     /* sticky tuttiResult_t */
+	_Atomic int init_state; /* tuttiInProgress while a nonblocking init runs, then its result */
+	_Atomic bool aborting;
+	_Atomic uint32_t events; /* counts news: deaths, goodbyes, answers */
+	int wake_fd;
+	pthread_mutex_t lock; /* of what follows; never held on the path of an operation */
+	char text[768], last_text[768];
+	_Atomic uint8_t *state;
+	uint32_t *left_seq;
+	int dead_rank;
+	char dead_why[256];
+	struct tt_answer answer;
+	_Atomic int sig_lock;
+	struct tt_sig sigs[32], p2p_sigs[16];
+	uint32_t p2p_at;
+};
+
+/* ---- life (comm.c) ---- */
+struct tt_member { /* what a rank brings to the rendezvous; begins with its process */
+	struct tt_proc proc;
+	uint64_t settings;
+	uint32_t version, transports, cores, pad;
+	char setting_text[256];
+};
+tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,
+			  struct tuttiComm **out);
+tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int nranks, int rank);
+tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent, uint64_t id,
+			    const int *members, int n, int rank);
+tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out); /* decides for these members */
+void tt_comm_goodbye(struct tuttiComm *c);
+void tt_comm_free(struct tuttiComm *c);
+tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t port, bool at);
+bool tt_comm_valid(const struct tuttiComm *c);
+tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link **link);
+void tt_comm_close_links(struct tuttiComm *c);
+extern _Atomic bool tt_forked; /* this is a child of the process that made the communicators */
+
+/* ---- failure (comm_fail.c) ---- */
+extern const struct tt_node_events tt_comm_events;
+void tt_comm_enlist(struct tuttiComm *c);
+void tt_comm_delist(struct tuttiComm *c);
+/* The first error sticks; wakes the drivers; tells the other ranks unless `quiet`. Returns the sticky one. */
+tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+tuttiResult_t tt_comm_error(struct tuttiComm *c); /* sticky error, its text into this thread's last error */
+void tt_comm_record(struct tuttiComm *c, const struct tt_sig *sig);
+void tt_comm_ask(struct tuttiComm *c, int peer, const struct tt_sig *mine);
+bool tt_comm_differs(struct tuttiComm *c, int peer, const struct tt_sig *mine, uint64_t wait_ns);
+int tt_sig_print(const struct tt_sig *s, char *out, size_t n);
+uint64_t tt_sig_hash(const struct tt_sig *s);
+const char *tt_comm_who(const struct tuttiComm *c, int rank, char *out, size_t n); /* rank, host, pid */
+
+/* ---- tasks (task.c): one call of one rank ---- */
+struct tuttiStream;
+struct tt_task {
+	struct tuttiComm *comm;
+	struct tuttiStream *stream;
+	enum tt_coll coll;
+	bool is_send;
+	const void *in;
+	void *out;
+	size_t count;
+	tuttiDataType_t type;
+	struct tt_op op;
+	int opcode, root;
+	uint64_t first, stream_first; /* start when so many before it have finished */
+	struct tt_task *after; /* in this unit, or NULL */
+	struct tt_task *next;
+	/* the run */
+	int phase;
+	struct tt_prog *prog;
+	struct tt_sig sig;
+	uint64_t moved_ns, asked_ns, noted_ns, begun_ns;
+	uint32_t events_seen;
+	bool peer_there;
+	tuttiResult_t result;
+	_Atomic bool done;
+};
+/* Numbers the tasks of one unit (list by next) in call order; nothing runs yet. */
+void tt_task_submit(struct tt_task *list);
+/* Moves what can be moved; true if something did. Sets done. */
+bool tt_task_step(struct tt_task *t);
+/* Looks after time, deaths and errors; called while nothing moves. */
+void tt_task_watch(struct tt_task *t, uint64_t now);
+/* Runs a list to its end on the calling thread; the first error. */
+tuttiResult_t tt_task_drive(struct tt_task *list);
+int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
+
+/* ---- streams (stream.c) ---- */
+bool tt_stream_valid(const struct tuttiStream *s);
+uint64_t tt_stream_issue(struct tuttiStream *s, uint64_t n);
+bool tt_stream_turn(struct tuttiStream *s, uint64_t first);
+void tt_stream_finished(struct tuttiStream *s, tuttiResult_t r);
+tuttiResult_t tt_stream_enqueue(struct tt_task *list); /* takes the malloc'ed tasks */
+#endif

@@ -1,0 +1,433 @@
+/* What goes wrong, and what other ranks have to say: deaths, goodbyes, differing calls, failures elsewhere.
+ * Runs on the watcher thread and on drivers of operations. SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MSG_ASK = 64, MSG_ANSWER, MSG_FAILED, MSG_BYE };
+enum { SAW_SAME, SAW_OTHER, NOT_YET };
+
+struct message {
+	uint64_t comm;
+	int32_t from, to; /* to -1: every rank of the receiving process */
+	uint32_t what, result;
+	struct tt_sig sig, theirs;
+	char text[560];
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct tuttiComm *first;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+void tt_comm_enlist(struct tuttiComm *c)
+{
+	pthread_mutex_lock(&all.lock);
+	c->next = all.first;
+	all.first = c;
+	pthread_mutex_unlock(&all.lock);
+}
+
+void tt_comm_delist(struct tuttiComm *c)
+{
+	pthread_mutex_lock(&all.lock);
+	for (struct tuttiComm **p = &all.first; *p; p = &(*p)->next)
+		if (*p == c) {
+			*p = c->next;
+			break;
+		}
+	pthread_mutex_unlock(&all.lock);
+}
+
+/* ---- words ---- */
+
+uint64_t tt_sig_hash(const struct tt_sig *s)
+{
+	struct tt_sig k = *s;
+
+	k.seq = k.pad = 0;
+	if (k.coll == TT_SENDRECV)
+		k.op = k.root = 0; /* both ends of a message mean the same call */
+	return tt_hash64(&k, sizeof(k), 7);
+}
+
+int tt_sig_print(const struct tt_sig *s, char *out, size_t n)
+{
+	const char *type = tt_type_name((tuttiDataType_t)s->type);
+
+	if (s->coll == TT_SENDRECV)
+		return snprintf(out, n, "%s #%u(count %llu, %s, peer %d)", s->op ? "Send" : "Recv", s->seq,
+				(unsigned long long)s->count, type, s->root);
+	if (s->coll == TT_BARRIER)
+		return snprintf(out, n, "Barrier #%u", s->seq);
+	return snprintf(out, n, "%s #%u(count %llu, %s, op %s, root %d)", tt_coll_name(s->coll), s->seq,
+			(unsigned long long)s->count, type, s->op < 0 ? "none" : tt_op_name(s->op), s->root);
+}
+
+const char *tt_comm_who(const struct tuttiComm *c, int rank, char *out, size_t n)
+{
+	const struct tt_proc *p = &c->procs[c->proc_of[rank]];
+
+	snprintf(out, n, "rank %d (%s, pid %u)", rank, p->host, p->pid);
+	return out;
+}
+
+/* ---- the sticky error ---- */
+
+static void wake(struct tuttiComm *c)
+{
+	uint64_t one = 1;
+
+	atomic_fetch_add_explicit(&c->events, 1, memory_order_release);
+	if (write(c->wake_fd, &one, sizeof(one)) < 0)
+		return; /* full: it is awake */
+}
+
+static void tell_procs(struct tuttiComm *c, const struct message *m, uint64_t except)
+{
+	uint64_t self = tt_node_self()->id;
+
+	for (int i = 0; i < c->nprocs; i++)
+		if (c->procs[i].id != self && c->procs[i].id != except)
+			tt_node_send(c->procs[i].id, m->what, m, sizeof(*m)); /* those not met hear it of others */
+}
+
+static void fail_locally(const struct message *m);
+
+tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
+{
+	struct message m = { .comm = c->id, .from = c->rank, .to = -1, .what = MSG_FAILED,
+			     .result = (uint32_t)r };
+	bool first = false;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m.text, sizeof(m.text), fmt, ap);
+	va_end(ap);
+	pthread_mutex_lock(&c->lock);
+	if (!atomic_load_explicit(&c->error, memory_order_acquire)) {
+		snprintf(c->text, sizeof(c->text), "%s", m.text);
+		atomic_store_explicit(&c->error, (int)r, memory_order_release);
+		first = true;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (first) {
+		tt_log(r == tuttiAborted ? TT_LOG_INFO : TT_LOG_ERROR, "comm", "%s: %s", c->name, m.text);
+		wake(c);
+		if (!quiet && c->nranks > 1) {
+			tell_procs(c, &m, 0);
+			fail_locally(&m);
+		}
+	}
+	return (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
+}
+
+tuttiResult_t tt_comm_error(struct tuttiComm *c)
+{
+	tuttiResult_t r = (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
+
+	if (r == tuttiSuccess)
+		return r;
+	pthread_mutex_lock(&c->lock);
+	tt_note_error(r, "%s", c->text);
+	pthread_mutex_unlock(&c->lock);
+	return r;
+}
+
+/* Another rank failed: its words, under our name for it. */
+static void hear_failure(struct tuttiComm *c, const struct message *m)
+{
+	tuttiResult_t r = (tuttiResult_t)m->result;
+
+	if (c->rank == m->from || atomic_load_explicit(&c->error, memory_order_acquire))
+		return;
+	if (r == tuttiPeerDead || r == tuttiMismatch)
+		tt_comm_fail(c, true, r, "%s", m->text);
+	else
+		tt_comm_fail(c, true, tuttiRemoteError, "rank %d failed first: %s", m->from, m->text);
+}
+
+static void fail_locally(const struct message *m)
+{
+	struct tuttiComm *list[64];
+	int n = 0;
+
+	pthread_mutex_lock(&all.lock);
+	for (struct tuttiComm *c = all.first; c; c = c->next)
+		if (c->id == m->comm && n < 64 && c->rank != m->from &&
+		    !atomic_load_explicit(&c->error, memory_order_acquire)) {
+			atomic_fetch_add(&c->inside, 1);
+			list[n++] = c;
+		}
+	pthread_mutex_unlock(&all.lock);
+	for (int i = 0; i < n; i++) {
+		hear_failure(list[i], m);
+		atomic_fetch_sub(&list[i]->inside, 1);
+	}
+	if (n == 64)
+		fail_locally(m);
+}
+
+/* ---- differing calls ---- */
+
+static void sig_lock(struct tuttiComm *c)
+{
+	while (atomic_exchange_explicit(&c->sig_lock, 1, memory_order_acquire))
+		tt_pause();
+}
+
+static void sig_unlock(struct tuttiComm *c)
+{
+	atomic_store_explicit(&c->sig_lock, 0, memory_order_release);
+}
+
+void tt_comm_record(struct tuttiComm *c, const struct tt_sig *sig)
+{
+	sig_lock(c);
+	if (sig->coll == TT_SENDRECV)
+		c->p2p_sigs[c->p2p_at++ % 16] = *sig;
+	else
+		c->sigs[sig->seq % 32] = *sig;
+	sig_unlock(c);
+}
+
+/* What this rank called where `from` called `sig`. */
+static int look_up(struct tuttiComm *c, int from, const struct tt_sig *sig, struct tt_sig *mine)
+{
+	int saw = NOT_YET;
+
+	sig_lock(c);
+	if (sig->coll != TT_SENDRECV) {
+		*mine = c->sigs[sig->seq % 32];
+		if (mine->seq == sig->seq && mine->seq)
+			saw = tt_sig_hash(mine) == tt_sig_hash(sig) ? SAW_SAME : SAW_OTHER;
+	}
+	for (int i = 0; sig->coll == TT_SENDRECV && i < 16; i++) {
+		const struct tt_sig *s = &c->p2p_sigs[i];
+
+		if (s->seq == sig->seq && s->coll == TT_SENDRECV && s->root == from && !s->op != !sig->op) {
+			*mine = *s;
+			saw = tt_sig_hash(s) == tt_sig_hash(sig) ? SAW_SAME : SAW_OTHER;
+		}
+	}
+	sig_unlock(c);
+	return saw;
+}
+
+static void fail_mismatch(struct tuttiComm *c, int peer, const struct tt_sig *mine,
+			  const struct tt_sig *theirs)
+{
+	char a[128], b[128];
+
+	tt_sig_print(mine, a, sizeof(a));
+	tt_sig_print(theirs, b, sizeof(b));
+	tt_comm_fail(c, false, tuttiMismatch,
+		     "ranks called different things: rank %d called %s, rank %d called %s; all ranks must make "
+		     "the same calls in the same order", c->rank, a, peer, b);
+}
+
+static void route(struct tuttiComm *c, int peer, struct message *m);
+
+static void answer(struct tuttiComm *c, const struct message *q)
+{
+	struct message m = { .comm = c->id, .from = c->rank, .to = q->from, .what = MSG_ANSWER,
+			     .theirs = q->sig };
+
+	m.result = (uint32_t)look_up(c, q->from, &q->sig, &m.sig);
+	if (m.result == SAW_OTHER)
+		fail_mismatch(c, q->from, &m.sig, &q->sig);
+	route(c, q->from, &m);
+}
+
+static void hear_answer(struct tuttiComm *c, const struct message *m)
+{
+	if (m->result == SAW_OTHER)
+		fail_mismatch(c, m->from, &m->theirs, &m->sig);
+	pthread_mutex_lock(&c->lock);
+	c->answer.there = m->result != NOT_YET;
+	c->answer.from = m->from;
+	c->answer.sig = m->theirs;
+	pthread_mutex_unlock(&c->lock);
+	wake(c);
+}
+
+static void hear_goodbye(struct tuttiComm *c, const struct message *m)
+{
+	if (m->from < 0 || m->from >= c->nranks)
+		return;
+	c->left_seq[m->from] = m->sig.seq;
+	if (atomic_load(&c->state[m->from]) == TT_ALIVE)
+		atomic_store(&c->state[m->from], TT_LEFT);
+	wake(c);
+}
+
+static void deliver(struct tuttiComm *c, const struct message *m)
+{
+	if (m->from < 0 || m->from >= c->nranks)
+		return;
+	switch (m->what) {
+	case MSG_ASK:
+		answer(c, m);
+		break;
+	case MSG_ANSWER:
+		hear_answer(c, m);
+		break;
+	case MSG_BYE:
+		hear_goodbye(c, m);
+		break;
+	default:
+		break;
+	}
+}
+
+/* Finds a member and keeps it from being freed. */
+static struct tuttiComm *hold(uint64_t id, int rank)
+{
+	struct tuttiComm *c;
+
+	pthread_mutex_lock(&all.lock);
+	for (c = all.first; c; c = c->next)
+		if (c->id == id && c->rank == rank) {
+			atomic_fetch_add(&c->inside, 1);
+			break;
+		}
+	pthread_mutex_unlock(&all.lock);
+	return c;
+}
+
+static void deliver_here(const struct message *m)
+{
+	struct tuttiComm *c = hold(m->comm, m->to);
+
+	if (!c)
+		return;
+	deliver(c, m);
+	atomic_fetch_sub(&c->inside, 1);
+}
+
+static void route(struct tuttiComm *c, int peer, struct message *m)
+{
+	const struct tt_proc *p = &c->procs[c->proc_of[peer]];
+
+	if (p->id == tt_node_self()->id)
+		deliver_here(m);
+	else
+		tt_node_send(p->id, m->what, m, sizeof(*m));
+}
+
+void tt_comm_ask(struct tuttiComm *c, int peer, const struct tt_sig *mine)
+{
+	struct message m = { .comm = c->id, .from = c->rank, .to = peer, .what = MSG_ASK, .sig = *mine };
+
+	route(c, peer, &m);
+}
+
+/* A message of another call came from `peer`: asks for its signature and waits for the verdict. */
+bool tt_comm_differs(struct tuttiComm *c, int peer, const struct tt_sig *mine, uint64_t wait_ns)
+{
+	uint64_t end = tt_now_ns() + wait_ns;
+
+	tt_comm_ask(c, peer, mine);
+	while (!atomic_load_explicit(&c->error, memory_order_acquire) && tt_now_ns() < end) {
+		bool same;
+
+		pthread_mutex_lock(&c->lock);
+		same = c->answer.there && c->answer.from == peer && c->answer.sig.seq == mine->seq;
+		pthread_mutex_unlock(&c->lock);
+		if (same)
+			break;
+		tt_net_sleep(NULL, 0, c->wake_fd, 10);
+	}
+	return atomic_load_explicit(&c->error, memory_order_acquire) != tuttiSuccess;
+}
+
+/* ---- what the watcher tells ---- */
+
+static void forget_process(struct tuttiComm *c, uint64_t proc, bool dead, const char *why)
+{
+	for (int i = 0; i < c->nranks; i++) {
+		if (c->procs[c->proc_of[i]].id != proc)
+			continue;
+		if (dead && atomic_load(&c->state[i]) == TT_ALIVE) {
+			pthread_mutex_lock(&c->lock);
+			if (c->dead_rank < 0) {
+				c->dead_rank = i;
+				snprintf(c->dead_why, sizeof(c->dead_why), "%s", why);
+			}
+			pthread_mutex_unlock(&c->lock);
+			atomic_store(&c->state[i], TT_DEAD);
+		} else if (atomic_load(&c->state[i]) == TT_ALIVE) {
+			c->left_seq[i] = 0; /* left without a word about this communicator */
+			atomic_store(&c->state[i], TT_LEFT);
+		}
+		wake(c);
+	}
+}
+
+static void gone(void *ctx, uint64_t proc, bool dead, const char *why)
+{
+	pthread_mutex_lock(&all.lock);
+	for (struct tuttiComm *c = all.first; c; c = c->next)
+		forget_process(c, proc, dead, why);
+	pthread_mutex_unlock(&all.lock);
+}
+
+static void pass_on(const struct message *m, uint64_t proc)
+{
+	struct tuttiComm *c;
+
+	pthread_mutex_lock(&all.lock);
+	for (c = all.first; c; c = c->next)
+		if (c->id == m->comm && !atomic_load_explicit(&c->error, memory_order_acquire))
+			break;
+	if (c)
+		tell_procs(c, m, proc);
+	pthread_mutex_unlock(&all.lock);
+	fail_locally(m);
+}
+
+static void message(void *ctx, uint64_t proc, uint32_t type, const void *p, size_t n)
+{
+	struct message m;
+
+	if (n != sizeof(m))
+		return;
+	memcpy(&m, p, sizeof(m));
+	m.text[sizeof(m.text) - 1] = 0;
+	m.what = type;
+	if (type == MSG_FAILED) {
+		pass_on(&m, proc);
+		return;
+	}
+	if (m.to >= 0) {
+		deliver_here(&m);
+		return;
+	}
+	pthread_mutex_lock(&all.lock);
+	for (struct tuttiComm *c = all.first; c; c = c->next)
+		if (c->id == m.comm && type == MSG_BYE && c->rank != m.from)
+			deliver(c, &m);
+	pthread_mutex_unlock(&all.lock);
+}
+
+const struct tt_node_events tt_comm_events = { .gone = gone, .message = message };
+
+/* Leaving is not dying: the others hear up to which operation this rank took part. */
+void tt_comm_goodbye(struct tuttiComm *c)
+{
+	struct message m = { .comm = c->id, .from = c->rank, .to = -1, .what = MSG_BYE,
+			     .sig = { .seq = c->seq } };
+
+	if (!c->procs || c->nranks < 2 || atomic_load(&c->error))
+		return;
+	tell_procs(c, &m, 0);
+	pthread_mutex_lock(&all.lock);
+	for (struct tuttiComm *o = all.first; o; o = o->next)
+		if (o->id == c->id && o != c)
+			deliver(o, &m);
+	pthread_mutex_unlock(&all.lock);
+}

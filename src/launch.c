@@ -1,0 +1,136 @@
+/* Communicators from what a launcher left in the environment. SPDX-License-Identifier: Apache-2.0 */
+#include "group.h"
+#include "hmac.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <arpa/inet.h>
+#include <netdb.h>
+
+#define SCAN 16 /* ports that rank 0 and the others try */
+
+struct launch {
+	const char *launcher;
+	int rank, size;
+	char host[128];
+	int port;
+	bool served; /* somebody else listens on `port`: begin behind it */
+	char secret[512]; /* what the job's key is made of */
+};
+
+static int number(const char *name)
+{
+	const char *v = getenv(name);
+	char *end;
+	long n = v && *v ? strtol(v, &end, 10) : -1;
+
+	return v && *v && !*end && n >= 0 && n < 1 << 24 ? (int)n : -1;
+}
+
+static bool from_tutti(struct launch *l)
+{
+	const char *root = tt_env_str("ROOT"), *colon = strrchr(root, ':');
+	size_t n;
+
+	l->launcher = "tutti";
+	l->rank = (int)tt_env_int("RANK");
+	l->size = (int)tt_env_int("SIZE");
+	if (l->rank < 0 || l->size < 1 || !colon)
+		return false;
+	n = (size_t)(colon - root);
+	if (root[0] == '[' && n > 2 && colon[-1] == ']') { /* [v6]:port */
+		root++;
+		n -= 2;
+	}
+	snprintf(l->host, sizeof(l->host), "%.*s", (int)n, root);
+	l->port = atoi(colon + 1);
+	snprintf(l->secret, sizeof(l->secret), "%s", tt_env_str("JOB"));
+	return true;
+}
+
+static bool from_torchrun(struct launch *l)
+{
+	const char *addr = getenv("MASTER_ADDR"), *run = getenv("TORCHELASTIC_RUN_ID");
+	const char *restart = getenv("TORCHELASTIC_RESTART_COUNT");
+	const char *served = getenv("TORCHELASTIC_USE_AGENT_STORE");
+
+	l->launcher = "torchrun";
+	l->rank = number("RANK");
+	l->size = number("WORLD_SIZE");
+	l->port = number("MASTER_PORT");
+	if (l->rank < 0 || l->size < 1 || l->port < 1 || !addr)
+		return false;
+	l->served = served && !strcmp(served, "True");
+	snprintf(l->host, sizeof(l->host), "%s", addr);
+	snprintf(l->secret, sizeof(l->secret), "torchrun %s %d %s %s", addr, l->port, run ? run : "",
+		 restart ? restart : "");
+	return true;
+}
+
+static tuttiResult_t find(struct launch *l)
+{
+	const char *want = tt_env_str("LAUNCHER");
+
+	memset(l, 0, sizeof(*l));
+	if ((!*want || !strcmp(want, "tutti")) && from_tutti(l))
+		return tuttiSuccess;
+	if ((!*want || !strcmp(want, "torchrun")) && from_torchrun(l))
+		return tuttiSuccess;
+	return tt_fail(tuttiInvalidUsage, "no launcher found: neither TUTTI_RANK, TUTTI_SIZE, TUTTI_ROOT (tutti-run) "
+		       "nor RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT (torchrun) are set; start with tutti-run, or "
+		       "use tuttiGetUniqueId and tuttiCommInitRank");
+}
+
+static tuttiResult_t resolve(const struct launch *l, struct tt_root_id *id, char *addr, size_t n)
+{
+	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
+	int e = getaddrinfo(l->host, NULL, &hints, &list);
+
+	if (e)
+		return tt_fail(tuttiSystemError, "cannot resolve %s (from %s): %s", l->host, l->launcher,
+			       gai_strerror(e));
+	for (a = list; a && id->naddrs < 4; a = a->ai_next) {
+		bool v6 = a->ai_family == AF_INET6;
+		const void *ip = v6 ? (const void *)&((struct sockaddr_in6 *)a->ai_addr)->sin6_addr :
+				      (const void *)&((struct sockaddr_in *)a->ai_addr)->sin_addr;
+		int k = id->naddrs;
+
+		id->addrs[k].family = v6 ? 6 : 4;
+		memcpy(id->addrs[k].ip, ip, v6 ? 16 : 4);
+		if (v6)
+			id->addrs[k].scope = (uint8_t)((struct sockaddr_in6 *)a->ai_addr)->sin6_scope_id;
+		if (!k)
+			inet_ntop(a->ai_family, ip, addr, (socklen_t)n);
+		id->naddrs++;
+	}
+	freeaddrinfo(list);
+	return id->naddrs ? tuttiSuccess : tt_fail(tuttiSystemError, "%s has no address", l->host);
+}
+
+tuttiResult_t tuttiCommInitFromEnv(tuttiComm_t *comm, tuttiConfig_t *config)
+{
+	static _Atomic uint32_t generation; /* the n-th call of each process is one communicator */
+	struct tt_root_id id = { 0 };
+	char addr[64] = "", seed[600];
+	struct launch l;
+	tuttiUniqueId unique;
+
+	if (!comm)
+		return tt_fail(tuttiInvalidArgument, "CommInitFromEnv: comm is NULL");
+	TRY(find(&l));
+	TRY(resolve(&l, &id, addr, sizeof(addr)));
+	snprintf(seed, sizeof(seed), "%s %d %u", l.secret, l.size, atomic_fetch_add(&generation, 1));
+	tt_sha256(seed, strlen(seed), id.secret);
+	id.job = tt_hash64(id.secret, sizeof(id.secret), 11);
+	id.port = (uint16_t)(l.port + l.served);
+	id.magic = TT_ROOT_MAGIC;
+	id.pad[0] = SCAN;
+	if (l.rank == 0)
+		TRY(tt_comm_root(&id, addr, id.port, true));
+	memset(&unique, 0, sizeof(unique));
+	memcpy(&unique, &id, sizeof(id));
+	tt_log(TT_LOG_INFO, "launch", "%s: rank %d of %d, root %s port %u", l.launcher, l.rank, l.size, l.host,
+	       id.port);
+	return tuttiCommInitRankConfig(comm, l.size, unique, l.rank, config);
+}

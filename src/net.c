@@ -1,0 +1,239 @@
+/* The endpoints of this process: which transports are on, their locks, sleeping on them.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "net.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define MAX_EPS 8
+#define DIAL_NS 5000000000ull
+
+static struct {
+	pthread_mutex_t lock; /* starting and stopping only */
+	int users;
+	struct tt_ep *eps[MAX_EPS];
+	char why[MAX_EPS][160];
+	struct tt_node_events events; /* the owner's */
+} net = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+bool tt_net_enabled(const char *name)
+{
+	const char *list = tt_env_str("TRANSPORTS");
+	size_t n = strlen(name);
+
+	if (!*list || !strcmp(list, "all"))
+		return true;
+	for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',')
+		if (strcspn(p, ",") == n && !memcmp(p, name, n))
+			return true;
+	return false;
+}
+
+static tuttiResult_t dial(void *ctx, uint64_t peer, const char *transport, int index, int *fd)
+{
+	return tt_node_dial(peer, transport, index, tt_now_ns() + DIAL_NS, fd);
+}
+
+tuttiResult_t tt_ep_new(const struct tt_transport *t, struct tt_ep **out)
+{
+	struct tt_ep_config config = { .self = tt_node_self()->id, .dial = dial };
+	struct tt_ep *ep = calloc(1, sizeof(*ep));
+	char why[160] = "";
+	tuttiResult_t r;
+
+	if (!ep || !(ep->priv = calloc(1, t->ep_size))) {
+		free(ep);
+		return tt_fail(tuttiSystemError, "no memory for a %s endpoint", t->name);
+	}
+	ep->t = t;
+	if (!t->probe(&ep->caps, why, sizeof(why))) {
+		r = tt_note_error(tuttiUnsupported, "%s", why);
+		goto free_priv;
+	}
+	TRY_GOTO(r, t->ep_open(ep->priv, &config), free_priv);
+	*out = ep;
+	return tuttiSuccess;
+free_priv:
+	free(ep->priv);
+	free(ep);
+	return r;
+}
+
+void tt_ep_free(struct tt_ep *ep)
+{
+	if (!ep)
+		return;
+	ep->t->ep_close(ep->priv);
+	free(ep->priv);
+	free(ep);
+}
+
+static void accepted(void *ctx, uint64_t proc, const char *transport, int index, int fd)
+{
+	for (int i = 0; i < tt_ntransports; i++) {
+		struct tt_ep *ep = net.eps[i];
+
+		if (ep && !strcmp(ep->t->name, transport) && ep->t->accept) {
+			ep->t->accept(ep->priv, proc, index, fd);
+			return;
+		}
+	}
+	close(fd);
+}
+
+static void open_all(void)
+{
+	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++) {
+		const struct tt_transport *t = tt_transports[i];
+
+		if (t->ep_per_rank || net.eps[i])
+			continue;
+		if (!tt_net_enabled(t->name))
+			strcpy(net.why[i], "not in TUTTI_TRANSPORTS");
+		else if (tt_ep_new(t, &net.eps[i]) != tuttiSuccess)
+			strncpy(net.why[i], tt_last_error(), sizeof(net.why[i]) - 1);
+		if (!net.eps[i])
+			tt_log(TT_LOG_INFO, "net", "%s is off: %s", t->name, net.why[i]);
+	}
+}
+
+tuttiResult_t tt_net_get(const struct tt_node_events *events)
+{
+	struct tt_node_events all = *events;
+	tuttiResult_t r = tuttiSuccess;
+
+	all.accept = accepted;
+	pthread_mutex_lock(&net.lock);
+	if (!net.users) {
+		tt_env_check();
+		r = tt_node_get(&all);
+		if (r == tuttiSuccess)
+			open_all();
+	}
+	if (r == tuttiSuccess)
+		net.users++;
+	pthread_mutex_unlock(&net.lock);
+	return r;
+}
+
+void tt_net_put(void)
+{
+	pthread_mutex_lock(&net.lock);
+	if (!--net.users) {
+		for (int i = 0; i < MAX_EPS; i++) {
+			struct tt_ep *ep = net.eps[i];
+
+			if (ep)
+				ep->t->ep_close(ep->priv); /* sends what is unsent while peers listen */
+		}
+		tt_node_linger(1000000000ull);
+		tt_node_put(); /* ends the watcher: nobody calls accept from here on */
+		for (int i = 0; i < MAX_EPS; i++) {
+			if (net.eps[i])
+				free(net.eps[i]->priv);
+			free(net.eps[i]);
+			net.eps[i] = NULL;
+		}
+	}
+	pthread_mutex_unlock(&net.lock);
+}
+
+struct tt_ep *tt_net_ep(const char *name, const char **why)
+{
+	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++)
+		if (!strcmp(tt_transports[i]->name, name)) {
+			*why = net.why[i];
+			return net.eps[i];
+		}
+	*why = "no such transport";
+	return NULL;
+}
+
+void tt_ep_lock(struct tt_ep *ep)
+{
+	while (!tt_ep_trylock(ep))
+		sched_yield();
+}
+
+tuttiResult_t tt_link_open(struct tt_ep *ep, int peer, uint64_t proc, uint64_t key,
+			   struct tt_link **out)
+{
+	struct tt_link *l = calloc(1, sizeof(*l));
+	tuttiResult_t r;
+
+	if (!l || !(l->priv = calloc(1, ep->t->link_size))) {
+		free(l);
+		return tt_fail(tuttiSystemError, "no memory for a link to rank %d", peer);
+	}
+	l->ep = ep;
+	l->peer = peer;
+	l->proc = proc;
+	tt_ep_lock(ep);
+	r = ep->t->link_open(ep->priv, l->priv, proc, key);
+	tt_ep_unlock(ep);
+	if (r != tuttiSuccess) {
+		free(l->priv);
+		free(l);
+		return r;
+	}
+	*out = l;
+	return tuttiSuccess;
+}
+
+void tt_link_close(struct tt_link *l)
+{
+	if (!l || !l->priv)
+		return;
+	tt_ep_lock(l->ep);
+	l->ep->t->link_close(l->priv);
+	tt_ep_unlock(l->ep);
+	free(l->priv);
+	l->priv = NULL;
+}
+
+/* Arms all; if one has something already, undoes and says so. */
+static int arm(struct tt_ep *const *eps, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++) {
+		bool ok;
+
+		tt_ep_lock(eps[i]);
+		atomic_fetch_add_explicit(&eps[i]->sleepers, 1, memory_order_acq_rel);
+		ok = eps[i]->t->arm(eps[i]->priv);
+		tt_ep_unlock(eps[i]);
+		if (!ok)
+			return i + 1;
+	}
+	return -n;
+}
+
+bool tt_net_sleep(struct tt_ep *const *eps, int n, int wake_fd, int timeout_ms)
+{
+	struct pollfd fds[MAX_EPS + 1];
+	int armed = arm(eps, n), got = 1;
+	uint64_t sink;
+
+	if (armed <= 0) {
+		for (int i = 0; i < n; i++)
+			fds[i] = (struct pollfd){ .fd = eps[i]->t->wait_fd(eps[i]->priv), .events = POLLIN };
+		fds[n] = (struct pollfd){ .fd = wake_fd, .events = POLLIN };
+		got = poll(fds, (nfds_t)n + 1, timeout_ms);
+		if (got > 0 && fds[n].revents && read(wake_fd, &sink, sizeof(sink)) < 0)
+			got = 1; /* another sleeper took it: as good as awake */
+	}
+	for (int i = 0, m = armed < 0 ? -armed : armed; i < m; i++) {
+		tt_ep_lock(eps[i]);
+		if (atomic_fetch_sub_explicit(&eps[i]->sleepers, 1, memory_order_acq_rel) == 1)
+			eps[i]->t->disarm(eps[i]->priv);
+		tt_ep_unlock(eps[i]);
+	}
+	return got > 0;
+}

@@ -1,0 +1,52 @@
+/* Floor 2: the endpoints of this process and the lock of each. Links are opened on them by communicators;
+ * one thread at a time, whoever gets the try-lock, drives an endpoint (rule T7). */
+#ifndef TT_NET_H
+#define TT_NET_H
+
+#include "boot.h"
+#include "transport.h"
+
+struct tt_ep {
+	const struct tt_transport *t;
+	void *priv;
+	struct tt_caps caps;
+	_Atomic int lock;
+	_Atomic int sleepers; /* threads in poll(2) on its wait_fd */
+};
+
+struct tt_link {
+	struct tt_ep *ep;
+	void *priv; /* NULL: closed */
+	int peer;   /* rank */
+	uint64_t proc;
+};
+
+/* Counted: first get starts the node and its shared endpoints. `events` as tt_node_get's, less accept. */
+tuttiResult_t tt_net_get(const struct tt_node_events *events);
+void tt_net_put(void);
+/* The shared endpoint of a transport; NULL with the reason in *why where it is off. */
+struct tt_ep *tt_net_ep(const char *name, const char **why);
+bool tt_net_enabled(const char *name); /* by TUTTI_TRANSPORTS */
+
+/* An endpoint of one rank's own (ep_per_rank). */
+tuttiResult_t tt_ep_new(const struct tt_transport *t, struct tt_ep **ep);
+void tt_ep_free(struct tt_ep *ep);
+
+static inline bool tt_ep_trylock(struct tt_ep *ep)
+{
+	return !atomic_load_explicit(&ep->lock, memory_order_relaxed) &&
+	       !atomic_exchange_explicit(&ep->lock, 1, memory_order_acquire);
+}
+static inline void tt_ep_unlock(struct tt_ep *ep)
+{
+	atomic_store_explicit(&ep->lock, 0, memory_order_release);
+}
+void tt_ep_lock(struct tt_ep *ep); /* spins and yields: for opening and closing only */
+
+tuttiResult_t tt_link_open(struct tt_ep *ep, int peer, uint64_t proc, uint64_t key, struct tt_link **link);
+void tt_link_close(struct tt_link *link); /* NULL and closed allowed; takes the lock; keeps the struct */
+
+/* Sleeps until one of the endpoints or `wake_fd` has something, or timeout. False: timed out. */
+bool tt_net_sleep(struct tt_ep *const *eps, int n, int wake_fd, int timeout_ms);
+
+#endif

@@ -1,0 +1,541 @@
+/* One call of one rank, from its turn to its result: finds the program, runs it, watches the clock and the
+ * dead while nothing moves. SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WAITING, RUNNING };
+
+#define MS 1000000ull
+#define ASK_AFTER (100 * MS)
+#define ASK_EVERY (1000 * MS)
+#define NOTE_EVERY (30000 * MS)
+#define DRAIN (300 * MS) /* a rank is dead and nothing has moved for so long */
+#define MAX_DRIVE_EPS 6
+
+/* ---- submit ---- */
+
+static void number(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+
+	t->sig = (struct tt_sig){ .coll = t->coll, .type = t->type, .op = t->opcode, .root = t->root,
+				  .count = t->count };
+	if (t->coll == TT_SENDRECV) {
+		t->sig.op = t->is_send;
+		t->sig.seq = ++c->p2p_seq[2 * t->root + t->is_send];
+	} else {
+		t->sig.seq = ++c->seq;
+	}
+	tt_comm_record(c, &t->sig);
+}
+
+/* Within a unit collectives of a communicator follow each other, and messages of one direction to a peer. */
+static struct tt_task *chain_of(struct tt_task *list, const struct tt_task *t)
+{
+	struct tt_task *last = NULL;
+
+	for (struct tt_task *o = list; o != t; o = o->next) {
+		bool p2p = t->coll == TT_SENDRECV;
+
+		if (o->comm != t->comm || p2p != (o->coll == TT_SENDRECV))
+			continue;
+		if (!p2p || (o->root == t->root && o->is_send == t->is_send))
+			last = o;
+	}
+	return last;
+}
+
+/* How many tasks of this unit on the same communicator, or on the same stream, come before t. */
+static uint64_t before(struct tt_task *list, const struct tt_task *t, bool stream)
+{
+	uint64_t n = 0;
+
+	for (struct tt_task *o = list; o != t; o = o->next)
+		n += stream ? o->stream == t->stream : o->comm == t->comm;
+	return n;
+}
+
+void tt_task_submit(struct tt_task *list)
+{
+	for (struct tt_task *t = list; t; t = t->next) {
+		number(t);
+		t->phase = WAITING;
+		t->result = tuttiSuccess;
+		atomic_store_explicit(&t->done, false, memory_order_relaxed);
+		atomic_fetch_add_explicit(&t->comm->inside, 1, memory_order_relaxed);
+		t->after = list->next ? chain_of(list, t) : NULL;
+		t->first = t->comm->issued++ - (list->next ? before(list, t, false) : 0);
+		if (t->stream)
+			t->stream_first = tt_stream_issue(t->stream, 1) - before(list, t, true);
+	}
+}
+
+/* ---- programs ---- */
+
+static tuttiResult_t p2p_sched(const struct tt_task *t, struct tt_sched **out)
+{
+	struct tuttiComm *c = t->comm;
+	struct tt_sched *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		goto no_memory;
+	*s = (struct tt_sched){ .coll = TT_SENDRECV, .algo = "sendrecv", .rank = c->rank, .nranks = 2,
+				.nblocks = 1, .per_block = 1, .nlanes = 1, .nbufs = 2, .nsteps = 1, .nrefs = 1,
+				.bufs = calloc(2, sizeof(*s->bufs)), .steps = calloc(1, sizeof(*s->steps)),
+				.refs = calloc(1, sizeof(*s->refs)), .deps = calloc(1, sizeof(*s->deps)) };
+	if (!s->bufs || !s->steps || !s->refs || !s->deps)
+		goto no_memory;
+	s->bufs[TT_IN] = s->bufs[TT_OUT] = (struct tt_buf){ 0, 1 };
+	s->refs[0] = tt_ref(TT_IN, 0, 1);
+	s->steps[0] = (struct tt_step){ .op = t->root == c->rank ? TT_COPY : t->is_send ? TT_SEND : TT_RECV,
+					.lane = TT_P2P_LANE, .peer = (uint32_t)t->root,
+					.dst = tt_ref(TT_OUT, 0, 1), .nsrc = 1 };
+	if (s->steps[0].op == TT_RECV)
+		s->steps[0].nsrc = 0;
+	*out = s;
+	return tuttiSuccess;
+no_memory:
+	tt_sched_free(s);
+	return tt_fail(tuttiSystemError, "no memory for a schedule");
+}
+
+static tuttiResult_t build(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out)
+{
+	struct tt_shape shape = { .nlanes = row->lanes, .param = row->param };
+
+	if (t->coll == TT_SENDRECV)
+		return p2p_sched(t, out);
+	return tt_algos[row->algo].build(t->coll, t->comm->rank, t->comm->nranks, t->root < 0 ? 0 : t->root,
+					 &shape, out);
+}
+
+static size_t block_bytes(const struct tt_task *t)
+{
+	return t->count * tt_type_size(t->type);
+}
+
+static struct tt_row row_of(const struct tt_task *t)
+{
+	bool reduces = t->coll == TT_ALLREDUCE || t->coll == TT_REDUCE || t->coll == TT_REDUCESCATTER;
+
+	if (t->coll == TT_SENDRECV)
+		return (struct tt_row){ .lanes = 1, .depth = 4, .window = 128 << 10 };
+	return *tt_plan_row(&t->comm->plan, t->coll, block_bytes(t), reduces && !t->op.commutative);
+}
+
+static bool same_row(const struct tt_row *a, const struct tt_row *b)
+{
+	return a->algo == b->algo && a->lanes == b->lanes && a->depth == b->depth && a->param == b->param;
+}
+
+static tuttiResult_t find_prog(struct tt_task *t, const struct tt_row *row)
+{
+	struct tuttiComm *c = t->comm;
+	int root = t->coll == TT_SENDRECV ? 2 * t->root + t->is_send : t->root;
+	struct tt_prog_entry *e;
+	struct tt_sched *s;
+
+	for (e = c->progs; e; e = e->next)
+		if (e->coll == t->coll && e->root == root && same_row(&e->row, row))
+			goto found;
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return tt_fail(tuttiSystemError, "no memory for a program");
+	e->coll = (uint8_t)t->coll;
+	e->root = root;
+	e->row = *row;
+	tuttiResult_t r = build(t, row, &s);
+	if (r == tuttiSuccess)
+		r = tt_prog_new(s, row->depth, tt_comm_link, c, &e->prog);
+	if (r != tuttiSuccess) {
+		free(e);
+		return r;
+	}
+	e->next = c->progs;
+	c->progs = e;
+found:
+	t->prog = e->prog;
+	return tuttiSuccess;
+}
+
+static tuttiResult_t reserve(void **p, size_t *have, size_t want)
+{
+	void *q;
+
+	if (want <= *have)
+		return tuttiSuccess;
+	q = aligned_alloc(64, (want + 63) & ~(size_t)63);
+	if (!q)
+		return tt_fail(tuttiSystemError, "no memory: %zu bytes for temporaries", want);
+	free(*p);
+	*p = q;
+	*have = want;
+	return tuttiSuccess;
+}
+
+/* PreMulSum scales a copy of the input, never the input. */
+static tuttiResult_t scale(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	size_t n = t->count * (t->coll == TT_REDUCESCATTER ? (size_t)c->nranks : 1);
+	void *to = t->coll == TT_ALLREDUCE ? t->out : NULL;
+
+	if (t->op.kind != TT_OP_PREMULSUM || !n)
+		return tuttiSuccess;
+	if (!to) {
+		TRY(reserve(&c->scratch, &c->scratch_size, n * tt_type_size(t->type)));
+		to = c->scratch;
+	}
+	tt_reduce_pre(to, t->in, n, t->type, &t->op);
+	t->in = to;
+	return tuttiSuccess;
+}
+
+static tuttiResult_t start(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	struct tt_row row = row_of(t);
+	struct tt_call call;
+	size_t tmp;
+
+	TRY(find_prog(t, &row));
+	TRY(scale(t));
+	call = (struct tt_call){ .in = t->in, .out = t->out, .count = t->count, .type = t->type, .op = t->op,
+				 .sig = tt_sig_hash(&t->sig), .seq = t->sig.seq,
+				 .window_bytes = row.window };
+	tmp = tt_run_tmp(t->prog, &call);
+	TRY(reserve(&c->tmp, &c->tmp_size, tmp));
+	tt_run_begin(t->prog, &call, c->tmp);
+	return tuttiSuccess;
+}
+
+/* ---- the end of a task ---- */
+
+static void average(const struct tt_task *t)
+{
+	bool here = t->coll == TT_ALLREDUCE || t->coll == TT_REDUCESCATTER ||
+		    (t->coll == TT_REDUCE && t->root == t->comm->rank);
+
+	if (t->op.kind == tuttiAvg && here && t->count)
+		tt_reduce_post(t->out, t->out, t->count, t->type, &t->op);
+}
+
+static void finish(struct tt_task *t, tuttiResult_t r)
+{
+	struct tuttiComm *c = t->comm;
+	struct tuttiStream *s = t->stream;
+
+	if (r == tuttiSuccess)
+		average(t);
+	else
+		tt_comm_close_links(c); /* the buffers are the caller's again */
+	t->result = r;
+	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
+	atomic_store_explicit(&t->done, true, memory_order_release);
+	if (s)
+		tt_stream_finished(s, r);
+	atomic_fetch_sub_explicit(&c->inside, 1, memory_order_release);
+}
+
+static tuttiResult_t dead(struct tt_task *t, int rank)
+{
+	struct tuttiComm *c = t->comm;
+	char who[120], what[128], why[256];
+
+	tt_comm_who(c, rank, who, sizeof(who));
+	tt_sig_print(&t->sig, what, sizeof(what));
+	pthread_mutex_lock(&c->lock);
+	snprintf(why, sizeof(why), "%s", c->dead_why);
+	pthread_mutex_unlock(&c->lock);
+	if (atomic_load(&c->state[rank]) == TT_DEAD)
+		return tt_comm_fail(c, false, tuttiPeerDead, "%s died during %s: %s; abort this communicator and "
+				    "make a new one of the survivors", who, what, why);
+	return tt_comm_fail(c, false, tuttiPeerDead, "%s had left after operation #%u and cannot take part in "
+			    "%s; it finalized or exited too early", who, c->left_seq[rank], what);
+}
+
+/* Waits a moment for the watcher's word on why a link broke. */
+static bool known_gone(struct tuttiComm *c, int rank)
+{
+	for (int i = 0; i < 150 && atomic_load(&c->state[rank]) == TT_ALIVE; i++) {
+		if (atomic_load_explicit(&c->error, memory_order_acquire))
+			return false;
+		tt_net_sleep(NULL, 0, c->wake_fd, 10);
+	}
+	return atomic_load(&c->state[rank]) != TT_ALIVE;
+}
+
+static tuttiResult_t broken(struct tt_task *t)
+{
+	const struct tt_run_fault *f = tt_run_fault(t->prog);
+	struct tuttiComm *c = t->comm;
+	char who[120], what[128];
+	int peer = f->link->peer;
+	tuttiResult_t link = tuttiMismatch;
+	const char *why = f->why;
+
+	if (!f->differs)
+		link = f->link->ep->t->link_error(f->link->priv, &why);
+	if (link == tuttiMismatch && tt_comm_differs(c, peer, &t->sig, 1000 * MS))
+		return tt_comm_error(c);
+	if (!f->differs && link != tuttiMismatch && known_gone(c, peer))
+		return dead(t, peer);
+	tt_sig_print(&t->sig, what, sizeof(what));
+	tt_comm_who(c, peer, who, sizeof(who));
+	return tt_comm_fail(c, false, link == tuttiSuccess ? tuttiSystemError : link,
+			    "%s on rank %d: the %s link to %s failed: %s", what, c->rank,
+			    f->link->ep->t->name, who, why ? why : "no reason given");
+}
+
+/* ---- stepping ---- */
+
+static bool turn(const struct tt_task *t)
+{
+	if (atomic_load_explicit(&t->comm->finished, memory_order_acquire) < t->first)
+		return false;
+	if (t->after && !atomic_load_explicit(&t->after->done, memory_order_acquire))
+		return false;
+	return !t->stream || tt_stream_turn(t->stream, t->stream_first);
+}
+
+static tuttiResult_t error_of(struct tuttiComm *c)
+{
+	return (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
+}
+
+static bool begin(struct tt_task *t)
+{
+	tuttiResult_t r = error_of(t->comm);
+
+	if (r == tuttiSuccess)
+		r = start(t);
+	if (r != tuttiSuccess) {
+		if (error_of(t->comm) == tuttiSuccess)
+			tt_comm_fail(t->comm, false, r, "%s", tt_last_error());
+		finish(t, r);
+		return true;
+	}
+	t->phase = RUNNING;
+	t->moved_ns = t->asked_ns = t->noted_ns = 0;
+	t->peer_there = false;
+	return true;
+}
+
+bool tt_task_step(struct tt_task *t)
+{
+	int moved;
+
+	if (t->phase == WAITING)
+		return turn(t) && begin(t);
+	switch (tt_run_pass(t->prog, &moved)) {
+	case TT_RUN_DONE:
+		finish(t, tuttiSuccess);
+		return true;
+	case TT_RUN_FAILED:
+		finish(t, broken(t));
+		return true;
+	default:
+		if (moved)
+			t->moved_ns = 0;
+		return moved != 0;
+	}
+}
+
+/* ---- watching ---- */
+
+static void hang_up(struct tuttiComm *c)
+{
+	for (int i = 0; i < c->nranks; i++) {
+		if (atomic_load(&c->state[i]) == TT_ALIVE || !c->links[i])
+			continue;
+		for (int l = 0; l < TT_LANES; l++) {
+			struct tt_link *k = c->links[i][l];
+
+			if (!k || !k->priv || k->ep == c->inproc || tt_node_alive(k->proc, NULL, 0))
+				continue;
+			tt_ep_lock(k->ep);
+			k->ep->t->peer_gone(k->ep->priv, k->proc);
+			tt_ep_unlock(k->ep);
+			break;
+		}
+	}
+}
+
+static void ask_and_note(struct tt_task *t, const int *ranks, int n, uint64_t now)
+{
+	char what[128];
+
+	if (t->asked_ns && now - t->asked_ns < ASK_EVERY)
+		return;
+	t->asked_ns = now;
+	for (int i = 0; i < n; i++)
+		if (ranks[i] != t->comm->rank)
+			tt_comm_ask(t->comm, ranks[i], &t->sig);
+	if (now - t->noted_ns < NOTE_EVERY)
+		return;
+	t->noted_ns = now;
+	tt_sig_print(&t->sig, what, sizeof(what));
+	tt_log(TT_LOG_WARN, "task", "rank %d has waited %.0f s in %s for rank %d%s", t->comm->rank,
+	       (double)(now - t->begun_ns) / 1e9, what, n ? ranks[0] : -1, n > 1 ? " and others" : "");
+}
+
+static void take_answer(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->answer.there && c->answer.sig.seq == t->sig.seq && c->answer.sig.coll == t->sig.coll)
+		t->peer_there = true;
+	pthread_mutex_unlock(&c->lock);
+}
+
+static int gone_rank(const struct tt_task *t, const int *ranks, int n)
+{
+	struct tuttiComm *c = t->comm;
+
+	if (c->dead_rank >= 0)
+		return c->dead_rank;
+	for (int i = 0; i < n; i++)
+		if (atomic_load(&c->state[ranks[i]]) == TT_LEFT &&
+		    (t->coll == TT_SENDRECV || c->left_seq[ranks[i]] < t->sig.seq))
+			return ranks[i];
+	return -1;
+}
+
+static tuttiResult_t late(struct tt_task *t, const int *ranks, int n, bool moving, uint64_t limit)
+{
+	char who[120] = "nobody", what[128];
+
+	tt_sig_print(&t->sig, what, sizeof(what));
+	if (n)
+		tt_comm_who(t->comm, ranks[0], who, sizeof(who));
+	return tt_comm_fail(t->comm, false, tuttiTimeout, "%s on rank %d: %s %s%s for %.1f s; see whether that "
+			    "process is stopped or busy, or raise the %s", what, t->comm->rank,
+			    moving ? "no data from" : "no call by", who, n > 1 ? " and others" : "",
+			    (double)limit / 1e9, moving ? "deadline" : "arrivalDeadline");
+}
+
+void tt_task_watch(struct tt_task *t, uint64_t now)
+{
+	struct tuttiComm *c = t->comm;
+	tuttiResult_t r = error_of(c);
+	bool moving;
+	int ranks[32], n, who;
+	uint32_t events;
+
+	if (r != tuttiSuccess) {
+		if (t->phase == RUNNING || turn(t))
+			finish(t, r);
+		return;
+	}
+	if (t->phase != RUNNING)
+		return;
+	if (!t->moved_ns)
+		t->moved_ns = now;
+	if (!t->begun_ns)
+		t->begun_ns = t->noted_ns = now;
+	events = atomic_load_explicit(&c->events, memory_order_acquire);
+	if (events != t->events_seen) {
+		t->events_seen = events;
+		hang_up(c);
+		take_answer(t);
+	}
+	if (now - t->moved_ns < ASK_AFTER)
+		return;
+	n = tt_run_waits(t->prog, ranks, 32);
+	ask_and_note(t, ranks, n, now);
+	who = gone_rank(t, ranks, n);
+	moving = tt_run_began(t->prog) || t->peer_there;
+	if (who >= 0 && now - t->moved_ns > DRAIN)
+		finish(t, dead(t, who));
+	else if (moving && c->deadline_ns && now - t->moved_ns > c->deadline_ns)
+		finish(t, late(t, ranks, n, true, c->deadline_ns));
+	else if (!moving && c->arrival_ns && now - t->moved_ns > c->arrival_ns)
+		finish(t, late(t, ranks, n, false, c->arrival_ns));
+}
+
+/* ---- driving ---- */
+
+int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max)
+{
+	struct tt_ep *mine[4];
+	int k = t->phase == RUNNING && !t->done ? tt_prog_eps(t->prog, mine, 4) : 0;
+
+	for (int i = 0; i < k; i++) {
+		int j = 0;
+
+		while (j < n && eps[j] != mine[i])
+			j++;
+		if (j == n && n < max)
+			eps[n++] = mine[i];
+	}
+	return n;
+}
+
+static bool is_done(const struct tt_task *t)
+{
+	return atomic_load_explicit(&t->done, memory_order_acquire);
+}
+
+static bool step_all(struct tt_task *list, bool *moved)
+{
+	bool going = false;
+
+	*moved = false;
+	for (struct tt_task *t = list; t; t = t->next)
+		if (!is_done(t)) {
+			*moved |= tt_task_step(t);
+			going |= !is_done(t);
+		}
+	return going;
+}
+
+/* Nothing moved: spin a little, then give the core away, then sleep. */
+static void idle(struct tt_task *list, uint32_t idles, uint64_t *since)
+{
+	struct tt_ep *eps[MAX_DRIVE_EPS];
+	uint64_t now;
+	int n = 0;
+
+	if (idles < 20) {
+		tt_pause();
+		return;
+	}
+	sched_yield();
+	if (idles & 15)
+		return;
+	now = tt_now_ns();
+	if (!*since)
+		*since = now;
+	for (struct tt_task *t = list; t; t = t->next)
+		if (!is_done(t)) {
+			tt_task_watch(t, now);
+			n = tt_task_eps(t, eps, n, MAX_DRIVE_EPS);
+		}
+	if (now - *since > 2 * MS)
+		tt_net_sleep(eps, n, list->comm->wake_fd, list->next ? 1 : 50);
+}
+
+tuttiResult_t tt_task_drive(struct tt_task *list)
+{
+	tuttiResult_t r = tuttiSuccess;
+	uint64_t since = 0;
+	uint32_t idles = 0;
+	bool moved;
+
+	while (step_all(list, &moved)) {
+		if (moved) {
+			idles = 0;
+			since = 0;
+		} else {
+			idle(list, ++idles, &since);
+		}
+	}
+	for (struct tt_task *t = list; t && r == tuttiSuccess; t = t->next)
+		r = t->result;
+	return r;
+}
