@@ -1,0 +1,37 @@
+/* Times Reduce; the result is on the root alone. SPDX-License-Identifier: Apache-2.0 */
+#include "perf_common.h"
+
+static double bus_factor(int n)
+{
+	return 1;
+}
+
+static struct perf_sizes sizes(size_t count, int nranks)
+{
+	return (struct perf_sizes){ .send = count, .recv = count, .param = count };
+}
+
+static void expect(const struct perf_case *c, void *out)
+{
+	perf_reduced(c, 0, c->sizes.recv, out);
+}
+
+static tuttiResult_t run(const void *send, void *recv, const struct perf_case *c, tuttiRedOp_t op,
+			 tuttiComm_t comm, tuttiStream_t stream)
+{
+	return tuttiReduce(send, recv, c->sizes.param, c->type, op, c->root, comm, stream);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct perf_coll coll = { .name = "Reduce",
+					       .has_op = true,
+					       .has_root = true,
+					       .result_on_root = true,
+					       .bus_factor = bus_factor,
+					       .sizes = sizes,
+					       .expect = expect,
+					       .run = run };
+
+	return perf_main(argc, argv, &coll);
+}

@@ -1,0 +1,550 @@
+/* What goes wrong, and how it is told: arguments, mismatched calls, abort, group errors, edges that are none.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ranks.h"
+#include "test.h"
+
+/* ---- arguments ---- */
+
+/* The call must be refused with a text for people; either code where the manual leaves it open. */
+static void refused(int line, tuttiResult_t got, const char *call)
+{
+	const char *text = tuttiGetLastError(NULL);
+
+	CHECKF(got == tuttiInvalidArgument || got == tuttiInvalidUsage || got == tuttiUnsupported,
+	       "line %d: %s gives '%s'", line, call, tuttiGetErrorString(got));
+	CHECKF(text && strlen(text) >= 12, "line %d: %s: the text is '%s'", line, call, text ? text : "NULL");
+}
+#define REFUSED(call) refused(__LINE__, call, #call)
+
+static void sum_works(struct rank *r)
+{
+	float v[50];
+
+	for (int i = 0; i < 50; i++)
+		v[i] = (float)(i + r->rank);
+	RANK_OK(r, tuttiAllReduce(v, v, 50, tuttiFloat32, tuttiSum, r->comm, NULL));
+	for (int i = 0; i < 50; i++)
+		RANK_CHECKF(r, v[i] == (float)(r->n * i + r->n * (r->n - 1) / 2), "element %d is %g", i,
+			    (double)v[i]);
+}
+
+enum { BUF = 4096 };
+static unsigned char a[BUF], b[BUF];
+
+static void bad_buffers(tuttiComm_t c)
+{
+	REFUSED(tuttiAllReduce(NULL, b, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiAllReduce(a, NULL, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiAllGather(NULL, b, 4, tuttiInt32, c, NULL));
+	REFUSED(tuttiAllGather(a, NULL, 4, tuttiInt32, c, NULL));
+	REFUSED(tuttiReduceScatter(NULL, b, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiReduceScatter(a, NULL, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiBroadcast(NULL, b, 4, tuttiInt32, 0, c, NULL));
+	REFUSED(tuttiBroadcast(a, NULL, 4, tuttiInt32, 1, c, NULL));
+	REFUSED(tuttiReduce(NULL, b, 4, tuttiInt32, tuttiSum, 0, c, NULL));
+	REFUSED(tuttiReduce(a, NULL, 4, tuttiInt32, tuttiSum, 0, c, NULL));
+	REFUSED(tuttiSend(NULL, 4, tuttiInt32, 1, c, NULL));
+	REFUSED(tuttiRecv(NULL, 4, tuttiInt32, 1, c, NULL));
+}
+
+static void overlapping(tuttiComm_t c)
+{
+	REFUSED(tuttiAllReduce(a, a + 4, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiAllReduce(a + 12, a, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiAllReduce(a + 15, a, 4, tuttiInt32, tuttiSum, c, NULL)); /* one byte */
+	REFUSED(tuttiAllGather(a + 16, a, 4, tuttiInt32, c, NULL)); /* the place of rank 1 */
+	REFUSED(tuttiAllGather(a + 4, a, 4, tuttiInt32, c, NULL));
+	REFUSED(tuttiReduceScatter(a, a + 16, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiReduceScatter(a, a + 4, 4, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiBroadcast(a, a + 1, 4, tuttiInt32, 0, c, NULL));
+	REFUSED(tuttiReduce(a, a + 8, 4, tuttiInt32, tuttiSum, 0, c, NULL));
+}
+
+static void bad_enums(tuttiComm_t c)
+{
+	static const int wrong_types[] = { -1, tuttiNumTypes, 99, 1 << 30 };
+	static const int wrong_ops[] = { -1, tuttiNumOps + 1000, 0x7ffffff0, tuttiMaxRedOp };
+
+	for (int i = 0; i < 4; i++) {
+		tuttiDataType_t t = (tuttiDataType_t)wrong_types[i];
+		tuttiRedOp_t op = (tuttiRedOp_t)wrong_ops[i];
+
+		REFUSED(tuttiAllReduce(a, b, 4, t, tuttiSum, c, NULL));
+		REFUSED(tuttiAllGather(a, b, 4, t, c, NULL));
+		REFUSED(tuttiReduceScatter(a, b, 4, t, tuttiSum, c, NULL));
+		REFUSED(tuttiBroadcast(a, b, 4, t, 0, c, NULL));
+		REFUSED(tuttiReduce(a, b, 4, t, tuttiSum, 0, c, NULL));
+		REFUSED(tuttiSend(a, 4, t, 1, c, NULL));
+		REFUSED(tuttiRecv(a, 4, t, 1, c, NULL));
+		REFUSED(tuttiAllReduce(a, b, 4, tuttiInt32, op, c, NULL));
+		REFUSED(tuttiReduceScatter(a, b, 4, tuttiInt32, op, c, NULL));
+		REFUSED(tuttiReduce(a, b, 4, tuttiInt32, op, 0, c, NULL));
+	}
+}
+
+static void bad_numbers(tuttiComm_t c)
+{
+	static const int wrong_ranks[] = { -1, 2, 1000, -2147483647 };
+
+	for (int i = 0; i < 4; i++) {
+		REFUSED(tuttiBroadcast(a, b, 4, tuttiInt32, wrong_ranks[i], c, NULL));
+		REFUSED(tuttiReduce(a, b, 4, tuttiInt32, tuttiSum, wrong_ranks[i], c, NULL));
+		REFUSED(tuttiSend(a, 4, tuttiInt32, wrong_ranks[i], c, NULL));
+		REFUSED(tuttiRecv(a, 4, tuttiInt32, wrong_ranks[i], c, NULL));
+	}
+	REFUSED(tuttiSend(a, 4, tuttiInt32, 0, c, NULL)); /* oneself, outside a group */
+	REFUSED(tuttiRecv(a, 4, tuttiInt32, 0, c, NULL));
+	REFUSED(tuttiAllReduce(a, b, SIZE_MAX / 2, tuttiInt32, tuttiSum, c, NULL));
+	REFUSED(tuttiAllReduce(a, b, SIZE_MAX, tuttiInt64, tuttiSum, c, NULL));
+	REFUSED(tuttiAllGather(a, b, SIZE_MAX / 6, tuttiInt32, c, NULL));
+	REFUSED(tuttiAllGather(a, b, SIZE_MAX / 2 + 1, tuttiInt8, c, NULL)); /* only times 2 ranks */
+	REFUSED(tuttiReduceScatter(a, b, SIZE_MAX / 2 + 1, tuttiInt8, tuttiSum, c, NULL));
+	REFUSED(tuttiBroadcast(a, b, SIZE_MAX / 4, tuttiFloat64, 0, c, NULL));
+	REFUSED(tuttiSend(a, SIZE_MAX / 4, tuttiFloat64, 1, c, NULL));
+}
+
+static void bad_handles(tuttiComm_t c)
+{
+	static _Alignas(64) unsigned char zeros[65536];
+	tuttiComm_t nobody = NULL, junk = (tuttiComm_t)(void *)zeros;
+	tuttiStream_t no_stream = (tuttiStream_t)(void *)zeros;
+	tuttiResult_t res;
+	int x;
+
+	for (int i = 0; i < 2; i++, nobody = junk) {
+		REFUSED(tuttiAllReduce(a, b, 4, tuttiInt32, tuttiSum, nobody, NULL));
+		REFUSED(tuttiBarrier(nobody, NULL));
+		REFUSED(tuttiSend(a, 4, tuttiInt32, 1, nobody, NULL));
+		REFUSED(tuttiCommCount(nobody, &x));
+		REFUSED(tuttiCommUserRank(nobody, &x));
+		REFUSED(tuttiCommGetAsyncError(nobody, &res));
+		REFUSED(tuttiCommFinalize(nobody));
+		REFUSED(tuttiCommSplit(nobody, 0, 0, &junk, NULL));
+	}
+	REFUSED(tuttiAllReduce(a, b, 4, tuttiInt32, tuttiSum, c, no_stream));
+	REFUSED(tuttiHostStreamQuery(no_stream));
+	REFUSED(tuttiHostStreamSynchronize(no_stream));
+	REFUSED(tuttiHostStreamDestroy(no_stream));
+	REFUSED(tuttiHostStreamCreate(NULL));
+	REFUSED(tuttiCommCount(c, NULL));
+	REFUSED(tuttiCommUserRank(c, NULL));
+	REFUSED(tuttiCommGetAsyncError(c, NULL));
+	REFUSED(tuttiCommSplit(c, 0, 0, NULL, NULL));
+	REFUSED(tuttiCommSplit(c, -7, 0, &nobody, NULL));
+}
+
+static void no_op(const void *in, void *inout, size_t n, tuttiDataType_t type, void *context)
+{
+}
+
+static void bad_operators(tuttiComm_t c)
+{
+	tuttiRedOp_t op;
+	float two = 2.0f;
+
+	REFUSED(tuttiRedOpCreateUser(&op, NULL, 1, NULL, c));
+	REFUSED(tuttiRedOpCreateUser(NULL, no_op, 1, NULL, c));
+	REFUSED(tuttiRedOpCreateUser(&op, no_op, 1, NULL, NULL));
+	REFUSED(tuttiRedOpCreatePreMulSum(&op, NULL, tuttiFloat32, tuttiScalarHostImmediate, c));
+	REFUSED(tuttiRedOpCreatePreMulSum(NULL, &two, tuttiFloat32, tuttiScalarHostImmediate, c));
+	REFUSED(tuttiRedOpCreatePreMulSum(&op, &two, (tuttiDataType_t)77, tuttiScalarHostImmediate, c));
+	REFUSED(tuttiRedOpCreatePreMulSum(&op, &two, tuttiFloat32, (tuttiScalarResidence_t)7, c));
+	REFUSED(tuttiRedOpDestroy(tuttiSum, c));
+	REFUSED(tuttiRedOpDestroy((tuttiRedOp_t)12345, c));
+	CHECK(tuttiRedOpCreatePreMulSum(&op, &two, tuttiFloat32, tuttiScalarHostImmediate, c) == 0);
+	CHECK(op >= tuttiNumOps);
+	REFUSED(tuttiAllReduce(a, b, 4, tuttiInt32, op, c, NULL)); /* made for another type */
+	CHECK(tuttiRedOpDestroy(op, c) == tuttiSuccess);
+	REFUSED(tuttiAllReduce(a, b, 4, tuttiFloat32, op, c, NULL));
+	REFUSED(tuttiRedOpDestroy(op, c));
+}
+
+static bool all_are(const unsigned char *p, unsigned char value)
+{
+	for (int i = 0; i < BUF; i++)
+		if (p[i] != value)
+			return false;
+	return true;
+}
+
+/* Rank 0 makes every mistake; nothing reaches rank 1, nothing is written, and both go on. */
+static void mistakes_rank(struct rank *r)
+{
+	tuttiResult_t state;
+
+	sum_works(r);
+	if (r->rank == 0) {
+		memset(a, 0x11, BUF);
+		memset(b, 0x22, BUF);
+		bad_buffers(r->comm);
+		overlapping(r->comm);
+		bad_enums(r->comm);
+		bad_numbers(r->comm);
+		bad_handles(r->comm);
+		bad_operators(r->comm);
+		CHECKF(all_are(a, 0x11) && all_are(b, 0x22), "a refused call wrote to the buffers");
+	}
+	RANK_OK(r, tuttiCommGetAsyncError(r->comm, &state));
+	RANK_CHECKF(r, state == tuttiSuccess, "async error is '%s'", tuttiGetErrorString(state));
+	sum_works(r);
+}
+
+static void arguments(void)
+{
+	setenv("TUTTI_LOG", "none", 0);
+	ranks_run(2, 40, mistakes_rank, NULL);
+}
+
+static void bad_config(tuttiUniqueId id)
+{
+	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
+	tuttiComm_t c = NULL;
+
+	config.magic = 1;
+	REFUSED(tuttiCommInitRankConfig(&c, 1, id, 0, &config));
+	config = (tuttiConfig_t)TUTTI_CONFIG_INITIALIZER;
+	config.size = 3;
+	REFUSED(tuttiCommInitRankConfig(&c, 1, id, 0, &config));
+	config = (tuttiConfig_t)TUTTI_CONFIG_INITIALIZER;
+	config.blocking = 5;
+	REFUSED(tuttiCommInitRankConfig(&c, 1, id, 0, &config));
+	CHECK(!c);
+}
+
+static void arguments_of_init(void)
+{
+	const int device = 0;
+	tuttiUniqueId id, zeros = { { 0 } };
+	tuttiComm_t c = NULL, two[2] = { NULL, NULL };
+	void *p;
+
+	setenv("TUTTI_LOG", "none", 0);
+	REFUSED(tuttiGetVersion(NULL));
+	REFUSED(tuttiGetUniqueId(NULL));
+	CHECK(tuttiGetUniqueId(&id) == tuttiSuccess);
+	REFUSED(tuttiCommInitRank(NULL, 1, id, 0));
+	REFUSED(tuttiCommInitRank(&c, 0, id, 0));
+	REFUSED(tuttiCommInitRank(&c, -1, id, 0));
+	REFUSED(tuttiCommInitRank(&c, 2, id, 2));
+	REFUSED(tuttiCommInitRank(&c, 2, id, -1));
+	REFUSED(tuttiCommInitRank(&c, 1, zeros, 0));
+	REFUSED(tuttiCommInitAll(NULL, 2, NULL));
+	REFUSED(tuttiCommInitAll(two, 0, NULL));
+	REFUSED(tuttiCommInitAll(two, -3, NULL));
+	REFUSED(tuttiCommInitAll(two, 1, &device));
+	REFUSED(tuttiMemAlloc(NULL, 10));
+	REFUSED(tuttiMemAllocHost(NULL, 10));
+	REFUSED(tuttiMemFree(&id));
+	REFUSED(tuttiGroupEnd());
+	CHECK(!c && !two[0]);
+	bad_config(id);
+	CHECK(tuttiMemFree(NULL) == tuttiSuccess && tuttiCommDestroy(NULL) == tuttiSuccess);
+	CHECK(tuttiMemAlloc(&p, 0) == tuttiSuccess && p && tuttiMemFree(p) == tuttiSuccess);
+}
+
+static void no_launcher(void)
+{
+	static const char *const names[] = { "TUTTI_RANK", "TUTTI_SIZE", "TUTTI_ROOT", "TUTTI_JOB", "RANK",
+					     "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PMI_RANK",
+					     "OMPI_COMM_WORLD_RANK", "SLURM_PROCID" };
+	tuttiComm_t c = NULL;
+	tuttiResult_t res;
+
+	setenv("TUTTI_LOG", "none", 0);
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		unsetenv(names[i]);
+	res = tuttiCommInitFromEnv(&c, NULL);
+	CHECKF(res == tuttiInvalidUsage && !c, "InitFromEnv without a launcher gives '%s'",
+	       tuttiGetErrorString(res));
+	CHECKF(strstr(tuttiGetLastError(NULL), "TUTTI_RANK") && strstr(tuttiGetLastError(NULL), "WORLD_SIZE"),
+	       "the text does not list what was looked for: %s", tuttiGetLastError(NULL));
+}
+
+/* ---- mismatched calls ---- */
+
+enum difference { COLLECTIVE, COUNT, TYPE, OPERATOR, ROOT, BARRIER_FOR_SUM, DIFFERENCES };
+static const char *const difference_names[] = { "collective", "count", "type", "operator", "root",
+						"barrier" };
+struct mismatch {
+	enum difference what;
+	size_t count;
+	int odd; /* the rank that differs */
+	_Atomic int said;
+};
+
+static tuttiResult_t differing_call(struct rank *r, const struct mismatch *m, unsigned char *p)
+{
+	bool odd = r->rank == m->odd;
+
+	switch (m->what) {
+	case COLLECTIVE:
+		if (odd)
+			return tuttiBroadcast(p, p, m->count, tuttiFloat32, 0, r->comm, NULL);
+		break;
+	case ROOT:
+		return tuttiReduce(p, p, m->count, tuttiFloat32, tuttiSum, odd, r->comm, NULL);
+	case BARRIER_FOR_SUM:
+		if (odd)
+			return tuttiBarrier(r->comm, NULL);
+		break;
+	default:
+		break;
+	}
+	return tuttiAllReduce(p, p, m->count + (m->what == COUNT && odd),
+			      m->what == TYPE && odd ? tuttiInt32 : tuttiFloat32,
+			      m->what == OPERATOR && odd ? tuttiMax : tuttiSum, r->comm, NULL);
+}
+
+/* What the text of a Mismatch must name: both sides' part that differs. */
+static bool tells_both(const struct mismatch *m, const char *text)
+{
+	char x[32], y[32];
+
+	snprintf(x, sizeof(x), "%zu", m->count);
+	snprintf(y, sizeof(y), "%zu", m->count + 1);
+	switch (m->what) {
+	case COLLECTIVE:
+		return strstr(text, "AllReduce") && strstr(text, "Broadcast");
+	case COUNT:
+		return strstr(text, x) && strstr(text, y);
+	case TYPE:
+		return strstr(text, "float") && strstr(text, "int32");
+	case OPERATOR:
+		return strstr(text, "sum") && strstr(text, "max");
+	case ROOT:
+		return strstr(text, "root") != NULL;
+	default:
+		return strstr(text, "AllReduce") && strstr(text, "Barrier");
+	}
+}
+
+/* A rank whose part was complete before the difference could be seen learns it asynchronously. */
+static tuttiResult_t wait_for_error(struct rank *r, tuttiResult_t res)
+{
+	for (double end = seconds_now() + 5; res == tuttiSuccess && seconds_now() < end; sleep_s(0.005))
+		RANK_OK(r, tuttiCommGetAsyncError(r->comm, &res));
+	return res;
+}
+
+static void mismatch_rank(struct rank *r)
+{
+	struct mismatch *m = r->arg;
+	const char *what = difference_names[m->what];
+	unsigned char *p = calloc(m->count + 1, 4);
+	double t = seconds_now();
+	tuttiResult_t res, again, state;
+	char text[2048];
+
+	RANK_CHECKF(r, p, "no memory");
+	res = wait_for_error(r, differing_call(r, m, p));
+	t = seconds_now() - t;
+	snprintf(text, sizeof(text), "%s", tuttiGetLastError(r->comm));
+	RANK_CHECKF(r, res == tuttiMismatch || res == tuttiRemoteError, "%s differs on %d, count %zu: '%s': %s",
+		    what, m->odd, m->count, tuttiGetErrorString(res), text);
+	RANK_CHECKF(r, t < 5, "%s: took %.1f s", what, t);
+	RANK_CHECKF(r, res != tuttiMismatch || tells_both(m, text),
+		    "%s differs, count %zu: the text lacks a signature: %s", what, m->count, text);
+	m->said += res == tuttiMismatch;
+	again = tuttiBarrier(r->comm, NULL); /* sticky */
+	RANK_OK(r, tuttiCommGetAsyncError(r->comm, &state));
+	RANK_CHECKF(r, again == res && state == res, "%s: '%s', then '%s', async '%s'", what,
+		    tuttiGetErrorString(res), tuttiGetErrorString(again), tuttiGetErrorString(state));
+	t = seconds_now();
+	tuttiCommAbort(r->comm);
+	r->comm = NULL;
+	RANK_CHECKF(r, seconds_now() - t < 1, "Abort took %.1f s", seconds_now() - t);
+	free(p);
+}
+
+static void mismatches(int n)
+{
+	static const size_t counts[] = { 1, 100, 300000 };
+
+	setenv("TUTTI_LOG", "none", 0);
+	for (int what = 0; what < DIFFERENCES; what++)
+		for (int k = 0; k < 3; k++) {
+			struct mismatch m = { (enum difference)what, counts[k], (what + k) % n, 0 };
+
+			ranks_run(n, 20, mismatch_rank, &m);
+			CHECKF(m.said, "%s, count %zu: no rank said Mismatch", difference_names[what],
+			       counts[k]);
+		}
+}
+
+static void mismatch_two(void)
+{
+	mismatches(2);
+}
+
+static void mismatch_five(void)
+{
+	mismatches(5);
+}
+
+/* ---- abort ---- */
+
+static void *abort_later(void *comm)
+{
+	sleep_s(0.2);
+	tuttiCommAbort(comm);
+	return NULL;
+}
+
+/* Rank 0 waits in a call that rank 1 never makes; another thread aborts. */
+static void stuck_rank(struct rank *r)
+{
+	size_t count = *(const size_t *)r->arg;
+	unsigned char *p = calloc(count, 4);
+	pthread_t thread;
+	tuttiResult_t res;
+	double t;
+
+	RANK_CHECKF(r, p, "no memory");
+	if (r->rank == 0) {
+		RANK_CHECKF(r, !pthread_create(&thread, NULL, abort_later, r->comm), "no thread");
+		t = seconds_now();
+		res = tuttiAllReduce(p, p, count, tuttiFloat32, tuttiSum, r->comm, NULL);
+		t = seconds_now() - t;
+		pthread_join(thread, NULL);
+		RANK_CHECKF(r, res == tuttiAborted, "the call gives '%s': %s", tuttiGetErrorString(res),
+			    tuttiGetLastError(NULL));
+		RANK_CHECKF(r, t < 1.2, "the call came back after %.2f s", t);
+		r->comm = NULL;
+	} else {
+		sleep_s(0.5);
+		t = seconds_now();
+		res = tuttiBarrier(r->comm, NULL); /* that rank has gone */
+		RANK_CHECKF(r, res != tuttiSuccess && seconds_now() - t < 5, "a call with an aborted rank: "
+			    "'%s' after %.1f s", tuttiGetErrorString(res), seconds_now() - t);
+		RANK_CHECKF(r, strstr(tuttiGetLastError(NULL), "0"), "the text does not name rank 0: %s",
+			    tuttiGetLastError(NULL));
+		t = seconds_now();
+		tuttiCommDestroy(r->comm);
+		r->comm = NULL;
+		RANK_CHECKF(r, seconds_now() - t < 1.5, "Destroy took %.2f s", seconds_now() - t);
+	}
+	free(p);
+}
+
+static void abort_stuck(void)
+{
+	size_t small = 2, large = 500000;
+
+	setenv("TUTTI_LOG", "none", 0);
+	ranks_run(2, 20, stuck_rank, &small);
+	ranks_run(2, 20, stuck_rank, &large);
+	ranks_run(3, 20, stuck_rank, &large);
+}
+
+/* ---- groups ---- */
+
+static void group_rank(struct rank *r)
+{
+	float v[16] = { 1, 2, 3 }, out[16] = { 0 };
+	tuttiResult_t inner, end;
+
+	if (r->rank == 0) {
+		RANK_OK(r, tuttiGroupStart());
+		RANK_OK(r, tuttiAllReduce(v, out, 16, tuttiFloat32, tuttiSum, r->comm, NULL));
+		inner = tuttiAllReduce(v, out, 16, (tuttiDataType_t)99, tuttiSum, r->comm, NULL);
+		end = tuttiGroupEnd();
+		RANK_CHECKF(r, inner == tuttiInvalidArgument && end == tuttiInvalidArgument,
+			    "the call gives '%s', GroupEnd '%s'", tuttiGetErrorString(inner),
+			    tuttiGetErrorString(end));
+		RANK_CHECKF(r, strlen(tuttiGetLastError(NULL)) > 12, "no text");
+		for (int i = 0; i < 16; i++)
+			RANK_CHECKF(r, out[i] == 0, "something was submitted");
+	}
+	sum_works(r); /* the others never saw the failed group */
+	RANK_OK(r, tuttiGroupStart());
+	RANK_OK(r, tuttiGroupEnd()); /* empty */
+	RANK_OK(r, tuttiGroupStart());
+	RANK_OK(r, tuttiGroupStart());
+	RANK_OK(r, tuttiAllReduce(v, out, 16, tuttiFloat32, tuttiMax, r->comm, NULL));
+	RANK_OK(r, tuttiGroupEnd());
+	RANK_CHECKF(r, out[2] == 0, "an inner GroupEnd ran the group");
+	RANK_OK(r, tuttiGroupEnd());
+	RANK_CHECKF(r, out[2] == 3, "the outer GroupEnd did not run the group");
+	RANK_CHECKF(r, tuttiGroupEnd() == tuttiInvalidUsage, "GroupEnd without GroupStart");
+}
+
+static void group_errors(void)
+{
+	setenv("TUTTI_LOG", "none", 0);
+	ranks_run(2, 20, group_rank, NULL);
+}
+
+/* ---- no errors ---- */
+
+static void zero_rank(struct rank *r)
+{
+	tuttiComm_t c = r->comm;
+
+	for (int i = 0; i < 3; i++) {
+		RANK_OK(r, tuttiAllReduce(NULL, NULL, 0, tuttiInt32, tuttiSum, c, NULL));
+		RANK_OK(r, tuttiAllGather(NULL, NULL, 0, tuttiInt32, c, NULL));
+		RANK_OK(r, tuttiReduceScatter(NULL, NULL, 0, tuttiInt32, tuttiSum, c, NULL));
+		RANK_OK(r, tuttiBroadcast(NULL, NULL, 0, tuttiInt32, 0, c, NULL));
+		RANK_OK(r, tuttiReduce(NULL, NULL, 0, tuttiInt32, tuttiSum, 0, c, NULL));
+		RANK_OK(r, tuttiBarrier(c, NULL));
+		RANK_OK(r, tuttiGroupStart());
+		RANK_OK(r, tuttiSend(NULL, 0, tuttiInt32, (r->rank + 1) % r->n, c, NULL));
+		RANK_OK(r, tuttiRecv(NULL, 0, tuttiInt32, (r->rank + r->n - 1) % r->n, c, NULL));
+		RANK_OK(r, tuttiGroupEnd());
+		sum_works(r);
+	}
+}
+
+static void nothing_to_do(void)
+{
+	ranks_run(1, 20, zero_rank, NULL);
+	ranks_run(2, 20, zero_rank, NULL);
+	ranks_run(3, 20, zero_rank, NULL);
+}
+
+/* A finished communicator is only good for Destroy. */
+static void finalized_rank(struct rank *r)
+{
+	tuttiResult_t res;
+
+	sum_works(r);
+	RANK_OK(r, tuttiCommFinalize(r->comm));
+	res = tuttiBarrier(r->comm, NULL);
+	RANK_CHECKF(r, res == tuttiInvalidUsage, "a call after Finalize gives '%s'", tuttiGetErrorString(res));
+}
+
+static void finalized(void)
+{
+	setenv("TUTTI_LOG", "none", 0);
+	ranks_run(3, 20, finalized_rank, NULL);
+}
+
+static void strings(void)
+{
+	int version = 0;
+
+	CHECK(tuttiGetVersion(&version) == tuttiSuccess && version == TUTTI_VERSION_CODE);
+	for (int i = -5; i < 100; i++)
+		CHECK(tuttiGetErrorString((tuttiResult_t)i));
+	CHECK(strcmp(tuttiGetErrorString(tuttiPeerDead), tuttiGetErrorString(tuttiTimeout)));
+	CHECK(tuttiGetLastError(NULL));
+}
+
+const struct test tests[] = {
+	{ "version and strings", strings, 0 },
+	{ "arguments of every call", arguments, 50 },
+	{ "arguments of init", arguments_of_init, 30 },
+	{ "InitFromEnv without a launcher", no_launcher, 20 },
+	{ "mismatched calls, 2 ranks", mismatch_two, 100 },
+	{ "mismatched calls, 5 ranks", mismatch_five, 100 },
+	{ "Abort ends a stuck call", abort_stuck, 60 },
+	{ "an error fails the whole group", group_errors, 30 },
+	{ "count 0 and one rank", nothing_to_do, 60 },
+	{ "after Finalize", finalized, 30 },
+};
+const int ntests = sizeof(tests) / sizeof(tests[0]);

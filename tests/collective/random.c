@@ -1,0 +1,435 @@
+/* Random collectives against the reference: ranks, types, operators, sizes around every boundary, alignment,
+ * in place and apart, blocking, on streams and in groups. A case is a function of (seed, communicator, case),
+ * so every rank derives it alone. TEST_SEED repeats a run, TEST_CASES sets how many, TEST_QUICK makes few.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ranks.h"
+#include "ref.h"
+#include "test.h"
+
+enum { PER_COMM = 16, MAX_N = 17, GUARD = 128, COLLS = 6, FULL_CHECK = 2048 };
+enum coll { ALLREDUCE, ALLGATHER, REDUCESCATTER, BROADCAST, REDUCE, BARRIER };
+static const char *const coll_names[] = { "AllReduce", "AllGather", "ReduceScatter", "Broadcast", "Reduce",
+					  "Barrier" };
+
+struct tcase {
+	struct ref_case ref;
+	enum coll coll;
+	size_t count;        /* as the call takes it */
+	int root;
+	bool in_place;
+};
+
+/* Common to the ranks of a communicator; in shared memory where they are processes. */
+struct round {
+	uint64_t seed;
+	int comm, ncases;
+	bool small;
+	uint64_t hash[PER_COMM][MAX_N];
+	_Atomic int arrived[PER_COMM];
+};
+
+struct work {                /* of one rank */
+	struct rank *r;
+	struct round *round;
+	struct tcase c;
+	int index;
+	tuttiStream_t stream;
+	unsigned char *mem[2]; /* with guards */
+	unsigned char *send, *recv;
+	size_t send_bytes, recv_bytes, span[2], offset[2];
+	uint64_t send_hash;
+};
+
+static uint64_t draw(uint64_t *state, uint64_t n)
+{
+	*state = ref_mix(*state, 1);
+	return (*state >> 11) % n;
+}
+
+/* Bytes around everything that could be a border: elements, lines, pages, slots, windows, eager limits. */
+static size_t draw_count(uint64_t *s, size_t size, int n, bool small)
+{
+	static const size_t bytes[] = { 64, 1024, 4096, 8192, 16384, 65536, 131072, 262144, 1048576 };
+	size_t near, kinds = small ? 5 : draw(s, 12) == 0 ? 9 : 8;
+
+	switch (draw(s, 4)) {
+	case 0:
+		return draw(s, 8);
+	case 1:
+		near = (size_t)n - 1 + draw(s, 3);
+		return near * (draw(s, 2) ? 1 : 1 + draw(s, 9));
+	case 2:
+		return draw(s, small ? 3000 : 70000) / size;
+	default:
+		near = bytes[draw(s, kinds)] / size + draw(s, 3);
+		return near ? near - 1 : 0;
+	}
+}
+
+static struct tcase draw_case(const struct round *round, int n, int index)
+{
+	uint64_t s = ref_mix(ref_mix(round->seed, (uint64_t)round->comm), (uint64_t)index);
+	struct tcase c = { .ref = { .seed = s, .n = n } };
+	size_t size;
+
+	c.ref.type = (tuttiDataType_t)draw(&s, tuttiNumTypes);
+	c.coll = draw(&s, 3) == 0 ? ALLREDUCE : (enum coll)draw(&s, COLLS);
+	c.ref.op = (int)draw(&s, REF_NOPS);
+	if (c.coll == ALLGATHER || c.coll == BROADCAST)
+		c.ref.op = REF_COPY;
+	c.ref.wide = draw(&s, 2);
+	c.ref.nans = draw(&s, 8) == 0;
+	c.ref.commutative = draw(&s, 2);
+	c.root = (int)draw(&s, (uint64_t)n);
+	c.in_place = draw(&s, 2);
+	size = ref_size(c.ref.type);
+	c.count = draw_count(&s, size, n, round->small);
+	if ((c.coll == ALLGATHER || c.coll == REDUCESCATTER) && c.count * size > 20000)
+		c.count = c.count / (size_t)n + draw(&s, 2);
+	return c;
+}
+
+static void describe(const struct work *w, char *out, size_t n)
+{
+	const struct tcase *c = &w->c;
+
+	snprintf(out, n, "comm %d case %d: %s %s %s%s%s%s count %zu root %d %s, offsets %zu %zu", w->round->comm,
+		 w->index, coll_names[c->coll], ref_type_name(c->ref.type), ref_op_name(c->ref.op),
+		 c->ref.wide ? " wide" : "", c->ref.nans ? " nans" : "", c->ref.commutative ? " comm" : "",
+		 c->count, c->root, c->in_place ? "in place" : "apart", w->offset[0], w->offset[1]);
+}
+
+static void bad(const struct work *w, const char *what, const char *why)
+{
+	char text[320];
+
+	describe(w, text, sizeof(text));
+	rank_fail(w->r, __FILE__, __LINE__, "%s: %s %s [TEST_SEED=%llu]", text, what, why,
+		  (unsigned long long)w->round->seed);
+}
+
+static bool is_root(const struct work *w)
+{
+	return w->r->rank == w->c.root;
+}
+
+/* ---- buffers ---- */
+
+static unsigned char *guarded(struct work *w, int i, size_t bytes, uint64_t *s)
+{
+	w->offset[i] = draw(s, 3) == 0 ? 0 : draw(s, 64);
+	w->span[i] = bytes;
+	w->mem[i] = malloc(bytes + 2 * GUARD + 64);
+	if (!w->mem[i])
+		bad(w, "no memory", "");
+	memset(w->mem[i], 0xa5, bytes + 2 * GUARD + 64);
+	return w->mem[i] + GUARD + w->offset[i];
+}
+
+static void check_guards(const struct work *w, int i)
+{
+	const unsigned char *p = w->mem[i];
+	size_t first = GUARD + w->offset[i], end = first + w->span[i], all = w->span[i] + 2 * GUARD + 64;
+
+	for (size_t k = 0; p && k < first; k++)
+		if (p[k] != 0xa5)
+			bad(w, "wrote before the buffer", i ? "(recv)" : "(send)");
+	for (size_t k = end; p && k < all; k++)
+		if (p[k] != 0xa5)
+			bad(w, "wrote behind the buffer", i ? "(recv)" : "(send)");
+}
+
+static void open_buffers(struct work *w)
+{
+	const struct tcase *c = &w->c;
+	uint64_t s = ref_mix(c->ref.seed, 77 + (uint64_t)w->r->rank);
+	size_t block = c->count * ref_size(c->ref.type), n = (size_t)w->r->n, mine = (size_t)w->r->rank * block;
+
+	w->send_bytes = c->coll == REDUCESCATTER ? n * block : block;
+	w->recv_bytes = c->coll == ALLGATHER ? n * block : block;
+	if (c->in_place) {
+		unsigned char *p = guarded(w, 0, w->send_bytes > w->recv_bytes ? w->send_bytes : w->recv_bytes,
+					   &s);
+
+		w->send = c->coll == ALLGATHER ? p + mine : p;
+		w->recv = c->coll == REDUCESCATTER ? p + mine : p;
+	} else {
+		w->send = guarded(w, 0, w->send_bytes, &s);
+		w->recv = guarded(w, 1, w->recv_bytes, &s);
+	}
+	if (c->coll != BROADCAST || is_root(w))
+		ref_fill(&c->ref, w->r->rank, 0, w->send_bytes / ref_size(c->ref.type), w->send);
+	w->send_hash = ref_hash(w->send, w->send_bytes);
+}
+
+static void close_buffers(struct work *w)
+{
+	check_guards(w, 0);
+	check_guards(w, 1);
+	free(w->mem[0]);
+	free(w->mem[1]);
+	w->mem[0] = w->mem[1] = NULL;
+}
+
+/* ---- the call ---- */
+
+static tuttiResult_t make_op(struct work *w, tuttiRedOp_t *op)
+{
+	unsigned char scalar[8];
+
+	*op = (tuttiRedOp_t)(w->c.ref.op < tuttiNumOps ? w->c.ref.op : tuttiSum);
+	if (w->c.ref.op == REF_PREMULSUM) {
+		ref_scalar(&w->c.ref, w->r->rank, scalar);
+		return tuttiRedOpCreatePreMulSum(op, scalar, w->c.ref.type, tuttiScalarHostImmediate,
+						 w->r->comm);
+	}
+	if (w->c.ref.op == REF_USER)
+		return tuttiRedOpCreateUser(op, ref_user, w->c.ref.commutative, &w->c.ref, w->r->comm);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t submit(struct work *w, tuttiRedOp_t op, tuttiStream_t stream)
+{
+	const struct tcase *c = &w->c;
+	tuttiComm_t comm = w->r->comm;
+	bool null_recv = c->coll == REDUCE && !is_root(w) && !c->in_place && c->ref.seed & 1;
+
+	switch (c->coll) {
+	case ALLREDUCE:
+		return tuttiAllReduce(w->send, w->recv, c->count, c->ref.type, op, comm, stream);
+	case ALLGATHER:
+		return tuttiAllGather(w->send, w->recv, c->count, c->ref.type, comm, stream);
+	case REDUCESCATTER:
+		return tuttiReduceScatter(w->send, w->recv, c->count, c->ref.type, op, comm, stream);
+	case BROADCAST:
+		return tuttiBroadcast(w->send, w->recv, c->count, c->ref.type, c->root, comm, stream);
+	case REDUCE:
+		return tuttiReduce(w->send, null_recv ? NULL : w->recv, c->count, c->ref.type, op, c->root,
+				   comm, stream);
+	default:
+		return tuttiBarrier(comm, stream);
+	}
+}
+
+/* Ranks choose on their own how they call: blocking, on a stream, in a group, on a stream in a group. */
+static void call(struct work *w)
+{
+	uint64_t how = ref_mix(w->c.ref.seed, 99 + (uint64_t)w->r->rank) % 8;
+	bool group = how >= 6, streamed = how == 5 || how == 7;
+	tuttiRedOp_t op = tuttiSum;
+	tuttiResult_t res = make_op(w, &op);
+
+	if (res == tuttiSuccess && group)
+		res = tuttiGroupStart();
+	w->round->arrived[w->index]++;
+	if (res == tuttiSuccess)
+		res = submit(w, op, streamed ? w->stream : NULL);
+	if (group) {
+		tuttiResult_t end = tuttiGroupEnd();
+
+		res = res == tuttiSuccess ? end : res;
+	}
+	if (res == tuttiSuccess && op >= tuttiNumOps) /* what was submitted keeps it */
+		res = tuttiRedOpDestroy(op, w->r->comm);
+	if (res == tuttiSuccess && streamed)
+		res = tuttiHostStreamSynchronize(w->stream);
+	if (res != tuttiSuccess)
+		bad(w, tuttiGetErrorString(res), tuttiGetLastError(NULL));
+}
+
+/* ---- the result ---- */
+
+static bool is_filled(const unsigned char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] != 0xa5)
+			return false;
+	return true;
+}
+
+/* Large results that all ranks share are compared by hash; each rank then looks at its part only. */
+static void my_part(const struct work *w, size_t *first, size_t *count)
+{
+	size_t n = (size_t)w->r->n, all = w->c.count;
+
+	*first = 0;
+	*count = all;
+	if (w->c.coll != REDUCESCATTER && w->c.coll != REDUCE && all > FULL_CHECK) {
+		*first = all * (size_t)w->r->rank / n;
+		*count = all * ((size_t)w->r->rank + 1) / n - *first;
+	}
+}
+
+static void check_reduced(struct work *w)
+{
+	const struct tcase *c = &w->c;
+	size_t size = ref_size(c->ref.type), first, count, base = 0;
+	char why[200];
+
+	my_part(w, &first, &count);
+	if (c->coll == REDUCESCATTER)
+		base = (size_t)w->r->rank * c->count;
+	if (ref_check_all(&c->ref, base + first, count, w->recv + first * size, why, sizeof(why)) < count)
+		bad(w, "wrong result:", why);
+}
+
+static void check_moved(struct work *w)
+{
+	const struct tcase *c = &w->c;
+	size_t block = c->count * ref_size(c->ref.type), first, count;
+	char why[200];
+
+	my_part(w, &first, &count);
+	for (int b = 0; b < (c->coll == ALLGATHER ? w->r->n : 1); b++) {
+		const unsigned char *p = w->recv + (size_t)b * block + first * ref_size(c->ref.type);
+
+		if (ref_check_copy(&c->ref, c->coll == ALLGATHER ? b : c->root, first, count, p, why,
+				   sizeof(why)) < count)
+			bad(w, "wrong data:", why);
+	}
+}
+
+static void check(struct work *w)
+{
+	const struct tcase *c = &w->c;
+	bool has_result = c->coll != REDUCE || is_root(w);
+
+	if (c->coll == BARRIER && w->round->arrived[w->index] != w->r->n)
+		bad(w, "left the barrier early", "");
+	if (c->coll == BARRIER)
+		return;
+	if (c->coll == BROADCAST || c->coll == ALLGATHER)
+		check_moved(w);
+	else if (has_result)
+		check_reduced(w);
+	if (!has_result && !c->in_place && !is_filled(w->recv, w->recv_bytes))
+		bad(w, "wrote to recvbuff of a rank that is not the root", "");
+	if ((!c->in_place || !has_result) && ref_hash(w->send, w->send_bytes) != w->send_hash)
+		bad(w, "changed sendbuff", "");
+	if (c->coll == ALLREDUCE || c->coll == ALLGATHER || c->coll == BROADCAST)
+		w->round->hash[w->index][w->r->rank] = ref_hash(w->recv, w->recv_bytes);
+}
+
+static void run_cases(struct rank *r, struct round *round)
+{
+	struct work w = { .r = r, .round = round };
+
+	RANK_OK(r, tuttiHostStreamCreate(&w.stream));
+	for (int i = 0; i < round->ncases; i++) {
+		r->step = i;
+		w.index = i;
+		w.c = draw_case(round, r->n, i);
+		open_buffers(&w);
+		call(&w);
+		check(&w);
+		close_buffers(&w);
+	}
+	RANK_OK(r, tuttiHostStreamDestroy(w.stream));
+}
+
+static void check_hashes(const struct round *round, int n)
+{
+	for (int i = 0; i < round->ncases; i++) {
+		struct tcase c = draw_case(round, n, i);
+
+		for (int k = 1; k < n; k++)
+			CHECKF(round->hash[i][k] == round->hash[i][0],
+			       "comm %d of %d ranks, case %d (%s %s %s, count %zu): ranks 0 and %d hold "
+			       "different bits [TEST_SEED=%llu]", round->comm, n, i, coll_names[c.coll],
+			       ref_type_name(c.ref.type), ref_op_name(c.ref.op), c.count, k,
+			       (unsigned long long)round->seed);
+	}
+}
+
+/* ---- threads ---- */
+
+static void thread_rank(struct rank *r)
+{
+	run_cases(r, r->arg);
+}
+
+static long wanted_cases(void)
+{
+	bool quick = test_setting("TEST_QUICK", 0) != 0;
+
+	return test_setting("TEST_CASES", quick ? 64 : test_setting("TEST_LONG", 0) ? 10000 : 400);
+}
+
+static void threads(void)
+{
+	static struct round round;
+	bool quick = test_setting("TEST_QUICK", 0) != 0;
+	long cases = wanted_cases();
+
+	for (int comm = 0; cases > 0; comm++, cases -= PER_COMM) {
+		uint64_t s = ref_mix(test_seed(), (uint64_t)comm);
+		int n = 1 + (int)draw(&s, quick ? 6 : MAX_N);
+
+		memset(&round, 0, sizeof(round));
+		round.seed = test_seed();
+		round.comm = comm;
+		round.small = quick;
+		round.ncases = cases < PER_COMM ? (int)cases : PER_COMM;
+		ranks_run(n, quick ? 300 : 60, thread_rank, &round);
+		check_hashes(&round, n);
+	}
+}
+
+/* ---- processes ---- */
+
+static void process_rank(struct rank *r)
+{
+	struct round *round = (struct round *)r->procs->shared->user;
+	const struct round *given = r->arg;
+
+	round->seed = given->seed; /* all write the same */
+	round->comm = given->comm;
+	round->ncases = given->ncases;
+	RANK_OK(r, rank_init(r, NULL));
+	run_cases(r, round);
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+}
+
+static void process_round(const char *transports, int comm)
+{
+	static struct procs ps;
+	struct round mine = { .seed = test_seed(), .comm = comm, .ncases = PER_COMM }, *round;
+	uint64_t s = ref_mix(test_seed(), (uint64_t)comm);
+	int n = 2 + (int)draw(&s, 4);
+
+	procs_start(&ps, n, 0, transports, process_rank, &mine);
+	round = (struct round *)ps.shared->user;
+	procs_wait(&ps, 60);
+	mine = *round;
+	procs_expect(&ps, 1, -1);
+	check_hashes(&mine, n);
+}
+
+static void processes(const char *transports, int first)
+{
+	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : 64);
+
+	for (int i = 0; i * PER_COMM < cases; i++)
+		process_round(transports, first + i);
+}
+
+static void processes_shm(void)
+{
+	processes("shm", 100000);
+}
+
+static void processes_tcp(void)
+{
+	processes("tcp", 200000);
+}
+
+const struct test tests[] = {
+	{ "random collectives, processes over shm", processes_shm, 120 },
+	{ "random collectives, processes over tcp", processes_tcp, 120 },
+	{ "random collectives, threads", threads, 180 },
+};
+const int ntests = sizeof(tests) / sizeof(tests[0]);
