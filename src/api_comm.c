@@ -27,6 +27,8 @@ static tuttiResult_t check_config(const char *call, const tuttiConfig_t *g)
 {
 	if (g && (g->magic != TUTTI_CONFIG_MAGIC || g->size < sizeof(size_t) + 2 * sizeof(int)))
 		return tt_fail(tuttiInvalidArgument, "%s: config was not set with TUTTI_CONFIG_INITIALIZER", call);
+	if (g && g->blocking != TUTTI_UNDEF_INT && g->blocking != 0 && g->blocking != 1)
+		return tt_fail(tuttiInvalidArgument, "%s: config.blocking is %d, not 0 or 1", call, g->blocking);
 	return tuttiSuccess;
 }
 
@@ -242,8 +244,8 @@ tuttiResult_t tuttiCommSplit(tuttiComm_t comm, int color, int key, tuttiComm_t *
 	int init;
 
 	if (!tt_comm_valid(comm) || !newcomm || (color < 0 && color != TUTTI_SPLIT_NOCOLOR))
-		return tt_group_error(tt_fail(tuttiInvalidArgument, "CommSplit: comm or newcomm is NULL, or color %d is "
-					      "negative", color));
+		return tt_group_error(tt_fail(tuttiInvalidArgument, "CommSplit: comm or newcomm is NULL, or color "
+					      "%d is negative", color));
 	init = atomic_load_explicit(&comm->init_state, memory_order_acquire);
 	if (init == tuttiInProgress || comm->finalized)
 		return tt_group_error(tt_fail(tuttiInvalidUsage, "CommSplit: the communicator is %s",

@@ -615,6 +615,7 @@ static void take_down(void)
 	if (n->epoll >= 0)
 		close(n->epoll);
 	n->wake.fd = n->epoll = -1;
+	n->at_base = n->at_port = 0;
 	n->running = n->stop = n->leaving = n->lingered = false;
 	pthread_cond_destroy(&n->changed);
 }

@@ -19,7 +19,8 @@
 /* ---- one round over all targets ---- */
 
 struct attempt {
-	int fd; /* -1: over */
+	int fd;    /* -1: over */
+	bool said; /* hello is sent: whoever proves himself first wins, a silent one holds up nobody */
 	int target;
 	uint64_t until_ns;
 	char here[TT_ADDR_TEXT];
@@ -125,15 +126,14 @@ static const char *check_status(struct tt_dial *d)
 	}
 }
 
+/* From the reply on. */
 static const char *handshake(struct tt_dial *d, int fd, uint64_t until, char *buf, size_t n)
 {
 	struct tt_reply reply;
 	uint8_t mac[TT_MAC_BYTES];
 	const char *why;
-	int e = tt_sock_write(fd, &d->hello, sizeof(d->hello), until, d->stop);
+	int e = tt_sock_read(fd, &reply, sizeof(reply), until, d->stop);
 
-	if (e == 0)
-		e = tt_sock_read(fd, &reply, sizeof(reply), until, d->stop);
 	if (e == 0) {
 		why = check_reply(d, &reply, buf, n);
 		if (why != NULL)
@@ -149,21 +149,27 @@ static const char *handshake(struct tt_dial *d, int fd, uint64_t until, char *bu
 	return handshake_words(e);
 }
 
+static void say_hello(struct race *r, struct attempt *a)
+{
+	int e = tt_sock_error(a->fd);
+	uint64_t now = tt_now_ns();
+
+	tt_sock_tune(a->fd, 0);
+	a->said = true;
+	a->until_ns = now + r->d->limit_ns;
+	if (e == 0)
+		e = tt_sock_write(a->fd, &r->d->hello, sizeof(r->d->hello), now + TT_NS / 10, r->d->stop);
+	if (e != 0)
+		end_attempt(r, a, strerror(e));
+}
+
 /* True: this one has won. */
 static bool finish_attempt(struct race *r, struct attempt *a)
 {
 	struct tt_dial *d = r->d;
-	int e = tt_sock_error(a->fd);
 	char buf[160];
-	const char *why;
-	uint64_t until = tt_min(tt_now_ns() + d->limit_ns, d->deadline_ns);
+	const char *why = handshake(d, a->fd, tt_min(tt_now_ns() + d->limit_ns, d->deadline_ns), buf, sizeof(buf));
 
-	if (e != 0) {
-		end_attempt(r, a, strerror(e));
-		return false;
-	}
-	tt_sock_tune(a->fd, 0);
-	why = handshake(d, a->fd, until, buf, sizeof(buf));
 	if (why != NULL) {
 		end_attempt(r, a, why);
 		return false;
@@ -173,6 +179,14 @@ static bool finish_attempt(struct race *r, struct attempt *a)
 	a->fd = -1;
 	r->open--;
 	return true;
+}
+
+static bool advance(struct race *r, struct attempt *a)
+{
+	if (a->said)
+		return finish_attempt(r, a);
+	say_hello(r, a);
+	return false;
 }
 
 static void local_text(int fd, char *buf, size_t n)
@@ -225,17 +239,17 @@ static bool race_step(struct race *r, uint64_t now)
 			continue;
 		until = tt_min(until, r->at[i].until_ns);
 		who[n] = &r->at[i];
-		p[n++] = (struct pollfd){ .fd = r->at[i].fd, .events = POLLOUT };
+		p[n++] = (struct pollfd){ .fd = r->at[i].fd, .events = r->at[i].said ? POLLIN : POLLOUT };
 	}
 	if (poll(p, (nfds_t)n, until > now ? (int)((until - now) / 1000000 + 1) : 0) < 0)
 		return false;
 	now = tt_now_ns();
 	for (i = 0; i < n && r->d->fatal == tuttiSuccess; i++) {
-		if (p[i].revents != 0 && finish_attempt(r, who[i]))
+		if (p[i].revents != 0 && advance(r, who[i]))
 			return true;
 		if (p[i].revents == 0 && now >= who[i]->until_ns) {
 			r->d->soft = true;
-			end_attempt(r, who[i], "no answer");
+			end_attempt(r, who[i], who[i]->said ? "no answer to the handshake" : "no answer");
 		}
 	}
 	return false;
@@ -273,6 +287,8 @@ bool tt_dial_round(struct tt_dial *d)
 		d->limit_ns = FIRST_LIMIT_NS;
 	d->fd = -1;
 	d->fatal = tuttiSuccess;
+	if (stopped(d, tt_now_ns()))
+		return false; /* with the words of the round before */
 	d->soft = false;
 	d->why_len = 0;
 	d->why[0] = 0;

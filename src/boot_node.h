@@ -12,7 +12,7 @@
 #include "sock.h"
 
 #define TT_NS 1000000000ull
-#define TT_WHY 384 /* bytes of words about a gone process */
+#define TT_WHY 640 /* bytes of words about a gone process */
 #define TT_PEER_BUCKETS 256
 
 enum tt_source_kind { TT_SRC_WAKE, TT_SRC_LISTEN, TT_SRC_PID, TT_SRC_CONN };
@@ -130,6 +130,8 @@ struct tt_node {
 	int epoll;
 	struct tt_source wake;
 	struct tt_source *listeners;
+	struct tt_addr at_addr; /* of the last root at a fixed place: the wish, and the port that it got */
+	uint16_t at_base, at_port;
 	struct tt_conn_list half, full; /* not yet proved, proved */
 	struct tt_source *dead;         /* closed, freed after the batch */
 	struct tt_peer *peers[TT_PEER_BUCKETS];

@@ -454,6 +454,10 @@ static void put_node_addrs(struct tt_root_id *id)
 	int i;
 
 	for (i = 0; i < tt_node.self.naddrs; i++)
+		if (!tt_addr_link_local(&tt_node.self.addrs[i]))
+			put_addr(id, &tt_node.self.addrs[i]);
+	/* A link-local address says little elsewhere: the last resort. */
+	for (i = 0; i < tt_node.self.naddrs && id->naddrs == 0; i++)
 		put_addr(id, &tt_node.self.addrs[i]);
 }
 
@@ -523,14 +527,23 @@ static tuttiResult_t listen_at(struct tt_root_id *id, const char *addr, uint16_t
 	int tries = port == 0 ? 32 : scan ? SCAN_PORTS : 1, i, e = 0;
 	const struct tt_source *mark = tt_node.listeners;
 
+	struct tt_addr wish = id->naddrs > 0 ? tt_root_addr(id, 0) : tt_node.self.addrs[0];
+
 	/* A launcher may know this host by a name for loopback alone: others come by the real addresses. */
 	put_node_addrs(id);
+	/* The next rendezvous at the same place shares the sockets: a job tells them apart. */
+	if (port != 0 && tt_node.at_base == port && tt_addr_equal(&tt_node.at_addr, &wish)) {
+		id->port = tt_node.at_port;
+		return tuttiSuccess;
+	}
 	for (i = 0; i < tries && (port == 0 || port + i <= 65535); i++) {
 		uint16_t p = (uint16_t)(port == 0 ? 0 : port + i);
 
 		e = listen_port(id, &p);
 		if (e == 0) {
-			id->port = p;
+			id->port = tt_node.at_port = p;
+			tt_node.at_base = port;
+			tt_node.at_addr = wish;
 			return tuttiSuccess;
 		}
 		tt_node_unlisten(mark);

@@ -432,6 +432,8 @@ void tt_comm_free(struct tuttiComm *c)
 {
 	if (!c)
 		return;
+	if (c->procs && c->nranks > 1)
+		tt_comm_bury(c);
 	tt_comm_delist(c);
 	while (atomic_load_explicit(&c->inside, memory_order_acquire) > 0)
 		usleep(50); /* the watcher is telling it something */

@@ -110,6 +110,7 @@ extern _Atomic bool tt_forked; /* this is a child of the process that made the c
 extern const struct tt_node_events tt_comm_events;
 void tt_comm_enlist(struct tuttiComm *c);
 void tt_comm_delist(struct tuttiComm *c);
+void tt_comm_bury(struct tuttiComm *c); /* keeps its last words for those who ask later */
 /* The first error sticks; wakes the drivers; tells the other ranks unless `quiet`. Returns the sticky one. */
 tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -127,7 +128,7 @@ struct tt_task {
 	struct tuttiComm *comm;
 	struct tuttiStream *stream;
 	enum tt_coll coll;
-	bool is_send;
+	bool is_send, paired; /* paired: a receive from oneself that has its send */
 	const void *in;
 	void *out;
 	size_t count;

@@ -232,11 +232,58 @@ static void fail_mismatch(struct tuttiComm *c, int peer, const struct tt_sig *mi
 
 static void route(struct tuttiComm *c, int peer, struct message *m);
 
+/* The last words of members that are gone, for those who ask them later. */
+static struct {
+	pthread_mutex_t lock;
+	struct message said[128];
+	uint32_t n;
+} graves = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static void last_words(struct tuttiComm *c, struct message *m)
+{
+	*m = (struct message){ .comm = c->id, .from = c->rank, .to = -1, .what = MSG_BYE,
+			       .sig = { .seq = c->seq } };
+	m->result = (uint32_t)atomic_load_explicit(&c->error, memory_order_acquire);
+	if (!m->result)
+		return;
+	m->what = MSG_FAILED;
+	pthread_mutex_lock(&c->lock);
+	snprintf(m->text, sizeof(m->text), "%.*s", (int)sizeof(m->text) - 1, c->text);
+	pthread_mutex_unlock(&c->lock);
+}
+
+void tt_comm_bury(struct tuttiComm *c)
+{
+	pthread_mutex_lock(&graves.lock);
+	last_words(c, &graves.said[graves.n++ % 128]);
+	pthread_mutex_unlock(&graves.lock);
+}
+
+static bool find_grave(uint64_t comm, int rank, struct message *m)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&graves.lock);
+	for (uint32_t i = 0; i < 128 && i < graves.n && !found; i++)
+		if (graves.said[i].comm == comm && graves.said[i].from == rank) {
+			*m = graves.said[i];
+			found = true;
+		}
+	pthread_mutex_unlock(&graves.lock);
+	return found;
+}
+
 static void answer(struct tuttiComm *c, const struct message *q)
 {
 	struct message m = { .comm = c->id, .from = c->rank, .to = q->from, .what = MSG_ANSWER,
 			     .theirs = q->sig };
 
+	if (atomic_load_explicit(&c->error, memory_order_acquire)) {
+		last_words(c, &m);
+		m.to = q->from;
+		route(c, q->from, &m);
+		return;
+	}
 	m.result = (uint32_t)look_up(c, q->from, &q->sig, &m.sig);
 	if (m.result == SAW_OTHER)
 		fail_mismatch(c, q->from, &m.sig, &q->sig);
@@ -279,6 +326,9 @@ static void deliver(struct tuttiComm *c, const struct message *m)
 	case MSG_BYE:
 		hear_goodbye(c, m);
 		break;
+	case MSG_FAILED:
+		hear_failure(c, m);
+		break;
 	default:
 		break;
 	}
@@ -299,14 +349,22 @@ static struct tuttiComm *hold(uint64_t id, int rank)
 	return c;
 }
 
-static void deliver_here(const struct message *m)
+/* `proc`: where the message came from, 0: this process. */
+static void deliver_here(const struct message *m, uint64_t proc)
 {
 	struct tuttiComm *c = hold(m->comm, m->to);
+	struct message words;
 
-	if (!c)
-		return;
-	deliver(c, m);
-	atomic_fetch_sub(&c->inside, 1);
+	if (c) {
+		deliver(c, m);
+		atomic_fetch_sub(&c->inside, 1);
+	} else if (m->what == MSG_ASK && find_grave(m->comm, m->to, &words)) {
+		words.to = m->from;
+		if (proc)
+			tt_node_send(proc, words.what, &words, sizeof(words));
+		else
+			deliver_here(&words, 0);
+	}
 }
 
 static void route(struct tuttiComm *c, int peer, struct message *m)
@@ -314,7 +372,7 @@ static void route(struct tuttiComm *c, int peer, struct message *m)
 	const struct tt_proc *p = &c->procs[c->proc_of[peer]];
 
 	if (p->id == tt_node_self()->id)
-		deliver_here(m);
+		deliver_here(m, 0);
 	else
 		tt_node_send(p->id, m->what, m, sizeof(*m));
 }
@@ -326,23 +384,40 @@ void tt_comm_ask(struct tuttiComm *c, int peer, const struct tt_sig *mine)
 	route(c, peer, &m);
 }
 
-/* A message of another call came from `peer`: asks for its signature and waits for the verdict. */
+/* Asks whether `peer` called the same, and waits for the verdict. */
+static bool differs_at(struct tuttiComm *c, int peer, const struct tt_sig *mine, uint64_t end)
+{
+	bool same = false;
+
+	tt_comm_ask(c, peer, mine);
+	while (!same && !atomic_load_explicit(&c->error, memory_order_acquire) && tt_now_ns() < end) {
+		pthread_mutex_lock(&c->lock);
+		same = c->answer.there && c->answer.from == peer && c->answer.sig.seq == mine->seq &&
+		       c->answer.sig.coll == mine->coll;
+		pthread_mutex_unlock(&c->lock);
+		if (!same)
+			tt_net_sleep(NULL, 0, c->wake_fd, 10);
+	}
+	return atomic_load_explicit(&c->error, memory_order_acquire) != tuttiSuccess;
+}
+
+/* A message of another call came from `peer`: finds out which call of this rank, the present one or one of
+ * those before it, was another on the peer. */
 bool tt_comm_differs(struct tuttiComm *c, int peer, const struct tt_sig *mine, uint64_t wait_ns)
 {
 	uint64_t end = tt_now_ns() + wait_ns;
+	struct tt_sig sig = *mine;
 
-	tt_comm_ask(c, peer, mine);
-	while (!atomic_load_explicit(&c->error, memory_order_acquire) && tt_now_ns() < end) {
-		bool same;
-
-		pthread_mutex_lock(&c->lock);
-		same = c->answer.there && c->answer.from == peer && c->answer.sig.seq == mine->seq;
-		pthread_mutex_unlock(&c->lock);
-		if (same)
+	for (uint32_t back = 0; back < 16 && tt_now_ns() < end; back++) {
+		if (differs_at(c, peer, &sig, end))
+			return true;
+		if (mine->coll == TT_SENDRECV || mine->seq < back + 2)
 			break;
-		tt_net_sleep(NULL, 0, c->wake_fd, 10);
+		sig_lock(c);
+		sig = c->sigs[(mine->seq - back - 1) % 32];
+		sig_unlock(c);
 	}
-	return atomic_load_explicit(&c->error, memory_order_acquire) != tuttiSuccess;
+	return false;
 }
 
 /* ---- what the watcher tells ---- */
@@ -399,12 +474,12 @@ static void message(void *ctx, uint64_t proc, uint32_t type, const void *p, size
 	memcpy(&m, p, sizeof(m));
 	m.text[sizeof(m.text) - 1] = 0;
 	m.what = type;
-	if (type == MSG_FAILED) {
+	if (type == MSG_FAILED && m.to < 0) {
 		pass_on(&m, proc);
 		return;
 	}
 	if (m.to >= 0) {
-		deliver_here(&m);
+		deliver_here(&m, proc);
 		return;
 	}
 	pthread_mutex_lock(&all.lock);

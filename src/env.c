@@ -48,6 +48,8 @@ static const struct setting table[] = {
 	{ "ROOT", STRING, false, "", "where the job meets, set by the launcher" },
 	{ "JOB", STRING, false, "", "secret of the job, set by the launcher" },
 	{ "LAUNCHER", STRING, false, "", "which launcher's variables to believe; empty: in order" },
+	{ "PERF_CORRUPT", INTEGER, false, "0",
+	  "for the perf programs: 1 flips one bit of a result, to show that the check sees it" },
 };
 enum { NSETTINGS = sizeof(table) / sizeof(table[0]) };
 

@@ -474,7 +474,7 @@ void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 	p->call = *call;
 	tt_run_tmp(p, call);
 	p->tmp = tmp;
-	p->base = 0;
+	p->base = p->live ? 0 : p->part.nwindows; /* a barrier of one has no steps */
 	p->began = false;
 	p->fault = (struct tt_run_fault){ 0 };
 	memset(p->done, 0, p->s->nsteps * sizeof(*p->done));

@@ -179,7 +179,7 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 			continue;
 		}
 		for (r = *list; r; r = r->next)
-			if (to_self(r) && !r->is_send && r->comm == s->comm && !r->in)
+			if (to_self(r) && !r->is_send && r->comm == s->comm && !r->paired)
 				break;
 		if (!r)
 			return tt_fail(tuttiInvalidUsage, "Send to the own rank %d without a Recv in the group",
@@ -187,12 +187,13 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 		if (r->count != s->count || r->type != s->type)
 			return tt_fail(tuttiMismatch, "Send of %zu %s and Recv of %zu %s on the own rank %d",
 				       s->count, tt_type_name(s->type), r->count, tt_type_name(r->type), s->root);
-		r->in = s->in ? s->in : r->out;
+		r->in = s->in;
+		r->paired = true;
 		*p = s->next;
 		free(s);
 	}
 	for (struct tt_task *t = *list; t; t = t->next)
-		if (to_self(t) && !t->in)
+		if (to_self(t) && !t->paired)
 			return tt_fail(tuttiInvalidUsage, "Recv from the own rank %d without a Send in the group",
 				       t->root);
 	return tuttiSuccess;

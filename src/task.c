@@ -14,6 +14,7 @@ enum { WAITING, RUNNING };
 #define ASK_EVERY (1000 * MS)
 #define NOTE_EVERY (30000 * MS)
 #define DRAIN (300 * MS) /* a rank is dead and nothing has moved for so long */
+#define GRACE (20 * MS)  /* another rank failed and nothing has moved for so long */
 #define MAX_DRIVE_EPS 6
 
 /* ---- submit ---- */
@@ -427,15 +428,18 @@ void tt_task_watch(struct tt_task *t, uint64_t now)
 	int ranks[32], n, who;
 	uint32_t events;
 
+	if (!t->moved_ns)
+		t->moved_ns = now;
 	if (r != tuttiSuccess) {
-		if (t->phase == RUNNING || turn(t))
+		/* elsewhere, in a later call, perhaps: what is on its way may still end this one well */
+		bool patient = t->phase == RUNNING && !atomic_load(&c->aborting) && now - t->moved_ns < GRACE;
+
+		if (!patient && (t->phase == RUNNING || turn(t)))
 			finish(t, r);
 		return;
 	}
 	if (t->phase != RUNNING)
 		return;
-	if (!t->moved_ns)
-		t->moved_ns = now;
 	if (!t->begun_ns)
 		t->begun_ns = t->noted_ns = now;
 	events = atomic_load_explicit(&c->events, memory_order_acquire);

@@ -165,8 +165,7 @@ static bool send_step(struct shm_link *l, struct tt_req *r, const struct tt_note
 	int64_t n;
 
 	do {
-		n = tt_shm_put(l->tx, (const char *)r->p + r->done, r->n - r->done, r->n, note,
-			       l->conn->store);
+		n = tt_shm_put(l->tx, (const char *)r->p + r->done, r->n - r->done, r->n, note);
 		if (n >= 0)
 			r->done += (size_t)n;
 		any |= n >= 0;
@@ -266,6 +265,18 @@ static void deliver(struct tt_req *r, const struct shm_frag *f)
 		tt_copy_bytes((char *)r->p + r->done, f->data, f->len, TT_STORE_PLAIN);
 }
 
+/* The same with the time taken, for the sender to see which stores serve us best. */
+static void deliver_measured(struct shm_conn *c, struct tt_req *r, const struct shm_frag *f)
+{
+	struct shm_meter *m = &c->meter[f->store];
+	uint64_t t0 = tt_now_ns();
+
+	deliver(r, f);
+	tt_shm_meter_add(m, f->burst, tt_now_ns() - t0, f->len);
+	atomic_store_explicit(&c->in.head->rx_cost[f->store], tt_shm_meter_word(m),
+			      memory_order_relaxed);
+}
+
 /* The fragment continues r as a well-behaved sender would; else the link has failed. */
 static bool acceptable(struct shm_link *l, const struct tt_req *r, const struct shm_frag *f)
 {
@@ -290,7 +301,10 @@ static bool recv_step(struct shm_link *l, struct tt_req *r)
 		if (!acceptable(l, r, &f))
 			return false;
 		r->note = f.note;
-		deliver(r, &f);
+		if (f.measured)
+			deliver_measured(l->conn, r, &f);
+		else
+			deliver(r, &f);
 		r->done += f.len;
 		tt_shm_release(&l->rx);
 		tt_shm_given_back(l->conn);

@@ -105,7 +105,6 @@ struct shm_conn *tt_shm_conn_get(struct shm_ep *ep, uint64_t peer)
 	if (c == NULL)
 		return NULL;
 	c->peer = peer;
-	c->store = TT_STORE_PLAIN;
 	c->out_bell = c->in_bell = c->in_wake = c->sock = -1;
 	c->next = ep->conns;
 	ep->conns = c;

@@ -16,7 +16,7 @@ struct shm_conn {
 	const char *why_gone;
 	struct shm_region out, in;
 	struct shm_pool pool;
-	enum tt_store store;  /* how bulk is written into slots */
+	struct shm_meter meter[2]; /* of reading `in`, by store policy */
 	int out_bell, in_bell, in_wake;
 	int sock;             /* its message is still to come */
 	struct shm_tx *zombies;

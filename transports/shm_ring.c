@@ -102,6 +102,7 @@ tuttiResult_t tt_shm_create(struct shm_region *r, struct shm_pool *pool, int *fd
 	for (uint32_t i = 0; i < r->nslots; i++)
 		pool->free[i] = (uint16_t)i;
 	pool->count = r->nslots;
+	tt_shm_tune_begin(&pool->tune, r->nslots);
 	return tuttiSuccess;
 }
 
@@ -298,8 +299,27 @@ bool tt_shm_room(struct shm_tx *tx, size_t left)
 	return find_room(tx, left, &kind);
 }
 
-static size_t fill(struct shm_tx *tx, enum shm_kind kind, const void *p, size_t left,
-		   enum tt_store store, uint64_t words[3])
+/* Writes a pool slot by the policy of the moment; returns what word 1 says besides the length. */
+static uint64_t fill_slot(struct shm_tx *tx, uint16_t slot, const void *p, size_t n)
+{
+	struct shm_tuner *t = &tx->pool->tune;
+	struct shm_choice c = { .store = t->store };
+	uint64_t t0 = 0;
+
+	if (n >= SHM_TUNED)
+		c = tt_shm_tune_next(t, tx->region->head->rx_cost);
+	if (c.measured)
+		t0 = tt_now_ns();
+	tt_copy_bytes(tx->region->slots + slot * tx->region->slot_size, p, n, c.store);
+	if (!c.measured)
+		return 0;
+	tt_shm_meter_add(&t->own[c.store], c.burst, tt_now_ns() - t0, n);
+	return (uint64_t)1 << 32 | (uint64_t)c.store << 33 | (uint64_t)c.burst << 40;
+}
+
+/* Moves the bytes of the next fragment; returns its word 1. */
+static uint64_t fill(struct shm_tx *tx, enum shm_kind kind, const void *p, size_t left,
+		     uint64_t words[3])
 {
 	uint32_t at = tx->tail % SHM_RING;
 	size_t n;
@@ -320,23 +340,21 @@ static size_t fill(struct shm_tx *tx, enum shm_kind kind, const void *p, size_t 
 	}
 	n = tt_min(left, tx->region->slot_size);
 	tx->slot[at] = pool_take(tx);
-	tt_copy_bytes(tx->region->slots + tx->slot[at] * tx->region->slot_size, p, n, store);
-	return n;
+	return n | fill_slot(tx, tx->slot[at], p, n);
 }
 
 /* Word 0 goes last and sequentially consistent: the caller reads the receiver's `asleep` next, and one
  * of the two must see the other. It also orders streaming stores. */
 int64_t tt_shm_put(struct shm_tx *tx, const void *p, size_t left, size_t total,
-		   const struct tt_note *note, enum tt_store store)
+		   const struct tt_note *note)
 {
-	uint64_t words[3] = { 0 }, first, second;
+	uint64_t words[3] = { 0 }, first, second, n;
 	_Atomic uint64_t *w = tx->area->ring[tx->tail % SHM_RING];
 	enum shm_kind kind;
-	size_t n;
 
 	if (!find_room(tx, left, &kind))
 		return -1;
-	n = fill(tx, kind, p, left, store, words);
+	n = fill(tx, kind, p, left, words);
 	memcpy(&first, note, 8);
 	memcpy(&second, (const char *)note + 8, 8);
 	atomic_store_explicit(&w[1], n, memory_order_relaxed);
@@ -348,7 +366,7 @@ int64_t tt_shm_put(struct shm_tx *tx, const void *p, size_t left, size_t total,
 	first = (uint64_t)kind << 32 | (uint64_t)tx->slot[tx->tail % SHM_RING] << 40;
 	atomic_store_explicit(&w[0], first | (uint32_t)(tx->tail + 1), memory_order_seq_cst);
 	tx->tail++;
-	return (int64_t)n;
+	return (int64_t)(n & UINT32_MAX);
 }
 
 /* ---- receiving ---- */
@@ -382,12 +400,16 @@ static bool locate(const struct shm_rx *rx, uint64_t w0, struct shm_frag *f)
 enum shm_peek tt_shm_peek(const struct shm_rx *rx, struct shm_frag *f)
 {
 	_Atomic uint64_t *w = rx->area->ring[rx->next % SHM_RING];
-	uint64_t w0 = atomic_load_explicit(&w[0], memory_order_acquire), note[2];
+	uint64_t w0 = atomic_load_explicit(&w[0], memory_order_acquire), w1, note[2];
 
 	if ((uint32_t)w0 != rx->next + 1) /* unwritten, or the one of a round before */
 		return (uint32_t)w0 == 0 || (uint32_t)w0 == rx->next + 1 - SHM_RING ? SHM_NOTHING
 										    : SHM_BAD;
-	f->len = atomic_load_explicit(&w[1], memory_order_relaxed);
+	w1 = atomic_load_explicit(&w[1], memory_order_relaxed);
+	f->len = w1 & UINT32_MAX;
+	f->measured = w1 >> 32 & 1;
+	f->store = w1 >> 33 & 1 ? TT_STORE_STREAM : TT_STORE_PLAIN;
+	f->burst = w1 >> 40 & 0xff;
 	f->total = atomic_load_explicit(&w[2], memory_order_relaxed);
 	note[0] = atomic_load_explicit(&w[3], memory_order_relaxed);
 	note[1] = atomic_load_explicit(&w[4], memory_order_relaxed);

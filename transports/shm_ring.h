@@ -12,6 +12,7 @@
 #ifndef TT_SHM_RING_H
 #define TT_SHM_RING_H
 
+#include "shm_tune.h"
 #include "transport.h"
 
 enum {
@@ -20,6 +21,7 @@ enum {
 	SHM_NSMALL = 4,    /* own small slots of a link: what Send promises to take */
 	SHM_INLINE = 24,   /* bytes in a header */
 	SHM_AHEAD = 4,     /* pool slots that one link may hold */
+	SHM_TUNED = 16384, /* bytes from which on a fragment counts for the store policy */
 	SHM_AREAS = 16384, /* links of one direction; a power of two */
 	SHM_MAX_SLOTS = 64
 };
@@ -27,8 +29,9 @@ enum {
 enum shm_kind { SHM_IN_HEADER, SHM_IN_SMALL, SHM_IN_POOL };
 enum shm_fault { SHM_OK, SHM_FAIL_LENGTH, SHM_FAIL_GARBAGE, SHM_FAIL_OTHER };
 
-/* Words of a header: 0 sequence | kind << 32 | slot << 40, 1 bytes of the fragment, 2 bytes of the
- * message, 3 and 4 the note, 5 to 7 inline data. Word 0 is stored last. */
+/* Words of a header: 0 sequence | kind << 32 | slot << 40, 1 bytes of the fragment | measured << 32 |
+ * policy << 33 | burst << 40, 2 bytes of the message, 3 and 4 the note, 5 to 7 inline data. Word 0 is
+ * stored last. */
 struct shm_area {
 	_Alignas(64) _Atomic uint32_t fail;  /* either side, enum shm_fault */
 	_Atomic uint32_t tx_closed;          /* sender */
@@ -50,6 +53,7 @@ struct shm_head {
 	uint64_t slot_size, total;
 	_Alignas(64) _Atomic uint32_t rx_asleep; /* receiver: ring me when you send */
 	_Alignas(64) _Atomic uint32_t tx_asleep; /* sender: ring me when you give back */
+	_Alignas(64) _Atomic uint32_t rx_cost[2]; /* receiver: by store policy, see shm_tune.h */
 };
 
 struct shm_region { /* private view; sizes are checked copies */
@@ -66,6 +70,7 @@ struct shm_pool { /* the sender's; the slot free for longest goes first */
 	uint32_t first, count;
 	uint16_t free[SHM_MAX_SLOTS];
 	struct shm_tx *owner[SHM_MAX_SLOTS];
+	struct shm_tuner tune; /* how they are written */
 };
 
 struct shm_tx { /* sending end of a link */
@@ -90,6 +95,9 @@ struct shm_frag {
 	const unsigned char *data; /* in the region, or `copy` */
 	size_t len, total;
 	struct tt_note note;
+	bool measured;
+	enum tt_store store; /* with which it was written */
+	uint32_t burst;
 	uint64_t copy[3];
 };
 
@@ -104,7 +112,7 @@ struct shm_area *tt_shm_area_find(const struct shm_region *r, uint64_t key);
 /* Places the next fragment of a message of which `left` of `total` bytes are to go. Returns its bytes,
  * or -1 where there is no room. */
 int64_t tt_shm_put(struct shm_tx *tx, const void *p, size_t left, size_t total,
-		   const struct tt_note *note, enum tt_store store);
+		   const struct tt_note *note);
 bool tt_shm_room(struct shm_tx *tx, size_t left); /* would it find room? */
 bool tt_shm_reclaim(struct shm_tx *tx);           /* takes back what the receiver has done with */
 

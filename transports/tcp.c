@@ -215,10 +215,23 @@ static void tcp_accept(void *e, uint64_t peer, int index, int fd)
 		tt_log(TT_LOG_DEBUG, "tcp", "eventfd: %m");
 }
 
+/* A process that connects anew, or is connected to, may have ended old connections unnoticed. */
+static void notice_end(struct tcp_peer *p)
+{
+	char byte;
+
+	for (int i = 0; i < p->nout; i++)
+		if (!p->out[i]->lost && !recv(p->out[i]->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT))
+			tt_tcp_conn_lost(p->out[i], 0);
+}
+
 static void take_arrival(struct tcp_ep *ep, const struct tcp_arrival *a)
 {
-	struct tcp_peer *p = peer_get(ep, a->peer);
+	struct tcp_peer *p = peer_find(ep, a->peer);
 
+	if (p)
+		notice_end(p);
+	p = peer_get(ep, a->peer);
 	if (p && p->in[a->index]) {
 		/* It dials anew: its old connections have ended, or are to. */
 		peer_drain(p);
@@ -324,15 +337,6 @@ static tuttiResult_t dial(struct tcp_peer *p)
 }
 
 /* ---- links ---- */
-
-static void notice_end(struct tcp_peer *p)
-{
-	char byte;
-
-	for (int i = 0; i < p->nout; i++)
-		if (!p->out[i]->lost && !recv(p->out[i]->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT))
-			tt_tcp_conn_lost(p->out[i], 0);
-}
 
 static tuttiResult_t tcp_link_open(void *e, void *l, uint64_t peer, uint64_t key)
 {
@@ -447,8 +451,8 @@ static void write_all(struct tcp_ep *ep)
 static int tcp_poll(void *e)
 {
 	struct tcp_ep *ep = e;
-	int before = ep->completed;
 	uint64_t moved = ep->moved;
+	int n;
 
 	ep->polls++;
 	take_arrivals(ep);
@@ -462,7 +466,9 @@ static int tcp_poll(void *e)
 	ep->idle = moved == ep->moved ? ep->idle + 1 : 0;
 	if (ep->idle == IDLE_POLLS)
 		tt_flow_ask_all(ep);
-	return ep->completed - before;
+	n = ep->completed - ep->reported;
+	ep->reported = ep->completed;
+	return n;
 }
 
 /* Watches for room where there is something to write. */
@@ -489,7 +495,7 @@ static bool tcp_arm(void *e)
 	if (ep->nbroken || ep->nclosing || atomic_load_explicit(&ep->arrived, memory_order_acquire))
 		return false;
 	watch_output(ep);
-	return epoll_wait(ep->epoll, &ev, 1, 0) <= 0;
+	return ep->completed == ep->reported && epoll_wait(ep->epoll, &ev, 1, 0) <= 0;
 }
 
 /* The watch stays as it is: only arm and the next sleep look at it. */

@@ -135,6 +135,9 @@ void tt_tcp_conn_free(struct tcp_conn *c)
 		at = &(*at)->next;
 	*at = c->next;
 	c->peer->ep->nconns--;
+	/* A child of fork may hold it too: close alone would end neither the watch nor the stream. */
+	(void)epoll_ctl(c->peer->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	(void)shutdown(c->fd, SHUT_RDWR);
 	close(c->fd);
 	free(c);
 }
@@ -194,15 +197,19 @@ void tt_tcp_conn_start(struct tcp_conn *c, const struct tcp_frame *f, const void
 	c->cur_body = body;
 	c->cur_len = f->len;
 	c->cur_sent = 0;
+	c->cur_inline = f->len && f->len <= TCP_INLINE;
+	if (c->cur_inline)
+		memcpy(c->cur_head + TCP_HEADER, body, f->len);
 }
 
 static int output_spans(const struct tcp_conn *c, struct iovec v[3])
 {
+	size_t head = TCP_HEADER + (c->cur_inline ? c->cur_len : 0);
 	int n = 0;
 
-	if (c->busy && c->cur_sent < TCP_HEADER)
-		v[n++] = (struct iovec){ (void *)(c->cur_head + c->cur_sent), TCP_HEADER - c->cur_sent };
-	if (c->busy && c->cur_len) {
+	if (c->busy && c->cur_sent < head)
+		v[n++] = (struct iovec){ (void *)(c->cur_head + c->cur_sent), head - c->cur_sent };
+	if (c->busy && c->cur_len && !c->cur_inline) {
 		size_t off = c->cur_sent > TCP_HEADER ? c->cur_sent - TCP_HEADER : 0;
 
 		v[n++] = (struct iovec){ (void *)(c->cur_body + off), c->cur_len - off };
@@ -235,6 +242,16 @@ static void output_sent(struct tcp_conn *c, size_t n)
 		c->peer->ep->owe_retry = true;
 }
 
+/* One span is the frequent case, and cheaper without a msghdr. */
+static ssize_t push(int fd, struct iovec *v, int n)
+{
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)n };
+
+	if (n == 1)
+		return send(fd, v->iov_base, v->iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+	return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 void tt_tcp_conn_write(struct tcp_conn *c)
 {
 	struct tcp_ep *ep = c->peer->ep;
@@ -242,8 +259,7 @@ void tt_tcp_conn_write(struct tcp_conn *c)
 
 	while (!tt_tcp_conn_idle(c)) {
 		struct iovec v[3];
-		struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)output_spans(c, v) };
-		ssize_t n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+		ssize_t n = push(c->fd, v, output_spans(c, v));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -269,7 +285,7 @@ void tt_tcp_conn_forget(struct tcp_conn *c, const struct tcp_flow *f)
 	if (c->cur_flow != f)
 		return;
 	c->cur_flow = NULL;
-	if (!c->cur_len)
+	if (!c->cur_len || c->cur_inline)
 		return;
 	c->cur_own = malloc(c->cur_len);
 	if (!c->cur_own) {
@@ -359,20 +375,25 @@ static void input_got(struct tcp_conn *c, size_t n, bool direct, size_t first)
 		;
 }
 
+static ssize_t pull(int fd, struct iovec *v, int n)
+{
+	struct msghdr m = { .msg_iov = v, .msg_iovlen = (size_t)n };
+
+	if (n == 1)
+		return recv(fd, v->iov_base, v->iov_len, MSG_DONTWAIT);
+	return recvmsg(fd, &m, MSG_DONTWAIT);
+}
+
 void tt_tcp_conn_read(struct tcp_conn *c, int rounds)
 {
 	int kept = errno;
 
 	while (rounds-- > 0 && !c->lost) {
 		struct iovec v[2];
-		struct msghdr m = { .msg_iov = v };
 		bool direct = c->left > 0;
-		size_t want;
-		ssize_t n;
-
-		m.msg_iovlen = (size_t)input_spans(c, v);
-		want = v[0].iov_len + (m.msg_iovlen == 2 ? v[1].iov_len : 0);
-		n = recvmsg(c->fd, &m, MSG_DONTWAIT);
+		int spans = input_spans(c, v);
+		size_t want = v[0].iov_len + (spans == 2 ? v[1].iov_len : 0);
+		ssize_t n = pull(c->fd, v, spans);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno == EAGAIN)

@@ -23,6 +23,7 @@
 #define TCP_EAGER_MAX ((size_t)16 << 10)
 #define TCP_IBUF ((size_t)32 << 10)   /* holds the longest eager frame */
 #define TCP_OBUF ((size_t)4 << 10)
+#define TCP_INLINE ((size_t)448)      /* payload up to here is copied behind its header */
 #define TCP_DEPTH 8u
 #define TCP_CREDITS 4u
 #define TCP_SOCKETS_MAX 8
@@ -61,7 +62,8 @@ struct tcp_conn {
 	/* Output: the current frame, then the control frames of obuf. */
 	struct tcp_flow *cur_flow; /* NULL: nobody is to be told when it is out */
 	uint32_t cur_seq;
-	uint8_t cur_head[TCP_HEADER];
+	bool cur_inline;       /* the payload stands behind the header in cur_head */
+	uint8_t cur_head[TCP_HEADER + TCP_INLINE];
 	const uint8_t *cur_body;
 	void *cur_own;         /* cur_body when it is a private copy */
 	size_t cur_len, cur_sent;
@@ -94,7 +96,7 @@ struct tcp_peer {
 };
 
 enum tcp_flow_state { FLOW_ORPHAN, FLOW_OPEN, FLOW_CLOSED };
-enum { WAY_FORWARD = 1, WAY_BACK = 2, WAY_BOTH = 3 }; /* ways of a CLOSE: beside our messages, beside our answers */
+enum { WAY_FORWARD = 1, WAY_BACK = 2, WAY_BOTH = 3 }; /* of a CLOSE: with messages, with answers */
 enum { OWE_ERROR = 1, OWE_CREDIT = 2, OWE_ASK = 4, OWE_CLOSE_FORWARD = 8, OWE_CLOSE_BACK = 16 };
 
 struct tcp_slot {
@@ -149,7 +151,7 @@ struct tcp_ep {
 	int nwriting, nready, nbroken, nclosing; /* conns with output, flows ready, peers so */
 	uint32_t pending, polls, idle, tokens;
 	uint64_t moved;                /* bytes and frames, to see that something happened */
-	int completed;
+	int completed, reported;       /* posts, in all and up to the last poll */
 	size_t slot_bytes;
 	uint8_t *scratch;              /* where unwanted payload goes */
 	pthread_mutex_t lock;          /* of arrivals */

@@ -106,7 +106,9 @@ enum tt_post tt_flow_send(struct tcp_flow *f, const void *p, size_t n, const str
 {
 	uint32_t seq = f->send_tail;
 
-	if (f->error || tt_flow_other_left(f, true) || n > TCP_MAX_MESSAGE)
+	if (n > TCP_MAX_MESSAGE)
+		tt_flow_fail(f, tuttiInternalError, "a message of %zu bytes: longer than tcp takes", n);
+	if (f->error || tt_flow_other_left(f, true))
 		return TT_FAILED;
 	if (seq - f->send_head == TCP_DEPTH)
 		return TT_AGAIN;
@@ -194,7 +196,9 @@ enum tt_post tt_flow_recv(struct tcp_flow *f, void *p, size_t n, struct tt_req *
 		return TT_AGAIN;
 	if (f->slot_count && f->slots[f->slot_head].seq == seq && !f->lengths)
 		return recv_slot(f, p, n, req);
-	if (f->error || n > TCP_MAX_MESSAGE)
+	if (n > TCP_MAX_MESSAGE)
+		tt_flow_fail(f, tuttiInternalError, "a receive of %zu bytes: longer than tcp takes", n);
+	if (f->error)
 		return TT_FAILED;
 	if (asked && f->ask_len != n) {
 		tt_flow_fail_lengths(f, seq, n, f->ask_len, true);

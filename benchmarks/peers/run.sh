@@ -2,12 +2,12 @@
 # Compares AllReduce (float32 sum, 2 ranks on this machine) with Open MPI and MPICH, over shared memory and over
 # TCP, and writes the table into docs/benchmarking.md. The sides take turns inside every round, each round
 # starts all programs anew, and the table has medians: machines drift by factors between minutes and starts.
-# Environment: BUILD (build), ROUNDS (5), RANKS (2), DOC (the file to write), PEERS_DIR (where raw figures go).
+# Environment: BUILD (build), ROUNDS (9), RANKS (2), DOC (the file to write), PEERS_DIR (where raw figures go).
 # SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
-rounds=${ROUNDS:-5}
+rounds=${ROUNDS:-9}
 ranks=${RANKS:-2}
 doc=${DOC:-docs/benchmarking.md}
 work=${PEERS_DIR:-$build/peers}
@@ -102,7 +102,7 @@ table() {
 		return n ? (n % 2 ? part[(n + 1) / 2] : (part[n / 2] + part[n / 2 + 1]) / 2) : -1
 	}
 	function size(b) { return b >= 1048576 ? b / 1048576 " MiB" : b >= 1024 ? b / 1024 " KiB" : b " B" }
-	function time(v) { return v < 0 ? "-" : v < 100 ? sprintf("%.2f", v) : sprintf("%.0f", v) }
+	function us_text(v) { return v < 0 ? "-" : v < 100 ? sprintf("%.2f", v) : sprintf("%.0f", v) }
 	function ratio(list, m) { m = median(list); return m < 0 ? "-" : sprintf("%.2f [%.2f-%.2f]", m, low, high) }
 	{
 		us[$1, $2, $3, $4] = $5; all[$2, $3, $4] = all[$2, $3, $4] " " $5
@@ -129,9 +129,10 @@ table() {
 							list = list " " us[r, medium, b, peer[p]] / us[r, medium, b, "tutti"]
 					x[p] = ratio(list)
 				}
-				printf "| %s | %s | %s | %s | %s | %s | %s |\n", size(b), time(mine),
-					mine > 0 ? sprintf("%.2f", b / mine / 1000) : "-", time(median(all[medium, b, "openmpi"])),
-					time(median(all[medium, b, "mpich"])), x[1], x[2]
+				gbs = (mine > 0) ? sprintf("%.2f", b / mine / 1000) : "-"
+				printf("| %s | %s | %s | %s | %s | %s | %s |\n", size(b), us_text(mine), gbs,
+					us_text(median(all[medium, b, "openmpi"])),
+					us_text(median(all[medium, b, "mpich"])), x[1], x[2])
 			}
 		}
 	}' "$work/raw"
@@ -140,9 +141,9 @@ table() {
 heading() {
 	echo
 	echo "Measured $(date +%Y-%m-%d) with $rounds starts a side, $ranks ranks as processes," \
-		"$(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)), Linux $(uname -r)."
+		"$(nproc) cores ($(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)), Linux $(uname -r | cut -d- -f1)."
 	echo "tutti $(sed -n 's/^#define TUTTI_\(MAJOR\|MINOR\|PATCH\) //p' include/tutti.h | paste -sd.)," \
-		"Open MPI $(mpirun.openmpi --version | sed -n 's/^mpirun (Open MPI) //p')," \
+		"Open MPI $(mpirun.openmpi --version 2> /dev/null | awk 'NR == 1 { print $NF }')," \
 		"MPICH $(mpichversion 2> /dev/null | sed -n 's/^MPICH Version:[[:space:]]*//p')."
 	echo "Times are medians of microseconds a call; x is the median [least-greatest] over the starts of the" \
 		"peer's time divided by tutti's in the same round: above 1 tutti is faster."

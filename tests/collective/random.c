@@ -356,7 +356,7 @@ static long wanted_cases(void)
 {
 	bool quick = test_setting("TEST_QUICK", 0) != 0;
 
-	return test_setting("TEST_CASES", quick ? 64 : test_setting("TEST_LONG", 0) ? 10000 : 400);
+	return test_setting("TEST_CASES", quick ? 64 : test_setting("TEST_LONG", 0) ? 10000 : 2000);
 }
 
 static void threads(void)
@@ -367,7 +367,7 @@ static void threads(void)
 
 	for (int comm = 0; cases > 0; comm++, cases -= PER_COMM) {
 		uint64_t s = ref_mix(test_seed(), (uint64_t)comm);
-		int n = 1 + (int)draw(&s, quick ? 6 : MAX_N);
+		int n = comm < 3 ? comm + 1 : 1 + (int)draw(&s, quick ? 6 : MAX_N);
 
 		memset(&round, 0, sizeof(round));
 		round.seed = test_seed();
@@ -411,7 +411,7 @@ static void process_round(const char *transports, int comm)
 
 static void processes(const char *transports, int first)
 {
-	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : 64);
+	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : 160);
 
 	for (int i = 0; i * PER_COMM < cases; i++)
 		process_round(transports, first + i);

@@ -123,6 +123,21 @@ static inline void rig_close(struct rig *r, void *link)
 	free(link);
 }
 
+struct ends {
+	void *a, *b; /* at endpoints 0 and 1 */
+};
+
+static inline struct ends open_ends(struct rig *r, uint64_t key)
+{
+	return (struct ends){ rig_open(r, 0, 1, key), rig_open(r, 1, 0, key) };
+}
+
+static inline void close_ends(struct rig *r, struct ends e)
+{
+	rig_close(r, e.a);
+	rig_close(r, e.b);
+}
+
 static inline int rig_poll(struct rig *r)
 {
 	int n = 0;

@@ -216,12 +216,52 @@ static void pool(void)
 	free(s.p);
 }
 
+/* Runs the tuner on given costs (ps a byte, both sides together); returns the policy after `frags`. */
+static enum tt_store tuned(struct shm_tuner *t, uint32_t plain, uint32_t stream, int frags, int *other)
+{
+	struct shm_meter reader[2] = { 0 };
+	_Atomic uint32_t words[2] = { 0 };
+
+	*other = 0;
+	for (int i = 0; i < frags; i++) {
+		struct shm_choice c = tt_shm_tune_next(t, words);
+		uint64_t ns = (uint64_t)(c.store == TT_STORE_PLAIN ? plain : stream) * 100 / 2;
+
+		*other += c.store != t->store;
+		if (!c.measured)
+			continue;
+		if (i % 8 == 3)
+			ns *= 1000; /* lost its core */
+		tt_shm_meter_add(&t->own[c.store], c.burst, ns, 100000);
+		tt_shm_meter_add(&reader[c.store], c.burst, ns, 100000);
+		atomic_store(&words[c.store], tt_shm_meter_word(&reader[c.store]));
+	}
+	return t->store;
+}
+
+static void store_policy(void)
+{
+	struct shm_tuner t;
+	int other;
+
+	tt_shm_tune_begin(&t, 8);
+	CHECK(tuned(&t, 300, 400, 100000, &other) == TT_STORE_PLAIN);
+	CHECKF(other > 500 && other < 2500, "%d of 100000 fragments by the other policy", other);
+	CHECK(tuned(&t, 700, 400, 100000, &other) == TT_STORE_PLAIN);
+	CHECK(tuned(&t, 3000, 400, 5000, &other) == TT_STORE_STREAM);
+	CHECK(tuned(&t, 700, 400, 100000, &other) == TT_STORE_STREAM);
+	CHECK(tuned(&t, 300, 400, 5000, &other) == TT_STORE_PLAIN);
+	tt_shm_tune_begin(&t, 8);
+	CHECK(tuned(&t, 3000, 400, 100, &other) == TT_STORE_STREAM);
+}
+
 const struct test tests[] = {
 	{ "shm_spoilt_headers", headers, 0 },
 	{ "shm_spoilt_credit", credit, 0 },
 	{ "shm_spoilt_regions", regions, 0 },
 	{ "shm_spoilt_hello", hello, 0 },
 	{ "shm_pool_is_shared_fairly", pool, 0 },
+	{ "shm_store_policy_is_found", store_policy, 0 },
 	{ "shm_links_come_and_go", churn, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

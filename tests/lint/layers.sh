@@ -11,7 +11,7 @@ floor() { # file name without folder and ending
 	boot | boot_* | sched | sched_* | algo_* | algos | transport) echo 2 ;;
 	plan | plan_* | exec | exec_* | net | net_*) echo 3 ;;
 	comm | comm_* | task | task_* | stream | stream_*) echo 4 ;;
-	api | api_* | group | group_*) echo 5 ;;
+	api | api_* | launch | group | group_*) echo 5 ;;
 	*) echo none ;;
 	esac
 }

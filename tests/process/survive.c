@@ -396,7 +396,7 @@ static void missing_rank(void)
 	}
 }
 
-/* Rank 3 comes late, and rank 2 dies while all wait for it. */
+/* Rank 3 comes late, and rank 2 dies while all wait for it. By then the root may have given up and gone. */
 static void dying_rank(struct rank *r)
 {
 	struct scene *s = scene_of(r->procs);
@@ -440,7 +440,7 @@ static void death_in_init(void)
 			       p->result == tuttiRemoteError,
 		       "rank %d got '%s': %s", i, tuttiGetErrorString((tuttiResult_t)p->result), p->text);
 		CHECKF(p->failed_s - killed < 11, "rank %d took %.2f s", i, p->failed_s - killed);
-		CHECKF(names(p->text, 2), "rank %d: the text does not name rank 2: %s", i, p->text);
+		CHECKF(i == 3 || names(p->text, 2), "rank %d: the text does not name rank 2: %s", i, p->text);
 	}
 }
 

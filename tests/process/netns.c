@@ -1,0 +1,230 @@
+/* Two hosts made of network namespaces: a veth pair joins them, and each has what real hosts have: a bridge
+ * with the same address on both, an interface that is down, IPv6 alone. Init must work with no settings.
+ * Needs root and the ip command; says so where they are missing. SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ranks.h"
+#include "test.h"
+
+enum { N = 4 }; /* ranks 0 and 1 on the first host, 2 and 3 on the second */
+static struct procs ps;
+
+struct variant {
+	const char *name;
+	const char *address[2];   /* of the veth on each host; NULL: no way between them */
+	const char *root;         /* TUTTI_ROOT, NULL: by unique id */
+};
+
+struct result {
+	int res;
+	double took_s;
+	char text[3000];
+};
+
+static int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int shell(const char *fmt, ...)
+{
+	char command[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	strncat(command, " > /dev/null 2>&1", sizeof(command) - strlen(command) - 1);
+	return system(command);
+}
+
+static void host_name(int host, char *out, size_t n)
+{
+	snprintf(out, n, "tuttitest%d%c", (int)getpid(), 'a' + host);
+}
+
+static void take_down(void)
+{
+	char name[64];
+
+	for (int i = 0; i < 2; i++) {
+		host_name(i, name, sizeof(name));
+		shell("ip netns del %s", name);
+	}
+}
+
+static int host_up(int host, const struct variant *v)
+{
+	char name[64];
+	int bad;
+
+	host_name(host, name, sizeof(name));
+	bad = shell("ip -n %s link set lo up", name);
+	bad |= shell("ip -n %s link add decoy type bridge", name);
+	bad |= shell("ip -n %s addr add 172.17.0.1/16 dev decoy", name);
+	bad |= shell("ip -n %s link set decoy up", name);
+	bad |= shell("ip -n %s link add asleep type bridge", name);
+	bad |= shell("ip -n %s addr add 192.168.99.%d/24 dev asleep", name, host + 1);
+	if (!v->address[host])
+		return bad;
+	bad |= shell("ip -n %s link set way up", name);
+	return bad | shell("ip -n %s addr add %s dev way %s", name, v->address[host],
+			   strchr(v->address[host], ':') ? "nodad" : "");
+}
+
+static int set_up(const struct variant *v)
+{
+	char a[64], b[64];
+
+	host_name(0, a, sizeof(a));
+	host_name(1, b, sizeof(b));
+	if (shell("ip netns add %s", a) || shell("ip netns add %s", b) ||
+	    shell("ip link add way netns %s type veth peer name way netns %s", a, b))
+		return -1;
+	return host_up(0, v) | host_up(1, v);
+}
+
+static void enter_host(struct rank *r, int host)
+{
+	char path[128], name[64];
+	int fd;
+
+	snprintf(name, sizeof(name), "tuttitest%d%c", (int)getppid(), 'a' + host);
+	snprintf(path, sizeof(path), "/var/run/netns/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	RANK_CHECKF(r, fd >= 0 && !setns(fd, CLONE_NEWNET), "cannot enter %s: %s", path, strerror(errno));
+	close(fd);
+}
+
+static tuttiResult_t join(struct rank *r, const struct variant *v)
+{
+	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
+	struct procs_shared *s = r->procs->shared;
+	char number[16];
+
+	config.initDeadline = v->address[0] ? 15 : 4;
+	if (v->root) {
+		snprintf(number, sizeof(number), "%d", r->rank);
+		setenv("TUTTI_RANK", number, 1);
+		snprintf(number, sizeof(number), "%d", r->n);
+		setenv("TUTTI_SIZE", number, 1);
+		setenv("TUTTI_ROOT", v->root, 1);
+		setenv("TUTTI_JOB", "a secret of this test", 1);
+		return tuttiCommInitFromEnv(&r->comm, &config);
+	}
+	if (r->rank == 0) {
+		RANK_OK(r, tuttiGetUniqueId(&s->id));
+		s->have_id = 1;
+	}
+	return rank_init(r, &config);
+}
+
+static void host_rank(struct rank *r)
+{
+	const struct variant *v = r->arg;
+	struct result *out = (struct result *)r->procs->shared->user + r->rank;
+	static int32_t p[50000];
+	double t;
+
+	unsetenv("TUTTI_ADDRS");
+	enter_host(r, r->rank / 2);
+	t = seconds_now();
+	out->res = (int)join(r, v);
+	out->took_s = seconds_now() - t;
+	snprintf(out->text, sizeof(out->text), "%s", tuttiGetLastError(NULL));
+	if (out->res != tuttiSuccess)
+		return;
+	for (int i = 0; i < 50000; i++)
+		p[i] = r->rank + i;
+	RANK_OK(r, tuttiAllReduce(p, p, 50000, tuttiInt32, tuttiSum, r->comm, NULL));
+	for (int i = 0; i < 50000; i++)
+		RANK_CHECKF(r, p[i] == 6 + 4 * i, "element %d is %d", i, p[i]);
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+}
+
+/* False: skipped. The namespaces are gone before anything is judged. */
+static bool run_hosts(const struct variant *v, struct result *out)
+{
+	if (geteuid() != 0 || shell("ip -V")) {
+		printf("skipped: network namespaces need root and the ip command\n");
+		return false;
+	}
+	if (set_up(v)) {
+		take_down();
+		printf("skipped: cannot make network namespaces here\n");
+		return false;
+	}
+	procs_start(&ps, N, -1, NULL, host_rank, (void *)(uintptr_t)v);
+	procs_wait(&ps, 40);
+	memcpy(out, ps.shared->user, N * sizeof(*out));
+	take_down();
+	procs_expect(&ps, 1, -1);
+	return true;
+}
+
+static void meets(const struct variant *v)
+{
+	struct result out[N];
+
+	if (!run_hosts(v, out))
+		return;
+	for (int i = 0; i < N; i++) {
+		CHECKF(out[i].res == tuttiSuccess, "%s: init of rank %d gives '%s' after %.1f s: %s", v->name, i,
+		       tuttiGetErrorString((tuttiResult_t)out[i].res), out[i].took_s, out[i].text);
+		CHECKF(out[i].took_s < 10, "%s: init of rank %d took %.1f s", v->name, i, out[i].took_s);
+	}
+}
+
+static void ipv4(void)
+{
+	meets(&(struct variant){ "IPv4", { "10.213.7.1/24", "10.213.7.2/24" }, NULL });
+}
+
+static void ipv6(void)
+{
+	meets(&(struct variant){ "IPv6", { "fd00:77::1/64", "fd00:77::2/64" }, NULL });
+}
+
+static void link_local(void)
+{
+	meets(&(struct variant){ "link-local", { "fe80::1/64", "fe80::2/64" }, NULL });
+}
+
+static void by_root(void)
+{
+	meets(&(struct variant){ "TUTTI_ROOT", { "10.213.7.1/24", "10.213.7.2/24" }, "10.213.7.1:29411" });
+	meets(&(struct variant){ "TUTTI_ROOT, IPv6", { "fd00:77::1/64", "fd00:77::2/64" },
+				 "[fd00:77::1]:29411" });
+}
+
+/* Nothing leads from one host to the other: who looked tells where, who waited tells who is missing. */
+static void no_way(void)
+{
+	struct variant v = { "no way", { NULL, NULL }, NULL };
+	struct result out[N];
+
+	if (!run_hosts(&v, out))
+		return;
+	for (int i = 0; i < N; i++) {
+		CHECKF(out[i].res != tuttiSuccess && out[i].took_s < 8, "rank %d got '%s' after %.1f s", i,
+		       tuttiGetErrorString((tuttiResult_t)out[i].res), out[i].took_s);
+		if (i >= 2)
+			CHECKF(strstr(out[i].text, "172.17.0.1"),
+			       "rank %d: the text does not list the pairs tried: %s", i, out[i].text);
+		else
+			CHECKF(strchr(out[i].text, '2') && strchr(out[i].text, '3'),
+			       "rank %d: the text does not name the missing: %s", i, out[i].text);
+	}
+}
+
+const struct test tests[] = {
+	{ "two hosts over IPv4", ipv4, 60 },
+	{ "two hosts over IPv6 alone", ipv6, 60 },
+	{ "two hosts over link-local addresses", link_local, 60 },
+	{ "two hosts by TUTTI_ROOT", by_root, 110 },
+	{ "two hosts without a way", no_way, 60 },
+};
+const int ntests = sizeof(tests) / sizeof(tests[0]);
