@@ -4,15 +4,9 @@
 #ifndef TT_BOOT_H
 #define TT_BOOT_H
 
-#include "base.h"
+#include "sock.h"
 
 #define TT_MAX_ADDRS 12
-
-struct tt_addr { /* packed for the wire: family 4 or 6, address, scope id */
-	uint8_t family, prefix, pad[2];
-	uint8_t ip[16];
-	uint32_t scope;
-};
 
 /* What a process tells the others. Fixed layout, little endian, sent as it is. */
 struct tt_proc {

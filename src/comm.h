@@ -61,7 +61,7 @@ struct tuttiComm {
 	bool user_used[TT_USER_OPS];
 
 	/* order of operations: one ticket each; tasks of a unit share the first */
-	uint64_t issued;
+	_Atomic uint64_t issued;
 	_Atomic uint64_t finished;
 	uint32_t seq, *p2p_seq; /* collectives; [peer * 2 + is_send] */
 	bool finalized, root_owner;
@@ -110,6 +110,7 @@ extern _Atomic bool tt_forked; /* this is a child of the process that made the c
 extern const struct tt_node_events tt_comm_events;
 void tt_comm_enlist(struct tuttiComm *c);
 void tt_comm_delist(struct tuttiComm *c);
+void tt_comm_notice(struct tuttiComm *c);
 void tt_comm_bury(struct tuttiComm *c); /* keeps its last words for those who ask later */
 /* The first error sticks; wakes the drivers; tells the other ranks unless `quiet`. Returns the sticky one. */
 tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)

@@ -443,6 +443,24 @@ static void forget_process(struct tuttiComm *c, uint64_t proc, bool dead, const 
 	}
 }
 
+/* Somebody asks for news while nothing runs: a death that no operation has met yet. */
+void tt_comm_notice(struct tuttiComm *c)
+{
+	char who[120], why[256];
+	int rank;
+
+	if (atomic_load_explicit(&c->finished, memory_order_acquire) != c->issued)
+		return;
+	pthread_mutex_lock(&c->lock);
+	rank = c->dead_rank;
+	memcpy(why, c->dead_why, sizeof(why));
+	pthread_mutex_unlock(&c->lock);
+	if (rank >= 0)
+		tt_comm_fail(c, false, tuttiPeerDead, "%s died while rank %d was idle after operation #%u: %s; abort "
+			     "this communicator and make a new one of the survivors",
+			     tt_comm_who(c, rank, who, sizeof(who)), c->rank, c->seq, why);
+}
+
 static void gone(void *ctx, uint64_t proc, bool dead, const char *why)
 {
 	pthread_mutex_lock(&all.lock);

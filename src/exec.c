@@ -249,7 +249,7 @@ static void fuse_all(struct tt_prog *p)
 	/* who waited for the reduce waits for the fused receive: both count windows alike */
 }
 
-static tuttiResult_t bind(struct tt_prog *p, tt_link_fn fn, void *ctx)
+static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
 {
 	const struct tt_sched *s = p->s;
 	uint32_t max_src = 1;
@@ -323,7 +323,7 @@ tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn fn, voi
 		tt_fail(r, "no memory for a program of %u steps", s->nsteps);
 		goto free_all;
 	}
-	TRY_GOTO(r, bind(p, fn, ctx), free_all);
+	TRY_GOTO(r, wire_up(p, fn, ctx), free_all);
 	redirect(p, to);
 	free(to);
 	if (p->ndirs) {

@@ -5,7 +5,13 @@
 
 #include <sys/socket.h>
 
-#include "boot.h"
+#include "base.h"
+
+struct tt_addr { /* packed for the wire: family 4 or 6, address, scope id */
+	uint8_t family, prefix, pad[2];
+	uint8_t ip[16];
+	uint32_t scope;
+};
 
 #define TT_ADDR_TEXT 96 /* bytes that hold any address as text */
 #define TT_ENDS_TEXT (2 * TT_ADDR_TEXT + 8)

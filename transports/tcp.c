@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -617,6 +618,8 @@ static void flush(struct tcp_ep *ep, uint64_t until)
 /* A socket closed while unread bytes wait in it is reset, and what it had sent may be lost. */
 static bool taken(struct tcp_conn *c)
 {
+	struct tcp_info info = { 0 };
+	socklen_t len = sizeof(info);
 	int left = 0;
 
 	for (;;) {
@@ -629,7 +632,10 @@ static bool taken(struct tcp_conn *c)
 		if (n <= 0)
 			break;
 	}
-	return !c->inet || ioctl(c->fd, SIOCOUTQ, &left) || !left;
+	if (!c->inet || ioctl(c->fd, SIOCOUTQ, &left) || !left)
+		return true;
+	/* A reset one keeps its count for ever. */
+	return !getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &len) && info.tcpi_state == TCP_CLOSE;
 }
 
 static void linger(struct tcp_ep *ep, uint64_t until)
