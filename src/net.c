@@ -132,7 +132,7 @@ void tt_net_put(void)
 			if (ep)
 				ep->t->ep_close(ep->priv); /* sends what is unsent while peers listen */
 		}
-		tt_node_linger(1000000000ull);
+		tt_node_linger(500000000ull);
 		tt_node_put(); /* ends the watcher: nobody calls accept from here on */
 		for (int i = 0; i < MAX_EPS; i++) {
 			if (net.eps[i])
