@@ -6,6 +6,7 @@
 #   make check-long       the long forms; parts: unit conformance collective process sanitize fuzz
 #   make fuzz             each fuzzer for FUZZ_SECONDS
 #   make demo             a first run: what this machine is, and allreduce between two processes
+#   make docs-settings    docs/settings.md from the table in src/env.c
 #   make bench-peers      the same measurements for other libraries, where they are installed
 #   make install          PREFIX=/usr/local DESTDIR=
 
@@ -73,7 +74,7 @@ LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
 RUN := TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
-.PHONY: all lib tests check check-deps check-sanitize sanitized check-long fuzz demo bench-peers \
+.PHONY: all lib tests check check-deps check-sanitize sanitized check-long fuzz demo docs-settings bench-peers \
 	install clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -178,7 +179,11 @@ demo:
 	@tools/setup.sh build
 	@$(MAKE) --no-print-directory all
 	$(B)/bin/tutti-info
+	$(B)/bin/tutti-info --explain allreduce:8 --explain allreduce:16M
 	$(B)/bin/tutti-run -n 2 $(B)/bin/all_reduce_perf -b 8 -e 16M -f 4 -n 20 -c 1
+
+docs-settings: $(B)/bin/tutti-info
+	$(B)/bin/tutti-info --settings-markdown > docs/settings.md
 
 bench-peers: all
 	@if [ -x benchmarks/peers/run.sh ]; then BUILD=$(abspath $(B)) benchmarks/peers/run.sh; \

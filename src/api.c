@@ -26,10 +26,7 @@ const char *tuttiGetLastError(tuttiComm_t c)
 		return tt_last_error();
 	if (!tt_comm_valid(c))
 		return "";
-	pthread_mutex_lock(&c->lock);
-	memcpy(c->last_text, c->text, sizeof(c->last_text));
-	pthread_mutex_unlock(&c->lock);
-	return c->last_text[0] ? c->last_text : tt_last_error();
+	return atomic_load_explicit(&c->error, memory_order_acquire) ? c->text : tt_last_error();
 }
 
 /* ---- checks ---- */

@@ -90,7 +90,6 @@ static tuttiResult_t init_nonblocking(const struct tt_job *j)
 	*b = (struct background){ c, j->id, j->nranks, j->rank };
 	atomic_store(&c->init_state, tuttiInProgress);
 	atomic_fetch_add(&c->inside, 1);
-	c->rank = j->rank;
 	*j->out = c;
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
@@ -119,6 +118,7 @@ tuttiResult_t tuttiCommInitRankConfig(tuttiComm_t *comm, int nranks, tuttiUnique
 	memcpy(&j.id, &id, sizeof(j.id));
 	*comm = NULL;
 	TRY(tt_comm_new(&known, NULL, &j.comm));
+	j.comm->rank = rank;
 	if (!j.comm->blocking && !tt_group_open())
 		return init_nonblocking(&j);
 	return tt_submit_job(&j);
@@ -158,7 +158,7 @@ static tuttiResult_t gather(struct tuttiComm *c, const void *in, void *out, size
 			     .type = tuttiInt8, .opcode = -1, .root = -1, .op = { .commutative = true } };
 
 	tt_task_submit(&t);
-	return tt_task_drive(&t) == tuttiSuccess ? tuttiSuccess : tt_comm_error(c);
+	return tt_task_drive(&t);
 }
 
 /* The ranks of one color by key, then rank; returns how many, and where this rank is. */
@@ -206,14 +206,14 @@ static tuttiResult_t make_part(struct tt_job *j, const struct choice *all, int *
 			       struct tuttiComm **child)
 {
 	struct tuttiComm *p = j->parent;
-	uint64_t key[3] = { p->id, p->seq, (uint64_t)(int64_t)j->color };
+	uint64_t key[3] = { p->id, atomic_load(&p->seq), (uint64_t)(int64_t)j->color };
 	int mine = 0, m = members_of(all, p->nranks, j->color, p->rank, members, &mine);
 
 	TRY(tt_comm_new(j->has_config ? &j->config : NULL, p, child));
 	return tt_comm_adopt(*child, p, tt_hash64(key, sizeof(key), 3), members, m, mine);
 }
 
-static tuttiResult_t run_split(struct tt_job *j)
+static tuttiResult_t split(struct tt_job *j)
 {
 	struct tuttiComm *p = j->parent, *child = NULL;
 	struct choice mine = { j->color, j->key }, *all = calloc((size_t)p->nranks, sizeof(*all));
@@ -234,6 +234,17 @@ static tuttiResult_t run_split(struct tt_job *j)
 		tt_comm_free(child);
 	else
 		*j->out = child;
+	return r;
+}
+
+/* Between its two gathers too, Abort of the parent on another thread must wait. */
+static tuttiResult_t run_split(struct tt_job *j)
+{
+	tuttiResult_t r;
+
+	atomic_fetch_add_explicit(&j->parent->inside, 1, memory_order_relaxed);
+	r = split(j);
+	atomic_fetch_sub_explicit(&j->parent->inside, 1, memory_order_release);
 	return r;
 }
 
@@ -309,7 +320,8 @@ tuttiResult_t tuttiCommAbort(tuttiComm_t c)
 	if (atomic_load(&tt_forked))
 		return tt_fail(tuttiForked, "CommAbort: the communicator is the parent's");
 	atomic_store(&c->aborting, true);
-	tt_comm_fail(c, !c->procs, tuttiAborted, "rank %d aborted the communicator", c->rank);
+	tt_comm_fail(c, atomic_load(&c->init_state) == tuttiInProgress, tuttiAborted,
+		     "rank %d aborted the communicator", c->rank);
 	wait_outside(c);
 	tt_comm_free(c);
 	return tuttiSuccess;

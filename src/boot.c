@@ -493,6 +493,20 @@ static void read_boot_id(uint8_t out[16])
 	fclose(f);
 }
 
+static void find_links(void)
+{
+	struct tt_local_addr a[TT_MAX_ADDRS];
+	int n = tt_addr_list("fe80::/10", a, TT_MAX_ADDRS), i, k;
+
+	tt_node.nlinks = 0;
+	for (i = 0; i < n; i++) {
+		for (k = 0; k < tt_node.nlinks && tt_node.links[k] != a[i].addr.scope; k++)
+			;
+		if (k == tt_node.nlinks)
+			tt_node.links[tt_node.nlinks++] = a[i].addr.scope;
+	}
+}
+
 static tuttiResult_t describe_self(void)
 {
 	struct tt_proc *me = &tt_node.self;
@@ -511,6 +525,7 @@ static tuttiResult_t describe_self(void)
 	if (tt_node.naddrs == 0)
 		return tt_fail(tuttiSystemError, "no address to listen on: no interface of this host matches "
 			       "TUTTI_ADDRS=\"%s\"", tt_env_str("ADDRS") != NULL ? tt_env_str("ADDRS") : "");
+	find_links();
 	me->naddrs = (uint16_t)tt_node.naddrs;
 	for (i = 0; i < tt_node.naddrs; i++)
 		me->addrs[i] = tt_node.addrs[i].addr;
@@ -616,6 +631,7 @@ static void take_down(void)
 		close(n->epoll);
 	n->wake.fd = n->epoll = -1;
 	n->at_base = n->at_port = 0;
+	n->ndeaths = 0;
 	n->running = n->stop = n->leaving = n->lingered = false;
 	pthread_cond_destroy(&n->changed);
 }

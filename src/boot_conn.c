@@ -282,6 +282,18 @@ static void gossip_death(const struct tt_peer *p)
 			tt_conn_queue(c, TT_FRAME_DEAD, &p->id, sizeof(p->id), p->why, strlen(p->why));
 }
 
+void tt_conn_tell_deaths(struct tt_conn *c)
+{
+	uint32_t i = tt_node.ndeaths > TT_DEATHS ? tt_node.ndeaths - TT_DEATHS : 0;
+
+	for (; i < tt_node.ndeaths; i++) {
+		const struct tt_peer *p = tt_peer_find(tt_node.deaths[i % TT_DEATHS]);
+
+		if (p != NULL)
+			tt_conn_queue(c, TT_FRAME_DEAD, &p->id, sizeof(p->id), p->why, strlen(p->why));
+	}
+}
+
 void tt_peer_gone(struct tt_peer *p, bool dead, bool gossip, const char *why)
 {
 	struct tt_event e = { .dead = dead };
@@ -293,9 +305,12 @@ void tt_peer_gone(struct tt_peer *p, bool dead, bool gossip, const char *why)
 		return;
 	p->gone = dead ? TT_DEAD : TT_LEFT;
 	snprintf(p->why, sizeof(p->why), "%s", why);
-	tt_log(dead ? TT_LOG_WARN : TT_LOG_DEBUG, "boot", "%s", p->why);
-	if (dead && gossip)
+	/* Of one that was never met we may hear long after, and it may be no concern of ours. */
+	tt_log(!dead ? TT_LOG_DEBUG : p->known ? TT_LOG_WARN : TT_LOG_INFO, "boot", "%s", p->why);
+	if (dead && gossip) {
+		tt_node.deaths[tt_node.ndeaths++ % TT_DEATHS] = p->id;
 		gossip_death(p);
+	}
 	tt_event_push(TT_EVENT_GONE, p->id, p->why, strlen(p->why), &e);
 	pthread_cond_broadcast(&tt_node.changed);
 }
@@ -488,6 +503,7 @@ static void got_start(struct tt_conn *c, const struct tt_frame *f)
 	    tt_addr_from((struct sockaddr *)&ss, &p->best, &port))
 		p->best_port = p->proc.port;
 	tt_conn_take(c, p);
+	tt_conn_tell_deaths(c);
 }
 
 /* Words about a third process. Where we hold a connection to it, what it has sent is read first. */

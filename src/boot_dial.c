@@ -342,18 +342,17 @@ static void add_target(struct tt_dial *d, const struct tt_addr *a, uint16_t port
 		d->targets[d->n++] = (struct tt_target){ .addr = *a, .port = port };
 }
 
-/* A link-local address means something on one link only: tried on each of ours. */
-static void add_links(struct tt_dial *d, const struct tt_addr *a, uint16_t port)
+void tt_dial_add(struct tt_dial *d, const struct tt_addr *a, uint16_t port)
 {
 	struct tt_addr scoped = *a;
 	int i;
 
-	for (i = 0; i < tt_node.naddrs; i++) {
-		const struct tt_local_addr *l = &tt_node.addrs[i];
-
-		if (!l->link_local || l->addr.family != 6)
-			continue;
-		scoped.scope = l->addr.scope;
+	if (a->family != 6 || !tt_addr_link_local(a) || a->scope != 0) {
+		add_target(d, a, port);
+		return;
+	}
+	for (i = 0; i < tt_node.nlinks; i++) {
+		scoped.scope = tt_node.links[i];
 		add_target(d, &scoped, port);
 	}
 }
@@ -364,14 +363,11 @@ static void add_targets(struct tt_dial *d, const struct tt_proc *p)
 
 	for (level = 0; level < 8; level++)
 		for (i = 0; i < p->naddrs && i < TT_MAX_ADDRS; i++) {
-			const struct tt_addr *a = &p->addrs[i];
+			struct tt_addr a = p->addrs[i];
 
-			if (price(p, a) != level)
-				continue;
-			if (a->family == 6 && tt_addr_link_local(a))
-				add_links(d, a, p->port);
-			else
-				add_target(d, a, p->port);
+			a.scope = 0; /* the peer's name of the link */
+			if (price(p, &a) == level)
+				tt_dial_add(d, &a, p->port);
 		}
 }
 
@@ -422,6 +418,7 @@ static void adopt(struct tt_peer *p, struct tt_dial *d)
 	p->best_port = d->won.port;
 	tt_conn_take(c, p);
 	tt_conn_queue(c, TT_FRAME_START, &tt_node.self, sizeof(tt_node.self), NULL, 0);
+	tt_conn_tell_deaths(c);
 	tt_node_wake();
 }
 
@@ -623,7 +620,7 @@ static void data_targets(struct tt_dial *d, const struct tt_peer *p)
 		return;
 	}
 	if (p->best_port != 0)
-		add_target(d, &p->best, p->best_port);
+		tt_dial_add(d, &p->best, p->best_port);
 	add_targets(d, &p->proc);
 }
 

@@ -48,12 +48,17 @@ static void root_targets(struct tt_dial *d, const struct tt_root_id *id)
 {
 	int ports = id->pad[0] > 1 ? id->pad[0] : 1, i, k;
 
-	for (k = 0; k < ports; k++)
-		for (i = 0; i < id->naddrs && i < 4; i++)
-			if (d->n < TT_MAX_TARGETS && id->port + k <= 65535)
-				d->targets[d->n++] = (struct tt_target){ .addr = tt_root_addr(id, i),
-									 .port = (uint16_t)(id->port + k) };
-	d->over_is_final = id->pad[0] == 0; /* a launcher's rendezvous may come again */
+	bool launched = id->pad[0] > 0;
+
+	for (k = 0; k < ports && id->port + k <= 65535; k++)
+		for (i = 0; i < id->naddrs && i < 4; i++) {
+			struct tt_addr a = tt_root_addr(id, i);
+
+			if (!launched)
+				a.scope = 0; /* the root's name of the link, not ours */
+			tt_dial_add(d, &a, (uint16_t)(id->port + k));
+		}
+	d->over_is_final = !launched; /* a launcher's rendezvous may come again */
 }
 
 /* The root may start later than we do: refused now may be served in a moment. */

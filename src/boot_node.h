@@ -14,6 +14,7 @@
 #define TT_NS 1000000000ull
 #define TT_WHY 640 /* bytes of words about a gone process */
 #define TT_PEER_BUCKETS 256
+#define TT_DEATHS 32 /* a bound on what a new connection is told */
 
 enum tt_source_kind { TT_SRC_WAKE, TT_SRC_LISTEN, TT_SRC_PID, TT_SRC_CONN };
 
@@ -127,6 +128,8 @@ struct tt_node {
 	struct tt_node_events events;
 	struct tt_local_addr addrs[TT_MAX_ADDRS];
 	int naddrs;
+	uint32_t links[TT_MAX_ADDRS]; /* interfaces with IPv6, best first: scopes for link-local addresses */
+	int nlinks;
 	int epoll;
 	struct tt_source wake;
 	struct tt_source *listeners;
@@ -135,6 +138,8 @@ struct tt_node {
 	struct tt_conn_list half, full; /* not yet proved, proved */
 	struct tt_source *dead;         /* closed, freed after the batch */
 	struct tt_peer *peers[TT_PEER_BUCKETS];
+	uint64_t deaths[TT_DEATHS];     /* the last dead, a ring; told to who is met later */
+	uint32_t ndeaths;
 	struct tt_secret *secrets;
 	struct tt_root *roots;
 	struct tt_event *events_first, **events_end;
@@ -167,6 +172,7 @@ void tt_conn_free(struct tt_conn *c);
 bool tt_conn_queue(struct tt_conn *c, uint32_t type, const void *a, size_t an, const void *b, size_t bn);
 void tt_conn_ready(struct tt_conn *c, uint32_t events);
 void tt_conn_take(struct tt_conn *c, struct tt_peer *p); /* makes it the control connection */
+void tt_conn_tell_deaths(struct tt_conn *c);             /* what it may have missed; START goes before */
 void tt_conn_drain(struct tt_conn *c);                   /* answered: flush, then close */
 void tt_conns_tick(uint64_t now);
 void tt_peer_gone(struct tt_peer *p, bool dead, bool gossip, const char *why);
@@ -198,6 +204,8 @@ struct tt_dial {
 };
 /* Tries all targets, a little apart, until one proves itself. */
 bool tt_dial_round(struct tt_dial *d);
+/* A link-local address means something on one link only: without a scope of this host it is tried on each. */
+void tt_dial_add(struct tt_dial *d, const struct tt_addr *a, uint16_t port);
 void tt_dial_next(struct tt_dial *d); /* more patience for the next round */
 
 /* boot_join.c: without the lock. */

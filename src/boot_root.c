@@ -437,7 +437,7 @@ static void put_addr(struct tt_root_id *id, const struct tt_addr *a)
 	if (id->naddrs == 4)
 		return;
 	id->addrs[id->naddrs].family = a->family;
-	id->addrs[id->naddrs].scope = (uint8_t)a->scope;
+	id->addrs[id->naddrs].scope = a->scope <= UINT8_MAX ? (uint8_t)a->scope : 0; /* 0: any link */
 	memcpy(id->addrs[id->naddrs++].ip, a->ip, 16);
 }
 
@@ -456,8 +456,8 @@ static void put_node_addrs(struct tt_root_id *id)
 	for (i = 0; i < tt_node.self.naddrs; i++)
 		if (!tt_addr_link_local(&tt_node.self.addrs[i]))
 			put_addr(id, &tt_node.self.addrs[i]);
-	/* A link-local address says little elsewhere: the last resort. */
-	for (i = 0; i < tt_node.self.naddrs && id->naddrs == 0; i++)
+	/* Link-local ones are the last resort, but all that there is between some hosts. */
+	for (i = 0; i < tt_node.self.naddrs; i++)
 		put_addr(id, &tt_node.self.addrs[i]);
 }
 
@@ -503,6 +503,17 @@ tuttiResult_t tt_root_id_set(struct tt_root_id *id, const char *addr, uint16_t p
 	return tuttiSuccess;
 }
 
+/* An id holds small scopes alone. */
+static struct tt_addr own_scope(struct tt_addr a)
+{
+	int i;
+
+	for (i = 0; i < tt_node.naddrs && a.scope == 0; i++)
+		if (tt_addr_equal(&tt_node.addrs[i].addr, &a))
+			a.scope = tt_node.addrs[i].addr.scope;
+	return a;
+}
+
 /* One port on all addresses of the id that are ours; 0, or why not. The caller undoes. */
 static int listen_port(const struct tt_root_id *id, uint16_t *port)
 {
@@ -510,7 +521,7 @@ static int listen_port(const struct tt_root_id *id, uint16_t *port)
 	bool any = false;
 
 	for (i = 0; i < id->naddrs; i++) {
-		struct tt_addr a = tt_root_addr(id, i);
+		struct tt_addr a = own_scope(tt_root_addr(id, i));
 
 		tt_node_listen(&a, port, &e);
 		if (e == EADDRINUSE || e == EACCES)

@@ -240,12 +240,11 @@ free_root:
 	return r;
 }
 
-static tuttiResult_t arrays(struct tuttiComm *c, int nranks, int rank)
+static tuttiResult_t arrays(struct tuttiComm *c, int nranks)
 {
 	size_t n = (size_t)nranks;
 
 	c->nranks = nranks;
-	c->rank = rank;
 	c->proc_of = calloc(n, sizeof(*c->proc_of));
 	c->procs = calloc(1, sizeof(*c->procs));
 	c->links = calloc(n, sizeof(*c->links));
@@ -306,6 +305,14 @@ static tuttiResult_t take_table(struct tuttiComm *c, const struct tt_table *t)
 	return tuttiSuccess;
 }
 
+static tuttiResult_t hold_secret(struct tuttiComm *c, const uint8_t secret[32])
+{
+	memcpy(c->secret, secret, sizeof(c->secret));
+	TRY(tt_node_secret_add(c->job, secret));
+	c->has_secret = true;
+	return tuttiSuccess;
+}
+
 tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int nranks, int rank)
 {
 	uint64_t end = tt_now_ns() + (uint64_t)(1e9 * c->init_deadline);
@@ -316,9 +323,9 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	c->job = id->job;
 	c->id = tt_hash64("tutti", 5, id->job);
 	c->root_owner = take_root(id->job);
-	TRY(arrays(c, nranks, rank));
+	TRY(arrays(c, nranks));
 	introduce(&me);
-	TRY(tt_node_secret_add(id->job, id->secret));
+	TRY(hold_secret(c, id->secret));
 	TRY(tt_root_join(id, rank, nranks, &me, sizeof(me), end, &c->aborting, &table));
 	r = take_table(c, &table);
 	tt_table_free(&table);
@@ -331,9 +338,11 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent, uint64_t id,
 			    const int *members, int n, int rank)
 {
+	c->rank = rank;
 	c->job = parent->job;
 	c->id = id;
-	TRY(arrays(c, n, rank));
+	TRY(hold_secret(c, parent->secret));
+	TRY(arrays(c, n));
 	for (int i = 0; i < n; i++)
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
 	tt_comm_enlist(c);
@@ -440,6 +449,8 @@ void tt_comm_free(struct tuttiComm *c)
 	free_progs(c);
 	free_links(c);
 	tt_ep_free(c->inproc);
+	if (c->has_secret)
+		tt_node_secret_drop(c->job);
 	if (c->root_owner)
 		tt_net_put();
 	tt_net_put();
@@ -448,7 +459,7 @@ void tt_comm_free(struct tuttiComm *c)
 	free(c->procs);
 	free(c->proc_of);
 	free((void *)c->state);
-	free(c->left_seq);
+	free((void *)c->left_seq);
 	free(c->p2p_seq);
 	free(c->tmp);
 	free(c->scratch);

@@ -63,8 +63,12 @@ struct tuttiComm {
 	/* order of operations: one ticket each; tasks of a unit share the first */
 	_Atomic uint64_t issued;
 	_Atomic uint64_t finished;
-	uint32_t seq, *p2p_seq; /* collectives; [peer * 2 + is_send] */
-	bool finalized, root_owner;
+	_Atomic uint32_t seq;   /* collectives */
+	uint32_t *p2p_seq;      /* [peer * 2 + is_send] */
+	bool cut;               /* links were closed after an error: no task can go on */
+	bool root_owner, has_secret;
+	_Atomic bool finalized;
+	uint8_t secret[32]; /* of the job: proves connections */
 
 	/* what other threads write */
 	_Atomic int inside;    /* calls and tasks that may touch it */
@@ -74,10 +78,10 @@ struct tuttiComm {
 	_Atomic uint32_t events; /* counts news: deaths, goodbyes, answers */
 	int wake_fd;
 	pthread_mutex_t lock; /* of what follows; never held on the path of an operation */
-	char text[768], last_text[768];
+	char text[768]; /* of error: written once, before it */
 	_Atomic uint8_t *state;
-	uint32_t *left_seq;
-	int dead_rank;
+	_Atomic uint32_t *left_seq; /* valid where state is TT_LEFT */
+	_Atomic int dead_rank;
 	char dead_why[256];
 	struct tt_answer answer;
 	_Atomic int sig_lock;
@@ -147,6 +151,7 @@ struct tt_task {
 	uint32_t events_seen;
 	bool peer_there;
 	tuttiResult_t result;
+	char *text; /* of result; the communicator may go as soon as the task is done */
 	_Atomic bool done;
 };
 /* Numbers the tasks of one unit (list by next) in call order; nothing runs yet. */
@@ -155,7 +160,7 @@ void tt_task_submit(struct tt_task *list);
 bool tt_task_step(struct tt_task *t);
 /* Looks after time, deaths and errors; called while nothing moves. */
 void tt_task_watch(struct tt_task *t, uint64_t now);
-/* Runs a list to its end on the calling thread; the first error. */
+/* Runs a list to its end on the calling thread; the first error, its text into this thread's last error. */
 tuttiResult_t tt_task_drive(struct tt_task *list);
 int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
 
@@ -163,6 +168,6 @@ int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
 bool tt_stream_valid(const struct tuttiStream *s);
 uint64_t tt_stream_issue(struct tuttiStream *s, uint64_t n);
 bool tt_stream_turn(struct tuttiStream *s, uint64_t first);
-void tt_stream_finished(struct tuttiStream *s, tuttiResult_t r);
+void tt_stream_finished(struct tuttiStream *s, tuttiResult_t r); /* r's text: this thread's last error */
 tuttiResult_t tt_stream_enqueue(struct tt_task *list); /* takes the malloc'ed tasks */
 #endif

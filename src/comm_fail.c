@@ -100,8 +100,7 @@ static void fail_locally(const struct message *m);
 
 tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
 {
-	struct message m = { .comm = c->id, .from = c->rank, .to = -1, .what = MSG_FAILED,
-			     .result = (uint32_t)r };
+	struct message m = { .from = c->rank, .to = -1, .what = MSG_FAILED, .result = (uint32_t)r };
 	bool first = false;
 	va_list ap;
 
@@ -118,7 +117,8 @@ tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, con
 	if (first) {
 		tt_log(r == tuttiAborted ? TT_LOG_INFO : TT_LOG_ERROR, "comm", "%s: %s", c->name, m.text);
 		wake(c);
-		if (!quiet && c->nranks > 1) {
+		if (!quiet && c->nranks > 1) { /* quiet: init may still be writing these */
+			m.comm = c->id;
 			tell_procs(c, &m, 0);
 			fail_locally(&m);
 		}
@@ -242,7 +242,7 @@ static struct {
 static void last_words(struct tuttiComm *c, struct message *m)
 {
 	*m = (struct message){ .comm = c->id, .from = c->rank, .to = -1, .what = MSG_BYE,
-			       .sig = { .seq = c->seq } };
+			       .sig = { .seq = atomic_load(&c->seq) } };
 	m->result = (uint32_t)atomic_load_explicit(&c->error, memory_order_acquire);
 	if (!m->result)
 		return;
@@ -306,7 +306,7 @@ static void hear_goodbye(struct tuttiComm *c, const struct message *m)
 {
 	if (m->from < 0 || m->from >= c->nranks)
 		return;
-	c->left_seq[m->from] = m->sig.seq;
+	atomic_store(&c->left_seq[m->from], m->sig.seq);
 	if (atomic_load(&c->state[m->from]) == TT_ALIVE)
 		atomic_store(&c->state[m->from], TT_LEFT);
 	wake(c);
@@ -436,7 +436,7 @@ static void forget_process(struct tuttiComm *c, uint64_t proc, bool dead, const 
 			pthread_mutex_unlock(&c->lock);
 			atomic_store(&c->state[i], TT_DEAD);
 		} else if (atomic_load(&c->state[i]) == TT_ALIVE) {
-			c->left_seq[i] = 0; /* left without a word about this communicator */
+			atomic_store(&c->left_seq[i], 0); /* left without a word about this communicator */
 			atomic_store(&c->state[i], TT_LEFT);
 		}
 		wake(c);
@@ -458,7 +458,7 @@ void tt_comm_notice(struct tuttiComm *c)
 	if (rank >= 0)
 		tt_comm_fail(c, false, tuttiPeerDead, "%s died while rank %d was idle after operation #%u: %s; abort "
 			     "this communicator and make a new one of the survivors",
-			     tt_comm_who(c, rank, who, sizeof(who)), c->rank, c->seq, why);
+			     tt_comm_who(c, rank, who, sizeof(who)), c->rank, atomic_load(&c->seq), why);
 }
 
 static void gone(void *ctx, uint64_t proc, bool dead, const char *why)
@@ -513,7 +513,7 @@ const struct tt_node_events tt_comm_events = { .gone = gone, .message = message 
 void tt_comm_goodbye(struct tuttiComm *c)
 {
 	struct message m = { .comm = c->id, .from = c->rank, .to = -1, .what = MSG_BYE,
-			     .sig = { .seq = c->seq } };
+			     .sig = { .seq = atomic_load(&c->seq) } };
 
 	if (!c->procs || c->nranks < 2 || atomic_load(&c->error))
 		return;

@@ -6,14 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { X_SEND = TT_SEND, X_RECV = TT_RECV, X_COPY = TT_COPY, X_REDUCE = TT_REDUCE_STEP, X_RECV_REDUCE };
 #define MAX_EPS 4
-#define FUSED UINT32_MAX
+#define NONE UINT32_MAX
 
 struct xstep {
 	uint8_t op;
-	bool received_first; /* RECV_REDUCE: received op x */
+	bool received_first; /* fused: received op x */
 	uint16_t skew;
+	uint32_t fused;      /* RECV: the reduce that it can do on the way, or NONE */
 	uint32_t ndeps;
 	const uint32_t *deps;
 	struct tt_ref dst, x;
@@ -25,6 +25,7 @@ struct post { /* an outstanding send or receive */
 	struct tt_req req;
 	struct tt_combine combine;
 	uint32_t step, window, pos;
+	bool fused;
 };
 
 /* One direction of a link: its steps, the next message to issue, and what is outstanding. */
@@ -34,7 +35,7 @@ struct xdir {
 	bool is_send;
 	uint32_t n, *steps, max_skew;
 	uint32_t batch, time, at; /* cursor; batch: first window of the batch */
-	uint32_t step, window;    /* the message at the head; step FUSED: none left */
+	uint32_t step, window;    /* the message at the head; step NONE: none left */
 	uint32_t pos;             /* its number on this direction */
 	uint32_t head, tail;      /* posts */
 	struct post posts[TT_POSTS];
@@ -43,10 +44,9 @@ struct xdir {
 struct tt_prog {
 	struct tt_sched *s;
 	struct xstep *x;
-	uint32_t *done; /* windows done, per step */
-	uint32_t *deps; /* of fused steps, rewritten */
+	uint32_t *done;    /* windows done, per step */
+	uint32_t *claimed; /* reduces: windows done or under way in a receive */
 	uint32_t nlocal, *local;
-	uint32_t live;  /* steps that run: fused reduces do not */
 	struct xdir *dirs;
 	uint32_t ndirs, depth;
 	struct tt_ep *eps[MAX_EPS];
@@ -101,7 +101,7 @@ void tt_prog_free(struct tt_prog *p)
 	free_dirs(p);
 	free(p->x);
 	free(p->done);
-	free(p->deps);
+	free(p->claimed);
 	free(p->local);
 	free(p->srcs);
 	free(p->tmp_at);
@@ -182,15 +182,15 @@ static bool depends_on(const struct tt_sched *s, const struct tt_step *st, uint3
 	return false;
 }
 
-/* RECV TMP then REDUCE(dst, TMP, x) becomes one receive-reduce, if nobody else reads TMP as it came and nothing the
- * reduce waits for comes after the receive (else the link could be held up by a later message). */
-static uint32_t fusable(struct tt_prog *p, uint32_t recv)
+/* The reduce that a receive into TMP can do on the way: REDUCE(dst, TMP, x) where nobody else reads TMP as it
+ * came. Whether it does is decided each time (can_fuse): a receive never waits for what the reduce waits for,
+ * or two ranks whose sends wait for each other's receives would stand still. */
+static uint32_t fusable(const struct tt_sched *s, uint32_t recv)
 {
-	const struct tt_sched *s = p->s;
 	const struct tt_step *r = &s->steps[recv];
 
 	if (r->dst.buf < TT_TMP)
-		return FUSED;
+		return NONE;
 	for (uint32_t i = recv + 1; i < s->nsteps; i++) {
 		const struct tt_step *st = &s->steps[i];
 		const struct tt_ref *src = &s->refs[st->src];
@@ -200,53 +200,25 @@ static uint32_t fusable(struct tt_prog *p, uint32_t recv)
 		if (!same_ref(&src[0], &r->dst) == !same_ref(&src[1], &r->dst) ||
 		    read_in(s, &r->dst, recv + 1, i) ||
 		    (!same_ref(&st->dst, &r->dst) && read_in(s, &r->dst, i + 1, s->nsteps)))
-			return FUSED;
-		for (uint32_t k = 0; k < st->ndeps; k++)
-			if (s->deps[st->dep + k] > recv)
-				return FUSED;
+			return NONE;
 		return i;
 	}
-	return FUSED;
+	return NONE;
 }
 
-static void fuse(struct tt_prog *p, uint32_t recv, uint32_t red, uint32_t **deps)
+static void fuse(struct tt_prog *p, struct xdir *d)
 {
-	const struct tt_sched *s = p->s;
-	const struct tt_step *a = &s->steps[recv], *b = &s->steps[red];
-	const struct tt_ref *src = &s->refs[b->src];
-	struct xstep *x = &p->x[recv];
+	for (uint32_t k = 0; !d->is_send && d->link->ep->t->recv_reduce && k < d->n; k++) {
+		struct xstep *x = &p->x[d->steps[k]];
+		const struct tt_ref *src;
 
-	x->op = X_RECV_REDUCE;
-	x->received_first = same_ref(&src[0], &a->dst);
-	x->x = src[x->received_first ? 1 : 0];
-	x->dst = b->dst;
-	x->deps = *deps;
-	for (uint32_t k = 0; k < a->ndeps; k++)
-		(*deps)[x->ndeps = k] = s->deps[a->dep + k];
-	x->ndeps = a->ndeps;
-	for (uint32_t k = 0; k < b->ndeps; k++)
-		if (s->deps[b->dep + k] != recv)
-			(*deps)[x->ndeps++] = s->deps[b->dep + k];
-	*deps += x->ndeps;
-	p->x[red].op = UINT8_MAX;
-	p->live--;
-}
-
-static void fuse_all(struct tt_prog *p)
-{
-	uint32_t *deps = p->deps;
-
-	for (uint32_t d = 0; d < p->ndirs; d++) {
-		struct xdir *dir = &p->dirs[d];
-
-		for (uint32_t i = 0; !dir->is_send && dir->link->ep->t->recv_reduce && i < dir->n; i++) {
-			uint32_t red = fusable(p, dir->steps[i]);
-
-			if (red != FUSED)
-				fuse(p, dir->steps[i], red, &deps);
-		}
+		x->fused = fusable(p->s, d->steps[k]);
+		if (x->fused == NONE)
+			continue;
+		src = p->x[x->fused].src;
+		x->received_first = same_ref(&src[0], &x->dst);
+		x->x = src[x->received_first ? 1 : 0];
 	}
-	/* who waited for the reduce waits for the fused receive: both count windows alike */
 }
 
 static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
@@ -257,50 +229,27 @@ static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
 	for (uint32_t i = 0; i < s->nsteps; i++) {
 		const struct tt_step *st = &s->steps[i];
 
-		p->x[i] = (struct xstep){ .op = st->op, .skew = st->skew, .ndeps = st->ndeps,
+		p->x[i] = (struct xstep){ .op = st->op, .skew = st->skew, .fused = NONE, .ndeps = st->ndeps,
 					  .deps = s->deps + st->dep, .dst = st->dst,
 					  .src = s->refs + st->src, .nsrc = st->nsrc };
 		if (st->nsrc > max_src)
 			max_src = st->nsrc;
 		if (st->op == TT_SEND || st->op == TT_RECV)
 			TRY(add_message(p, i, fn, ctx));
-	}
-	p->live = s->nsteps;
-	fuse_all(p);
-	for (uint32_t i = 0; i < s->nsteps; i++)
-		if (p->x[i].op == X_COPY || p->x[i].op == X_REDUCE)
+		else
 			p->local[p->nlocal++] = i;
+	}
+	for (uint32_t k = 0; k < p->ndirs; k++)
+		fuse(p, &p->dirs[k]);
 	p->srcs = malloc(max_src * sizeof(*p->srcs));
 	return p->srcs ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for a program");
-}
-
-/* A fused reduce has no counter of its own: point its followers at the receive. */
-static void redirect(struct tt_prog *p, uint32_t *to)
-{
-	const struct tt_sched *s = p->s;
-
-	for (uint32_t i = 0; i < s->nsteps; i++)
-		to[i] = i;
-	for (uint32_t d = 0; d < p->ndirs; d++)
-		for (uint32_t k = 0; k < p->dirs[d].n; k++) {
-			uint32_t i = p->dirs[d].steps[k];
-
-			for (uint32_t j = i + 1; p->x[i].op == X_RECV_REDUCE && j < s->nsteps; j++)
-				if (p->x[j].op == UINT8_MAX && depends_on(s, &s->steps[j], i)) {
-					to[j] = i;
-					break;
-				}
-		}
-	for (uint32_t i = 0; i < s->nsteps; i++)
-		for (uint32_t k = 0; k < p->x[i].ndeps; k++)
-			((uint32_t *)p->x[i].deps)[k] = to[p->x[i].deps[k]];
 }
 
 tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn fn, void *ctx,
 			  struct tt_prog **out)
 {
 	struct tt_prog *p = calloc(1, sizeof(*p));
-	uint32_t n = s->nsteps ? s->nsteps : 1, messages = 0, *to = NULL;
+	uint32_t n = s->nsteps ? s->nsteps : 1, messages = 0;
 	tuttiResult_t r = tuttiSystemError;
 
 	if (!p) {
@@ -313,19 +262,16 @@ tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn fn, voi
 	p->depth = depth ? depth : 1;
 	p->x = calloc(n, sizeof(*p->x));
 	p->done = calloc(n, sizeof(*p->done));
-	p->deps = malloc((2 * s->ndeps + 1) * sizeof(*p->deps));
+	p->claimed = calloc(n, sizeof(*p->claimed));
 	p->local = malloc(n * sizeof(*p->local));
 	p->tmp_at = calloc(s->nbufs + 1, sizeof(*p->tmp_at));
 	p->finished = calloc(p->depth, sizeof(*p->finished));
 	p->dirs = calloc(messages + 1, sizeof(*p->dirs));
-	to = malloc(n * sizeof(*to));
-	if (!p->x || !p->done || !p->deps || !p->local || !p->tmp_at || !p->finished || !p->dirs || !to) {
+	if (!p->x || !p->done || !p->claimed || !p->local || !p->tmp_at || !p->finished || !p->dirs) {
 		tt_fail(r, "no memory for a program of %u steps", s->nsteps);
 		goto free_all;
 	}
 	TRY_GOTO(r, wire_up(p, fn, ctx), free_all);
-	redirect(p, to);
-	free(to);
 	if (p->ndirs) {
 		struct xdir *fit = realloc(p->dirs, p->ndirs * sizeof(*fit));
 
@@ -334,7 +280,6 @@ tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn fn, voi
 	*out = p;
 	return tuttiSuccess;
 free_all:
-	free(to);
 	tt_prog_free(p);
 	return r;
 }
@@ -459,7 +404,7 @@ static void seek(struct tt_prog *p, struct xdir *d)
 		d->time = 0;
 		d->at = 0;
 	}
-	d->step = FUSED;
+	d->step = NONE;
 }
 
 static void next(struct tt_prog *p, struct xdir *d)
@@ -474,10 +419,11 @@ void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 	p->call = *call;
 	tt_run_tmp(p, call);
 	p->tmp = tmp;
-	p->base = p->live ? 0 : p->part.nwindows; /* a barrier of one has no steps */
+	p->base = p->s->nsteps ? 0 : p->part.nwindows; /* a barrier of one has no steps */
 	p->began = false;
 	p->fault = (struct tt_run_fault){ 0 };
 	memset(p->done, 0, p->s->nsteps * sizeof(*p->done));
+	memset(p->claimed, 0, p->s->nsteps * sizeof(*p->claimed));
 	memset(p->finished, 0, p->depth * sizeof(*p->finished));
 	for (uint32_t i = 0; i < p->ndirs; i++) {
 		struct xdir *d = &p->dirs[i];
@@ -504,9 +450,9 @@ static bool ready(const struct tt_prog *p, uint32_t i, uint32_t w)
 static void finish(struct tt_prog *p, uint32_t i, uint32_t w)
 {
 	p->done[i]++;
-	if (++p->finished[w % p->depth] < p->live)
+	if (++p->finished[w % p->depth] < p->s->nsteps)
 		return;
-	while (p->base < p->part.nwindows && p->finished[p->base % p->depth] == p->live)
+	while (p->base < p->part.nwindows && p->finished[p->base % p->depth] == p->s->nsteps)
 		p->finished[p->base++ % p->depth] = 0;
 }
 
@@ -530,26 +476,49 @@ static bool check_note(struct tt_prog *p, struct xdir *d, const struct tt_note *
 	return false;
 }
 
+/* The receive about to be posted can reduce on the way: the reduce waits for nothing else, and it is the turn
+ * of this window. */
+static bool can_fuse(const struct tt_prog *p, const struct xstep *x, const struct post *o)
+{
+	const struct xstep *r = &p->x[x->fused];
+
+	if (p->claimed[x->fused] != o->window)
+		return false;
+	for (uint32_t k = 0; k < r->ndeps; k++)
+		if (r->deps[k] != o->step && p->done[r->deps[k]] <= o->window)
+			return false;
+	return true;
+}
+
 static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 {
 	const struct tt_transport *t = d->link->ep->t;
 	const struct xstep *x = &p->x[o->step];
 	size_t n;
 
-	if (x->op == X_SEND) {
+	o->fused = false;
+	if (x->op == TT_SEND) {
 		struct tt_note note = { p->call.sig, p->call.seq, o->pos };
 
 		n = length(p, x->src, o->window) * p->elem;
 		return t->send(d->link->priv, n ? address(p, x->src, o->window) : NULL, n, &note, &o->req);
 	}
 	n = length(p, &x->dst, o->window) * p->elem;
-	if (x->op == X_RECV || !n)
+	o->fused = n && x->fused != NONE && can_fuse(p, x, o);
+	if (!o->fused)
 		return t->recv(d->link->priv, n ? address(p, &x->dst, o->window) : NULL, n, &o->req);
-	o->combine = (struct tt_combine){ .dst = address(p, &x->dst, o->window),
+	o->combine = (struct tt_combine){ .dst = address(p, &p->x[x->fused].dst, o->window),
 					  .x = address(p, &x->x, o->window),
 					  .received_first = x->received_first,
 					  .type = p->call.type, .op = &p->call.op };
 	return t->recv_reduce(d->link->priv, &o->combine, n, &o->req);
+}
+
+static void arrived(struct tt_prog *p, const struct post *o)
+{
+	finish(p, o->step, o->window);
+	if (o->fused)
+		finish(p, p->x[o->step].fused, o->window);
 }
 
 /* Takes what has completed, in order. False: failed. */
@@ -565,7 +534,7 @@ static bool reap(struct tt_prog *p, struct xdir *d, int *moved)
 			return fail(p, d);
 		if (!d->is_send && !check_note(p, d, &o->req.note, o->pos))
 			return false;
-		finish(p, o->step, o->window);
+		arrived(p, o);
 		d->tail++;
 		++*moved;
 	}
@@ -574,7 +543,7 @@ static bool reap(struct tt_prog *p, struct xdir *d, int *moved)
 
 static bool issue(struct tt_prog *p, struct xdir *d, int *moved)
 {
-	while (d->step != FUSED && d->head - d->tail < TT_POSTS && ready(p, d->step, d->window)) {
+	while (d->step != NONE && d->head - d->tail < TT_POSTS && ready(p, d->step, d->window)) {
 		struct post *o = &d->posts[d->head % TT_POSTS];
 		enum tt_post r;
 
@@ -588,12 +557,14 @@ static bool issue(struct tt_prog *p, struct xdir *d, int *moved)
 		if (r == TT_FAILED)
 			return fail(p, d);
 		++*moved;
+		if (o->fused)
+			p->claimed[p->x[o->step].fused]++;
 		if (r == TT_POSTED) {
 			d->head++;
 		} else {
 			if (!d->is_send && !check_note(p, d, &o->req.note, o->pos))
 				return false;
-			finish(p, o->step, o->window);
+			arrived(p, o);
 		}
 		next(p, d);
 	}
@@ -611,7 +582,7 @@ static void run_local(struct tt_prog *p, uint32_t i, uint32_t w)
 	dst = address(p, &x->dst, w);
 	for (uint32_t k = 0; k < x->nsrc; k++)
 		p->srcs[k] = address(p, &x->src[k], w);
-	if (x->op == X_REDUCE)
+	if (x->op == TT_REDUCE_STEP)
 		tt_reduce_run(dst, p->srcs, (int)x->nsrc, n, p->call.type, &p->call.op, TT_STORE_PLAIN);
 	else if (dst != p->srcs[0])
 		tt_copy_bytes(dst, p->srcs[0], n * p->elem, TT_STORE_PLAIN);
@@ -622,9 +593,10 @@ static void pass_local(struct tt_prog *p, int *moved)
 	for (uint32_t k = 0; k < p->nlocal; k++) {
 		uint32_t i = p->local[k], w = p->done[i];
 
-		if (w >= p->part.nwindows || !ready(p, i, w))
+		if (w >= p->part.nwindows || p->claimed[i] > w || !ready(p, i, w))
 			continue;
 		run_local(p, i, w);
+		p->claimed[i]++;
 		finish(p, i, w);
 		++*moved;
 	}
@@ -669,7 +641,7 @@ int tt_run_waits(const struct tt_prog *p, int *ranks, int max)
 
 	for (uint32_t k = 0; k < p->ndirs && n < max; k++) {
 		const struct xdir *d = &p->dirs[k];
-		bool due = d->tail != d->head || (d->step != FUSED && ready(p, d->step, d->window));
+		bool due = d->tail != d->head || (d->step != NONE && ready(p, d->step, d->window));
 		bool seen = false;
 
 		for (int i = 0; i < n; i++)

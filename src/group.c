@@ -69,7 +69,7 @@ tuttiResult_t tt_submit(const struct tt_task *task)
 		one = *task;
 		one.next = NULL;
 		tt_task_submit(&one);
-		return tt_task_drive(&one) == tuttiSuccess ? tuttiSuccess : tt_comm_error(one.comm);
+		return tt_task_drive(&one);
 	}
 	t = copy_task(task);
 	if (!t)
@@ -201,14 +201,6 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 
 /* ---- the end ---- */
 
-static tuttiResult_t first_error(const struct tt_task *list)
-{
-	for (; list; list = list->next)
-		if (list->result != tuttiSuccess)
-			return tt_comm_error(list->comm);
-	return tuttiSuccess;
-}
-
 /* Blocking calls and calls on streams in one group: the former get a stream for the while. */
 static tuttiResult_t run_mixed(struct tt_task *list, bool all_streams)
 {
@@ -242,8 +234,7 @@ static tuttiResult_t run_tasks(struct tt_task *list)
 	if (any)
 		return run_mixed(list, every);
 	tt_task_submit(list);
-	tt_task_drive(list);
-	r = first_error(list);
+	r = tt_task_drive(list);
 	free_tasks(list);
 	return r;
 }

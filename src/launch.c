@@ -5,10 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <arpa/inet.h>
-#include <netdb.h>
-
-#define SCAN 16 /* ports that rank 0 and the others try */
 
 struct launch {
 	const char *launcher;
@@ -82,52 +78,23 @@ static tuttiResult_t find(struct launch *l)
 		       "use tuttiGetUniqueId and tuttiCommInitRank");
 }
 
-static tuttiResult_t resolve(const struct launch *l, struct tt_root_id *id, char *addr, size_t n)
-{
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *a;
-	int e = getaddrinfo(l->host, NULL, &hints, &list);
-
-	if (e)
-		return tt_fail(tuttiSystemError, "cannot resolve %s (from %s): %s", l->host, l->launcher,
-			       gai_strerror(e));
-	for (a = list; a && id->naddrs < 4; a = a->ai_next) {
-		bool v6 = a->ai_family == AF_INET6;
-		const void *ip = v6 ? (const void *)&((struct sockaddr_in6 *)a->ai_addr)->sin6_addr :
-				      (const void *)&((struct sockaddr_in *)a->ai_addr)->sin_addr;
-		int k = id->naddrs;
-
-		id->addrs[k].family = v6 ? 6 : 4;
-		memcpy(id->addrs[k].ip, ip, v6 ? 16 : 4);
-		if (v6)
-			id->addrs[k].scope = (uint8_t)((struct sockaddr_in6 *)a->ai_addr)->sin6_scope_id;
-		if (!k)
-			inet_ntop(a->ai_family, ip, addr, (socklen_t)n);
-		id->naddrs++;
-	}
-	freeaddrinfo(list);
-	return id->naddrs ? tuttiSuccess : tt_fail(tuttiSystemError, "%s has no address", l->host);
-}
-
 tuttiResult_t tuttiCommInitFromEnv(tuttiComm_t *comm, tuttiConfig_t *config)
 {
 	static _Atomic uint32_t generation; /* the n-th call of each process is one communicator */
 	struct tt_root_id id = { 0 };
-	char addr[64] = "", seed[600];
+	char seed[600];
 	struct launch l;
 	tuttiUniqueId unique;
+	uint16_t port;
 
 	if (!comm)
 		return tt_fail(tuttiInvalidArgument, "CommInitFromEnv: comm is NULL");
 	TRY(find(&l));
-	TRY(resolve(&l, &id, addr, sizeof(addr)));
 	snprintf(seed, sizeof(seed), "%s %d %u", l.secret, l.size, atomic_fetch_add(&generation, 1));
 	tt_sha256(seed, strlen(seed), id.secret);
 	id.job = tt_hash64(id.secret, sizeof(id.secret), 11);
-	id.port = (uint16_t)(l.port + l.served);
-	id.magic = TT_ROOT_MAGIC;
-	id.pad[0] = SCAN;
-	if (l.rank == 0)
-		TRY(tt_comm_root(&id, addr, id.port, true));
+	port = (uint16_t)(l.port + l.served);
+	TRY(l.rank == 0 ? tt_comm_root(&id, l.host, port, true) : tt_root_id_set(&id, l.host, port, true));
 	memset(&unique, 0, sizeof(unique));
 	memcpy(&unique, &id, sizeof(id));
 	tt_log(TT_LOG_INFO, "launch", "%s: rank %d of %d, root %s port %u", l.launcher, l.rank, l.size, l.host,

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -16,9 +17,11 @@ struct tuttiStream {
 	struct tuttiStream *next;
 	_Atomic uint64_t issued, finished;
 	_Atomic int error;
+	char text[768]; /* of error; under the lock */
 };
 
 static struct {
+	pthread_mutex_t life; /* starting and stopping the thread; taken before lock */
 	pthread_mutex_t lock;
 	pthread_cond_t idle; /* a task has finished */
 	struct tuttiStream *streams;
@@ -26,9 +29,10 @@ static struct {
 	struct tt_task **fresh_tail;
 	bool running, stop;
 	pthread_t thread;
+	pid_t pid; /* whose thread it is: a child after fork has none */
 	int wake_fd;
-	_Atomic int pending;
-} bg = { .lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER };
+} bg = { .life = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER,
+	 .idle = PTHREAD_COND_INITIALIZER };
 
 bool tt_stream_valid(const struct tuttiStream *s)
 {
@@ -53,11 +57,11 @@ bool tt_stream_turn(struct tuttiStream *s, uint64_t first)
 
 void tt_stream_finished(struct tuttiStream *s, tuttiResult_t r)
 {
-	int none = tuttiSuccess;
-
-	if (r != tuttiSuccess)
-		atomic_compare_exchange_strong(&s->error, &none, (int)r);
 	pthread_mutex_lock(&bg.lock);
+	if (r != tuttiSuccess && atomic_load(&s->error) == tuttiSuccess) {
+		snprintf(s->text, sizeof(s->text), "%s", tt_last_error());
+		atomic_store(&s->error, (int)r);
+	}
 	atomic_fetch_add_explicit(&s->finished, 1, memory_order_release);
 	pthread_cond_broadcast(&bg.idle);
 	pthread_mutex_unlock(&bg.lock);
@@ -94,7 +98,6 @@ static void drop_done(struct tt_task **list)
 			if (o->after == t)
 				o->after = NULL;
 		free(t);
-		atomic_fetch_sub(&bg.pending, 1);
 	}
 }
 
@@ -170,6 +173,7 @@ static tuttiResult_t start_thread(void)
 		return tt_fail(tuttiSystemError, "cannot start the progress thread: %s", strerror(e));
 	}
 	bg.running = true;
+	bg.pid = getpid();
 	return tuttiSuccess;
 }
 
@@ -185,10 +189,8 @@ tuttiResult_t tt_stream_enqueue(struct tt_task *list)
 {
 	pthread_mutex_lock(&bg.lock);
 	*bg.fresh_tail = list;
-	for (; list; list = list->next) {
+	for (; list; list = list->next)
 		bg.fresh_tail = &list->next;
-		atomic_fetch_add(&bg.pending, 1);
-	}
 	kick();
 	pthread_mutex_unlock(&bg.lock);
 	return tuttiSuccess;
@@ -206,8 +208,9 @@ tuttiResult_t tuttiHostStreamCreate(tuttiStream_t *stream)
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return tt_fail(tuttiSystemError, "no memory for a stream");
+	pthread_mutex_lock(&bg.life);
 	pthread_mutex_lock(&bg.lock);
-	if (!bg.running)
+	if (!bg.running || bg.pid != getpid())
 		r = start_thread();
 	if (r == tuttiSuccess) {
 		s->next = bg.streams;
@@ -215,6 +218,7 @@ tuttiResult_t tuttiHostStreamCreate(tuttiStream_t *stream)
 		*stream = s;
 	}
 	pthread_mutex_unlock(&bg.lock);
+	pthread_mutex_unlock(&bg.life);
 	if (r != tuttiSuccess)
 		free(s);
 	return r;
@@ -237,28 +241,42 @@ tuttiResult_t tuttiHostStreamQuery(tuttiStream_t s)
 
 tuttiResult_t tuttiHostStreamSynchronize(tuttiStream_t s)
 {
+	tuttiResult_t r;
+
 	if (!tt_stream_valid(s))
 		return tt_fail(tuttiInvalidArgument, "HostStreamSynchronize: not a live host stream");
 	pthread_mutex_lock(&bg.lock);
+	if (!drained(s) && bg.pid != getpid()) {
+		pthread_mutex_unlock(&bg.lock);
+		return tt_fail(tuttiForked, "HostStreamSynchronize: the operations on it are the parent's");
+	}
 	while (!drained(s))
 		pthread_cond_wait(&bg.idle, &bg.lock);
+	r = (tuttiResult_t)atomic_exchange(&s->error, tuttiSuccess);
+	if (r != tuttiSuccess)
+		tt_note_error(r, "%s", s->text);
 	pthread_mutex_unlock(&bg.lock);
-	return (tuttiResult_t)atomic_exchange(&s->error, tuttiSuccess);
+	return r;
 }
 
 static void stop_thread(void)
 {
+	bool stop;
+
+	pthread_mutex_lock(&bg.life);
 	pthread_mutex_lock(&bg.lock);
-	if (bg.streams || !bg.running) {
-		pthread_mutex_unlock(&bg.lock);
-		return;
+	stop = !bg.streams && bg.running && bg.pid == getpid();
+	if (stop) {
+		bg.stop = true;
+		kick();
+		bg.running = false;
 	}
-	bg.stop = true;
-	kick();
-	bg.running = false;
 	pthread_mutex_unlock(&bg.lock);
-	pthread_join(bg.thread, NULL);
-	close(bg.wake_fd);
+	if (stop) {
+		pthread_join(bg.thread, NULL);
+		close(bg.wake_fd);
+	}
+	pthread_mutex_unlock(&bg.life);
 }
 
 tuttiResult_t tuttiHostStreamDestroy(tuttiStream_t s)

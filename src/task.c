@@ -29,7 +29,8 @@ static void number(struct tt_task *t)
 		t->sig.op = t->is_send;
 		t->sig.seq = ++c->p2p_seq[2 * t->root + t->is_send];
 	} else {
-		t->sig.seq = ++c->seq;
+		t->sig.seq = atomic_load_explicit(&c->seq, memory_order_relaxed) + 1;
+		atomic_store_explicit(&c->seq, t->sig.seq, memory_order_relaxed);
 	}
 	tt_comm_record(c, &t->sig);
 }
@@ -63,11 +64,12 @@ static uint64_t before(struct tt_task *list, const struct tt_task *t, bool strea
 void tt_task_submit(struct tt_task *list)
 {
 	for (struct tt_task *t = list; t; t = t->next) {
+		atomic_fetch_add_explicit(&t->comm->inside, 1, memory_order_relaxed);
 		number(t);
 		t->phase = WAITING;
 		t->result = tuttiSuccess;
+		t->text = NULL;
 		atomic_store_explicit(&t->done, false, memory_order_relaxed);
-		atomic_fetch_add_explicit(&t->comm->inside, 1, memory_order_relaxed);
 		t->after = list->next ? chain_of(list, t) : NULL;
 		t->first = t->comm->issued++ - (list->next ? before(list, t, false) : 0);
 		if (t->stream)
@@ -225,6 +227,21 @@ static void average(const struct tt_task *t)
 		tt_reduce_post(t->out, t->out, t->count, t->type, &t->op);
 }
 
+/* Closes all links, as the buffers are the caller's again, and keeps the error for tt_task_drive. */
+static tuttiResult_t give_up(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	tuttiResult_t r;
+
+	tt_comm_close_links(c);
+	c->cut = true;
+	r = tt_comm_error(c);
+	if (!t->stream)
+		t->text = strdup(tt_last_error());
+	return r;
+}
+
+/* The communicator is not touched after the last line: Abort on another thread waits for that alone. */
 static void finish(struct tt_task *t, tuttiResult_t r)
 {
 	struct tuttiComm *c = t->comm;
@@ -233,7 +250,7 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	if (r == tuttiSuccess)
 		average(t);
 	else
-		tt_comm_close_links(c); /* the buffers are the caller's again */
+		r = give_up(t);
 	t->result = r;
 	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
 	atomic_store_explicit(&t->done, true, memory_order_release);
@@ -256,7 +273,7 @@ static tuttiResult_t dead(struct tt_task *t, int rank)
 		return tt_comm_fail(c, false, tuttiPeerDead, "%s died during %s: %s; abort this communicator and "
 				    "make a new one of the survivors", who, what, why);
 	return tt_comm_fail(c, false, tuttiPeerDead, "%s had left after operation #%u and cannot take part in "
-			    "%s; it finalized or exited too early", who, c->left_seq[rank], what);
+			    "%s; it finalized or exited too early", who, atomic_load(&c->left_seq[rank]), what);
 }
 
 /* Waits a moment for the watcher's word on why a link broke. */
@@ -332,6 +349,10 @@ bool tt_task_step(struct tt_task *t)
 
 	if (t->phase == WAITING)
 		return turn(t) && begin(t);
+	if (t->comm->cut) { /* by another task of this unit */
+		finish(t, error_of(t->comm));
+		return true;
+	}
 	switch (tt_run_pass(t->prog, &moved)) {
 	case TT_RUN_DONE:
 		finish(t, tuttiSuccess);
@@ -398,11 +419,13 @@ static int gone_rank(const struct tt_task *t, const int *ranks, int n)
 {
 	struct tuttiComm *c = t->comm;
 
-	if (c->dead_rank >= 0)
-		return c->dead_rank;
+	int dead_rank = atomic_load_explicit(&c->dead_rank, memory_order_acquire);
+
+	if (dead_rank >= 0)
+		return dead_rank;
 	for (int i = 0; i < n; i++)
 		if (atomic_load(&c->state[ranks[i]]) == TT_LEFT &&
-		    (t->coll == TT_SENDRECV || c->left_seq[ranks[i]] < t->sig.seq))
+		    (t->coll == TT_SENDRECV || atomic_load(&c->left_seq[ranks[i]]) < t->sig.seq))
 			return ranks[i];
 	return -1;
 }
@@ -503,7 +526,7 @@ static void idle(struct tt_task *list, uint32_t idles, uint64_t *since)
 {
 	struct tt_ep *eps[MAX_DRIVE_EPS];
 	uint64_t now;
-	int n = 0;
+	int n = 0, wake_fd = -1;
 
 	if (idles < 20) {
 		tt_pause();
@@ -519,9 +542,11 @@ static void idle(struct tt_task *list, uint32_t idles, uint64_t *since)
 		if (!is_done(t)) {
 			tt_task_watch(t, now);
 			n = tt_task_eps(t, eps, n, MAX_DRIVE_EPS);
+			if (wake_fd < 0 && !is_done(t)) /* the communicator of a done task may be gone */
+				wake_fd = t->comm->wake_fd;
 		}
-	if (now - *since > 2 * MS)
-		tt_net_sleep(eps, n, list->comm->wake_fd, list->next ? 1 : 50);
+	if (wake_fd >= 0 && now - *since > 2 * MS)
+		tt_net_sleep(eps, n, wake_fd, list->next ? 1 : 50);
 }
 
 tuttiResult_t tt_task_drive(struct tt_task *list)
@@ -539,7 +564,11 @@ tuttiResult_t tt_task_drive(struct tt_task *list)
 			idle(list, ++idles, &since);
 		}
 	}
-	for (struct tt_task *t = list; t && r == tuttiSuccess; t = t->next)
-		r = t->result;
+	for (struct tt_task *t = list; t; t = t->next) {
+		if (r == tuttiSuccess && t->result != tuttiSuccess)
+			r = tt_note_error(t->result, "%s", t->text ? t->text : tt_result_text(t->result));
+		free(t->text);
+		t->text = NULL;
+	}
 	return r;
 }

@@ -252,6 +252,23 @@ static void destroy_any_order(void)
 		ranks_run(4, 40, order_rank, NULL);
 }
 
+/* The first operation is the last: who sends is gone before the others look. */
+static void early_rank(struct rank *r)
+{
+	int32_t v = r->rank ? 0 : 7;
+
+	if (r->rank)
+		sleep_s(0.2);
+	RANK_OK(r, tuttiBroadcast(&v, &v, 1, tuttiInt32, 0, r->comm, NULL));
+	RANK_CHECKF(r, v == 7, "broadcast gives %d", v);
+}
+
+static void leave_early(void)
+{
+	for (int n = 2; n < 7; n++)
+		ranks_run(n, 15, early_rank, NULL);
+}
+
 /* Made and destroyed again and again: what stays is nothing. */
 static void churn(void)
 {
@@ -281,6 +298,7 @@ const struct test tests[] = {
 	{ "Split: colors, keys, no color", split_threads, 50 },
 	{ "Split in a group", split_in_group, 40 },
 	{ "destroying in any order", destroy_any_order, 60 },
+	{ "leaving after the first operation", leave_early, 90 },
 	{ "nothing stays of a hundred communicators", churn, 60 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -10,7 +10,7 @@
 #include "ref.h"
 #include "test.h"
 
-enum { PER_COMM = 16, MAX_N = 17, GUARD = 128, COLLS = 6, FULL_CHECK = 2048 };
+enum { PER_COMM = 16, MAX_CASES = 170, MAX_N = 17, GUARD = 128, COLLS = 6, FULL_CHECK = 2048 };
 enum coll { ALLREDUCE, ALLGATHER, REDUCESCATTER, BROADCAST, REDUCE, BARRIER };
 static const char *const coll_names[] = { "AllReduce", "AllGather", "ReduceScatter", "Broadcast", "Reduce",
 					  "Barrier" };
@@ -28,8 +28,9 @@ struct round {
 	uint64_t seed;
 	int comm, ncases;
 	bool small;
-	uint64_t hash[PER_COMM][MAX_N];
-	_Atomic int arrived[PER_COMM];
+	bool sweep;          /* not random: each collective at each border */
+	uint64_t hash[MAX_CASES][MAX_N];
+	_Atomic int arrived[MAX_CASES];
 };
 
 struct work {                /* of one rank */
@@ -70,12 +71,32 @@ static size_t draw_count(uint64_t *s, size_t size, int n, bool small)
 	}
 }
 
+static const size_t borders[] = { 0, 1, 63, 64, 65, 255, 256, 257, 511, 513, 1000, 1023, 1024, 1025, 1100,
+				  1500, 2000, 2047, 2048, 2049, 3000, 4095, 4096, 4097, 8192, 8193, 16384,
+				  16385, 65536, 65537, 131072, 131073, 262145 };
+enum { BORDERS = sizeof(borders) / sizeof(borders[0]) };
+
+static struct tcase sweep_case(const struct round *round, int n, int index)
+{
+	struct tcase c = { .ref = { .seed = ref_mix(round->seed, (uint64_t)index), .n = n } };
+
+	c.ref.type = index % 2 ? tuttiUint8 : tuttiInt8;
+	c.coll = (enum coll)(index % BARRIER);
+	c.ref.op = c.coll == ALLGATHER || c.coll == BROADCAST ? REF_COPY : tuttiSum;
+	c.root = index % n;
+	c.in_place = index / 5 % 2;
+	c.count = borders[index / BARRIER % BORDERS];
+	return c;
+}
+
 static struct tcase draw_case(const struct round *round, int n, int index)
 {
 	uint64_t s = ref_mix(ref_mix(round->seed, (uint64_t)round->comm), (uint64_t)index);
 	struct tcase c = { .ref = { .seed = s, .n = n } };
 	size_t size;
 
+	if (round->sweep)
+		return sweep_case(round, n, index);
 	c.ref.type = (tuttiDataType_t)draw(&s, tuttiNumTypes);
 	c.coll = draw(&s, 3) == 0 ? ALLREDUCE : (enum coll)draw(&s, COLLS);
 	c.ref.op = (int)draw(&s, REF_NOPS);
@@ -379,6 +400,21 @@ static void threads(void)
 	}
 }
 
+static void sweep(void)
+{
+	static struct round round;
+
+	for (int n = 1; n < 6; n++) {
+		memset(&round, 0, sizeof(round));
+		round.seed = test_seed();
+		round.comm = -n;
+		round.sweep = true;
+		round.ncases = BORDERS * BARRIER;
+		ranks_run(n, 90, thread_rank, &round);
+		check_hashes(&round, n);
+	}
+}
+
 /* ---- processes ---- */
 
 static void process_rank(struct rank *r)
@@ -389,32 +425,39 @@ static void process_rank(struct rank *r)
 	round->seed = given->seed; /* all write the same */
 	round->comm = given->comm;
 	round->ncases = given->ncases;
+	round->sweep = given->sweep;
 	RANK_OK(r, rank_init(r, NULL));
 	run_cases(r, round);
 	RANK_OK(r, tuttiCommDestroy(r->comm));
 }
 
-static void process_round(const char *transports, int comm)
+static void process_round(const char *transports, int n, struct round *round)
 {
 	static struct procs ps;
-	struct round mine = { .seed = test_seed(), .comm = comm, .ncases = PER_COMM }, *round;
-	uint64_t s = ref_mix(test_seed(), (uint64_t)comm);
-	int n = 2 + (int)draw(&s, 4);
 
-	procs_start(&ps, n, 0, transports, process_rank, &mine);
-	round = (struct round *)ps.shared->user;
+	procs_start(&ps, n, 0, transports, process_rank, round);
 	procs_wait(&ps, 60);
-	mine = *round;
+	*round = *(struct round *)ps.shared->user;
 	procs_expect(&ps, 1, -1);
-	check_hashes(&mine, n);
+	check_hashes(round, n);
 }
 
 static void processes(const char *transports, int first)
 {
 	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : 160);
 
-	for (int i = 0; i * PER_COMM < cases; i++)
-		process_round(transports, first + i);
+	for (int i = 0; i * PER_COMM < cases; i++) {
+		struct round round = { .seed = test_seed(), .comm = first + i, .ncases = PER_COMM };
+		uint64_t s = ref_mix(test_seed(), (uint64_t)round.comm);
+
+		process_round(transports, 2 + (int)draw(&s, 4), &round);
+	}
+	for (int n = 2; n < 5; n++) {
+		struct round round = { .seed = test_seed(), .comm = -n, .ncases = BORDERS * BARRIER,
+				       .sweep = true };
+
+		process_round(transports, n, &round);
+	}
 }
 
 static void processes_shm(void)
@@ -430,6 +473,7 @@ static void processes_tcp(void)
 const struct test tests[] = {
 	{ "random collectives, processes over shm", processes_shm, 120 },
 	{ "random collectives, processes over tcp", processes_tcp, 120 },
+	{ "every collective at every border, threads", sweep, 120 },
 	{ "random collectives, threads", threads, 180 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -265,6 +265,7 @@ static void error_rank(struct rank *r)
 	RANK_OK(r, tuttiHostStreamCreate(&s));
 	RANK_OK(r, tuttiAllReduce(v, v, r->rank ? 7 : 8, tuttiInt32, tuttiSum, r->comm, s));
 	first = tuttiHostStreamSynchronize(s);
+	RANK_CHECKF(r, strlen(tuttiGetLastError(NULL)) > 12, "the error of the stream has no text");
 	second = tuttiHostStreamSynchronize(s);
 	RANK_CHECKF(r, first == tuttiMismatch || first == tuttiRemoteError, "Synchronize gives '%s'",
 		    tuttiGetErrorString(first));

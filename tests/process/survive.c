@@ -339,6 +339,28 @@ static void short_jobs(void)
 	}
 }
 
+/* The first operation is the last: rank 0 is gone before the others look for its message. */
+static void one_rank(struct rank *r)
+{
+	int32_t v = r->rank ? 0 : 7;
+
+	RANK_OK(r, rank_init(r, NULL));
+	if (r->rank)
+		sleep_s(0.2);
+	RANK_OK(r, tuttiBroadcast(&v, &v, 1, tuttiInt32, 0, r->comm, NULL));
+	RANK_CHECKF(r, v == 7, "broadcast gives %d", v);
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+	_exit(0);
+}
+
+static void one_operation(void)
+{
+	for (int i = 0; i < 6; i++) {
+		procs_start(&ps, 2 + i / 2, 0, transports[i % 2], one_rank, NULL);
+		procs_expect(&ps, 15, -1);
+	}
+}
+
 /* ---- init ---- */
 
 static void init_rank(struct rank *r)
@@ -482,6 +504,7 @@ const struct test tests[] = {
 	{ "a rank dies while all are idle", idle_death, 60 },
 	{ "a rank is stopped", stopped_rank, 70 },
 	{ "ranks that leave early disturb nobody", short_jobs, 120 },
+	{ "a rank leaves after the first operation", one_operation, 60 },
 	{ "a rank never comes to init", missing_rank, 40 },
 	{ "a rank dies in init", death_in_init, 40 },
 	{ "calls after fork", forked, 30 },

@@ -1,153 +1,10 @@
-/* TCP beyond the conformance suite: several and throttled sockets, bytes from a hostile or dying peer,
- * sleeping, closing half way. SPDX-License-Identifier: Apache-2.0 */
-#include <errno.h>
-#include <netinet/in.h>
+/* TCP beyond the conformance suite: several and throttled sockets, sleeping, closing and dying half way.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
-#include "tcp_conn.h"
-#include "test.h"
-
-#define T (&tt_tcp)
-
-/* Two endpoints, 1 and 2; endpoint 3 is a test that speaks for itself over raw sockets. */
-struct node {
-	uint64_t id;
-	void *ep;
-	struct node *other;      /* NULL: a raw peer */
-	bool inet;
-	int buffer;              /* of the sockets, 0 as the system has it */
-	int throttled;           /* index of the socket that has the least buffer, or -1 */
-	int dialled[TCP_SOCKETS_MAX], raw_in, raw_out; /* raw: what 3 reads, what 3 writes */
-};
-
-static void pair_inet(int sv[2])
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	socklen_t len = sizeof(a);
-	int l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	CHECK(!bind(l, (struct sockaddr *)&a, len) && !listen(l, 1));
-	CHECK(!getsockname(l, (struct sockaddr *)&a, &len));
-	sv[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	CHECK(!connect(sv[0], (struct sockaddr *)&a, len));
-	sv[1] = accept(l, NULL, NULL);
-	CHECK(sv[1] >= 0);
-	close(l);
-}
-
-static void pair(struct node *n, int index, int sv[2])
-{
-	int size = index == n->throttled ? 1 : n->buffer;
-
-	if (n->inet)
-		pair_inet(sv);
-	else
-		CHECK(!socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv));
-	for (int i = 0; size && i < 2; i++) {
-		CHECK(!setsockopt(sv[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)));
-		CHECK(!setsockopt(sv[i], SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)));
-	}
-}
-
-static tuttiResult_t dial(void *ctx, uint64_t peer, const char *transport, int index, int *fd)
-{
-	struct node *n = ctx;
-	int sv[2];
-
-	CHECK(!strcmp(transport, "tcp"));
-	pair(n, index, sv);
-	n->dialled[index] = *fd = sv[0];
-	if (peer == n->id)
-		T->accept(n->ep, n->id, index, sv[1]);
-	else if (peer != 3)
-		T->accept(n->other->ep, n->id, index, sv[1]);
-	else
-		n->raw_in = sv[1];
-	return tuttiSuccess;
-}
-
-static void node_open(struct node *n, uint64_t id, struct node *other)
-{
-	struct tt_ep_config config = { .self = id, .ctx = n, .dial = dial };
-
-	n->id = id;
-	n->other = other;
-	n->ep = calloc(1, T->ep_size);
-	n->raw_in = n->raw_out = -1;
-	CHECK(T->ep_open(n->ep, &config) == tuttiSuccess);
-}
-
-static void node_close(struct node *n)
-{
-	if (n->ep)
-		T->ep_close(n->ep);
-	free(n->ep);
-	n->ep = NULL;
-	if (n->raw_in >= 0)
-		close(n->raw_in);
-	if (n->raw_out >= 0)
-		close(n->raw_out);
-}
-
-static void two(struct node n[2], const char *sockets, bool inet, int buffer, int throttled)
-{
-	setenv("TUTTI_TCP_SOCKETS", sockets, 1);
-	setenv("TUTTI_TCP_EAGER", "4096", 1);
-	memset(n, 0, 2 * sizeof(*n));
-	for (int i = 0; i < 2; i++) {
-		n[i].inet = inet;
-		n[i].buffer = buffer;
-		n[i].throttled = throttled;
-		node_open(&n[i], (uint64_t)i + 1, &n[!i]);
-	}
-}
-
-static void *open_link(struct node *n, uint64_t peer, uint64_t key)
-{
-	void *l = calloc(1, T->link_size);
-
-	CHECKF(T->link_open(n->ep, l, peer, key) == tuttiSuccess, "%s", tt_last_error());
-	return l;
-}
-
-static void close_link(void *l)
-{
-	T->link_close(l);
-	free(l);
-}
-
-static void poll_both(struct node n[2])
-{
-	for (int i = 0; i < 2; i++)
-		if (n[i].ep)
-			T->poll(n[i].ep);
-}
-
-static const char *error_of(void *l)
-{
-	const char *why;
-
-	return T->link_error(l, &why) ? why : NULL;
-}
-
-static const char *error_soon(struct node n[2], void *l, double seconds)
-{
-	uint64_t end = tt_now_ns() + (uint64_t)(seconds * 1e9);
-
-	while (!error_of(l) && tt_now_ns() < end)
-		poll_both(n);
-	return error_of(l);
-}
-
-static bool over(const struct tt_req *r)
-{
-	return atomic_load_explicit(&r->state, memory_order_acquire) != TT_REQ_POSTED;
-}
+#include "tcp_rig.h"
 
 static void fill(uint8_t *p, size_t n, uint32_t seed)
 {
@@ -222,8 +79,7 @@ static void flow_test_post(struct flow_test *f)
 	f->begun++;
 }
 
-/* Advances; true at the end. */
-static bool flow_test_step(struct flow_test *f)
+static void flow_test_reap(struct flow_test *f)
 {
 	while (f->done < f->begun) {
 		int i = (int)(f->done % FLIGHT);
@@ -239,8 +95,19 @@ static bool flow_test_step(struct flow_test *f)
 		}
 		f->done++;
 	}
-	if (f->begun < f->count && f->begun - f->done < FLIGHT)
-		flow_test_post(f);
+}
+
+/* Advances as far as it can; true at the end. */
+static bool flow_test_step(struct flow_test *f)
+{
+	uint32_t before;
+
+	do {
+		before = f->begun;
+		flow_test_reap(f);
+		if (f->begun < f->count && f->begun - f->done < FLIGHT)
+			flow_test_post(f);
+	} while (f->begun != before);
 	return f->done == f->count;
 }
 
@@ -256,6 +123,7 @@ struct side {
 	void *link[LANES];
 	struct flow_test f[2 * LANES];
 	bool sleeps;
+	_Atomic int *over;        /* how many of the two are at their end */
 };
 
 static void side_begin(struct side *s, struct node *n, uint32_t count)
@@ -329,19 +197,23 @@ static void side_run(int i, void *arg)
 		if (!T->poll(s->node->ep) && s->sleeps)
 			side_sleep(s);
 	/* Some of what it sent may wait for room; the other end waits for that. */
-	for (int k = 0; k < 1000; k++)
-		T->poll(s->node->ep);
+	atomic_fetch_add(s->over, 1);
+	while (atomic_load(s->over) < 2)
+		if (!T->poll(s->node->ep))
+			sched_yield();
 }
 
 static void threads(const char *sockets, bool inet, int buffer, bool sleeps)
 {
 	struct node n[2];
 	struct side s[2];
+	_Atomic int over_sides = 0;
 
 	two(n, sockets, inet, buffer, -1);
 	for (int i = 0; i < 2; i++) {
 		side_begin(&s[i], &n[i], 60);
 		s[i].sleeps = sleeps;
+		s[i].over = &over_sides;
 	}
 	test_threads(2, side_run, s);
 	for (int i = 0; i < 2; i++)
@@ -626,214 +498,6 @@ static void bounded_close(void)
 	CHECK(tt_now_ns() - t0 < 1500000000u);
 }
 
-/* ---- a peer that speaks as it likes ---- */
-
-struct raw {
-	struct node n[2];
-	void *link;
-	uint8_t posted[64 + 4 + 64]; /* a receive of 4 bytes, in the middle */
-	struct tt_req req;
-};
-
-static void raw_begin(struct raw *r, uint64_t key)
-{
-	int sv[2];
-
-	memset(r, 0, sizeof(*r));
-	setenv("TUTTI_TCP_SOCKETS", "1", 1);
-	setenv("TUTTI_TCP_EAGER", "4096", 1);
-	r->n[0].throttled = -1;
-	node_open(&r->n[0], 1, NULL);
-	pair(&r->n[0], 0, sv);
-	r->n[0].raw_out = sv[0];
-	T->accept(r->n[0].ep, 3, 0, sv[1]);
-	r->link = open_link(&r->n[0], 3, key);
-	CHECK(T->recv(r->link, r->posted + 64, 4, &r->req) == TT_POSTED);
-	T->poll(r->n[0].ep);
-}
-
-static void raw_end(struct raw *r)
-{
-	close_link(r->link);
-	node_close(&r->n[0]);
-}
-
-static void raw_write(int fd, const void *p, size_t n)
-{
-	CHECK(send(fd, p, n, MSG_NOSIGNAL) == (ssize_t)n);
-}
-
-static void raw_frame(int fd, const struct tcp_frame *f, const void *payload)
-{
-	uint8_t b[TCP_HEADER];
-
-	tt_tcp_pack(b, f);
-	raw_write(fd, b, sizeof(b));
-	if (f->len && payload)
-		raw_write(fd, payload, f->len);
-}
-
-static void partial_reads(void)
-{
-	struct raw r;
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
-	uint8_t b[TCP_HEADER + 4];
-
-	raw_begin(&r, 5);
-	tt_tcp_pack(b, &f);
-	memcpy(b + TCP_HEADER, "abcd", 4);
-	for (size_t i = 0; i < sizeof(b); i++) {
-		CHECK(!over(&r.req));
-		raw_write(r.n[0].raw_out, b + i, 1);
-		T->poll(r.n[0].ep);
-	}
-	CHECK(atomic_load(&r.req.state) == TT_REQ_DONE && !memcmp(r.posted + 64, "abcd", 4));
-	raw_end(&r);
-}
-
-/* Each must fail the link, with words, and touch nothing. */
-static const struct bad {
-	struct tcp_frame f;
-	bool answer;   /* on the socket that this end has dialled */
-	int times;
-} bad[] = {
-	{ { .type = 0, .key = 5 }, false, 1 },
-	{ { .type = 99, .key = 5 }, false, 1 },
-	{ { .type = FRAME_EAGER, .side = 2, .key = 5 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = 8, .total = 4 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = UINT32_MAX, .total = UINT32_MAX }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = 5, .total = 5 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .seq = UINT32_MAX }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .seq = 7 }, false, 2 },
-	{ { .type = FRAME_EAGER, .key = 5, .credit = 1 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = 4097, .total = 4097, .seq = 1 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 8, .total = 8 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .total = 4, .seq = 1 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .off = 3, .total = 4 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .off = UINT64_MAX, .total = 4 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 4, .total = 4 }, false, 2 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .total = 4 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 4, .total = UINT64_MAX }, false, 1 },
-	{ { .type = FRAME_ADVERT, .key = 5 }, false, 1 },
-	{ { .type = FRAME_ADVERT, .key = 5, .seq = 8, .total = 9 }, true, 1 },
-	{ { .type = FRAME_ADVERT, .key = 5, .len = 1 }, true, 1 },
-	{ { .type = FRAME_CREDIT, .key = 5, .credit = 1 }, true, 1 },
-	{ { .type = FRAME_EAGER, .key = 5 }, true, 1 },
-	{ { .type = FRAME_ASK, .key = 5, .total = 5 }, false, 1 },
-	{ { .type = FRAME_ERROR, .key = 5, .off = UINT64_MAX, .total = UINT64_MAX }, false, 1 },
-};
-
-static void bad_frames(void)
-{
-	static uint8_t payload[8192];
-
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		struct raw r;
-
-		raw_begin(&r, 5);
-		memset(payload, 0xee, sizeof(payload));
-		for (int k = 0; k < bad[i].times; k++)
-			raw_frame(bad[i].answer ? r.n[0].raw_in : r.n[0].raw_out, &bad[i].f,
-				  bad[i].f.len <= sizeof(payload) ? payload : NULL);
-		CHECKF(error_soon(r.n, r.link, 2), "frame %zu was taken", i);
-		CHECKF(strstr(error_of(r.link), "0000000000000003"), "frame %zu: %s", i, error_of(r.link));
-		for (size_t k = 0; k < sizeof(r.posted); k++)
-			CHECKF(!r.posted[k] || (k >= 64 && k < 68), "frame %zu wrote beside the span", i);
-		CHECK(over(&r.req));
-		raw_end(&r);
-	}
-}
-
-static void garbage(void)
-{
-	uint64_t seed = test_seed();
-
-	for (int round = 0; round < 50; round++) {
-		struct raw r;
-		uint8_t b[4096];
-
-		raw_begin(&r, 5);
-		for (size_t i = 0; i < sizeof(b); i++)
-			b[i] = (uint8_t)test_rand(&seed);
-		raw_write(round & 1 ? r.n[0].raw_in : r.n[0].raw_out, b, sizeof(b));
-		CHECK(error_soon(r.n, r.link, 2));
-		raw_end(&r);
-	}
-}
-
-static void cut_in_a_message(void)
-{
-	struct raw r;
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
-
-	raw_begin(&r, 5);
-	raw_frame(r.n[0].raw_out, &f, NULL);
-	close(r.n[0].raw_out);
-	r.n[0].raw_out = -1;
-	CHECK(error_soon(r.n, r.link, 0.5)); /* at once: there is nothing to wait for */
-	CHECK(strstr(error_of(r.link), "in the middle of a message"));
-	raw_end(&r);
-}
-
-static void too_many_links(void)
-{
-	struct raw r;
-	struct tcp_frame f = { .type = FRAME_ASK, .total = 9 };
-	uint8_t b[64 * TCP_HEADER];
-
-	raw_begin(&r, 5);
-	for (f.key = 100; f.key < 100 + TCP_ORPHANS_MAX + 64 && !error_of(r.link);) {
-		for (size_t i = 0; i < 64; i++, f.key++)
-			tt_tcp_pack(b + i * TCP_HEADER, &f);
-		raw_write(r.n[0].raw_out, b, sizeof(b));
-		T->poll(r.n[0].ep);
-	}
-	CHECK(error_soon(r.n, r.link, 2) && strstr(error_of(r.link), "too many links"));
-	raw_end(&r);
-}
-
-static void reply_with_frames(struct raw *r, struct tcp_frame want)
-{
-	uint8_t b[TCP_HEADER];
-	struct tcp_frame f;
-
-	T->poll(r->n[0].ep);
-	CHECK(recv(want.type == FRAME_ADVERT || want.type == FRAME_CREDIT ? r->n[0].raw_out :
-									    r->n[0].raw_in,
-		   b, sizeof(b), MSG_DONTWAIT) == sizeof(b));
-	CHECK(!tt_tcp_unpack(&f, b));
-	CHECKF(f.type == want.type && f.seq == want.seq && f.total == want.total && f.key == 5 &&
-		       f.credit == want.credit,
-	       "type %d seq %u total %llu credit %u", f.type, f.seq, (unsigned long long)f.total, f.credit);
-}
-
-/* The frames themselves: an advert when a receive is posted, a credit when half are used up. */
-static void answers(void)
-{
-	struct raw r;
-	static uint8_t big[8192];
-	struct tt_req d = { 0 }, e = { 0 };
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
-
-	raw_begin(&r, 5);
-	CHECK(T->recv(r.link, big, sizeof(big), &d) == TT_POSTED);
-	reply_with_frames(&r, (struct tcp_frame){ .type = FRAME_ADVERT, .seq = 1, .total = 8192 });
-	CHECK(T->recv(r.link, r.posted, 4, &e) == TT_POSTED);
-	raw_frame(r.n[0].raw_out, &f, "1234");
-	f.seq = 2;
-	raw_frame(r.n[0].raw_out, &f, "5678");
-	reply_with_frames(&r, (struct tcp_frame){ .type = FRAME_CREDIT, .credit = 2 });
-	CHECK(over(&r.req) && !over(&d) && !over(&e)); /* in order */
-	f = (struct tcp_frame){ .type = FRAME_DATA, .key = 5, .token = 1, .seq = 1, .total = 8192 };
-	f.len = f.off = 4096;
-	raw_frame(r.n[0].raw_out, &f, big);
-	f.off = 0;
-	raw_frame(r.n[0].raw_out, &f, big);
-	CHECK(!error_soon(r.n, r.link, 0.05));
-	CHECK(over(&d) && over(&e));
-	raw_end(&r);
-}
-
 const struct test tests[] = {
 	{ "several_sockets", several_sockets, 0 },
 	{ "small_buffers", small_buffers, 0 },
@@ -848,11 +512,5 @@ const struct test tests[] = {
 	{ "one_socket_dies", one_socket_dies, 0 },
 	{ "lengths_in_text", lengths_in_text, 0 },
 	{ "bounded_close", bounded_close, 0 },
-	{ "partial_reads", partial_reads, 0 },
-	{ "bad_frames", bad_frames, 0 },
-	{ "garbage", garbage, 0 },
-	{ "cut_in_a_message", cut_in_a_message, 0 },
-	{ "too_many_links", too_many_links, 0 },
-	{ "answers", answers, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -1,0 +1,789 @@
+/* tutti-info: what the library finds on this machine and what it would choose. Starts no thread, opens no port
+ * and sends nothing. SPDX-License-Identifier: Apache-2.0 */
+#include <getopt.h>
+#include <ifaddrs.h>
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "net.h"
+#include "plan.h"
+
+enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX_CANDIDATES = 16 };
+
+static const char usage[] =
+	"tutti-info [--json] [--explain COLL:SIZE[:RANKS[:TRANSPORT]]]... [--print COLL:ALGO:RANKS[:RANK]]...\n"
+	"tutti-info --settings | --settings-markdown | --help\n"
+	"\n"
+	"Without options: what was found on this machine, which transports can work, which settings are set.\n"
+	"  --explain   the algorithms for a call, what each should cost, which is chosen and why. SIZE is that of\n"
+	"              a block in bytes (AllGather and ReduceScatter: one rank's part), with K, M or G; 2 RANKS\n"
+	"              over shm unless told otherwise. With tcp each rank has a host of its own.\n"
+	"  --print     the schedule of an algorithm, one line a step, of one rank or of all\n"
+	"  --json      all that was asked for, and what was found, as one JSON object\n"
+	"  --settings  every TUTTI_ variable with its value (* set in the environment) and meaning\n";
+
+static void quit(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+static void quit(const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("tutti-info: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputs(" (--help)\n", stderr);
+	exit(2);
+}
+
+/* ---- words ---- */
+
+static const char *size_text(size_t n, char *out, size_t room)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+	double v = (double)n;
+	int u = 0;
+
+	for (; v >= 1024 && u < 4; u++)
+		v /= 1024;
+	snprintf(out, room, "%.4g %s", v, units[u]);
+	return out;
+}
+
+static const char *time_text(double seconds, char *out, size_t room)
+{
+	if (seconds < 1e-3)
+		snprintf(out, room, "%.3g us", seconds * 1e6);
+	else
+		snprintf(out, room, "%.3g ms", seconds * 1e3);
+	return out;
+}
+
+/* Bytes beyond ASCII are taken one by one, so that what is written is JSON whatever they are. */
+static void json_string(const char *s)
+{
+	putchar('"');
+	for (; *s; s++) {
+		unsigned char c = (unsigned char)*s;
+
+		if (c == '"' || c == '\\')
+			printf("\\%c", c);
+		else if (c < 0x20 || c > 0x7e)
+			printf("\\u%04x", c);
+		else
+			putchar(c);
+	}
+	putchar('"');
+}
+
+static void json_pair(const char *name, const char *value)
+{
+	printf("\"%s\": ", name);
+	json_string(value);
+}
+
+/* ---- the machine ---- */
+
+struct skipped {
+	struct tt_local_addr a;
+	const char *why;
+};
+
+struct machine {
+	char host[65], boot_id[64];
+	int usable, online, nused, nskipped;
+	struct tt_local_addr used[TT_MAX_ADDRS];
+	struct skipped skipped[MAX_ADDRS];
+};
+
+static const char *why_skipped(const struct machine *m, const struct tt_local_addr *a)
+{
+	if (*tt_env_str("ADDRS"))
+		return "not in TUTTI_ADDRS";
+	if (a->loopback && !m->used[0].loopback)
+		return "loopback, and there are others";
+	return a->carrier ? "more than are needed" : "no carrier";
+}
+
+static bool is_used(const struct machine *m, const struct tt_local_addr *a)
+{
+	for (int i = 0; i < m->nused; i++)
+		if (tt_addr_equal(&m->used[i].addr, &a->addr) && !strcmp(m->used[i].name, a->name))
+			return true;
+	return false;
+}
+
+/* Interfaces that are down never come as far as the library's list. */
+static void find_down(struct machine *m)
+{
+	struct ifaddrs *list, *i;
+
+	if (getifaddrs(&list))
+		return;
+	for (i = list; i && m->nskipped < MAX_ADDRS; i = i->ifa_next) {
+		struct skipped *s = &m->skipped[m->nskipped];
+		uint16_t port;
+
+		if (i->ifa_flags & IFF_UP)
+			continue;
+		memset(s, 0, sizeof(*s));
+		if (i->ifa_addr && !tt_addr_from(i->ifa_addr, &s->a.addr, &port))
+			s->a.addr.family = 0;
+		snprintf(s->a.name, sizeof(s->a.name), "%s", i->ifa_name);
+		s->why = "down";
+		m->nskipped++;
+	}
+	freeifaddrs(list);
+}
+
+static void find_addrs(struct machine *m)
+{
+	static struct tt_local_addr all[MAX_ADDRS];
+	int n = tt_addr_list("0.0.0.0/0,::/0", all, MAX_ADDRS);
+
+	m->nused = tt_addr_list(tt_env_str("ADDRS"), m->used, TT_MAX_ADDRS);
+	for (int i = 0; i < n && m->nskipped < MAX_ADDRS; i++)
+		if (!is_used(m, &all[i]))
+			m->skipped[m->nskipped++] = (struct skipped){ all[i], why_skipped(m, &all[i]) };
+	find_down(m);
+}
+
+static void find_machine(struct machine *m)
+{
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+	if (gethostname(m->host, sizeof(m->host) - 1))
+		strcpy(m->host, "unknown");
+	if (!f || !fgets(m->boot_id, sizeof(m->boot_id), f))
+		strcpy(m->boot_id, "unknown");
+	if (f)
+		fclose(f);
+	m->boot_id[strcspn(m->boot_id, "\n")] = 0;
+	m->usable = tt_usable_cores();
+	m->online = (int)sysconf(_SC_NPROCESSORS_ONLN);
+	find_addrs(m);
+}
+
+static const char *addr_text(const struct tt_local_addr *a, char *out, size_t room)
+{
+	if (a->addr.family)
+		return tt_addr_format(&a->addr, 0, out, room);
+	snprintf(out, room, "no address");
+	return out;
+}
+
+static void show_machine(const struct machine *m)
+{
+	char text[TT_ADDR_TEXT];
+
+	printf("tutti %d.%d.%d\n", TUTTI_MAJOR, TUTTI_MINOR, TUTTI_PATCH);
+	printf("host       %s, boot id %s\n", m->host, m->boot_id);
+	printf("cores      %d usable of %d online\n", m->usable, m->online);
+	printf("reduction  kernels for %s\n", tt_reduce_isa());
+	for (int i = 0; i < m->nused; i++)
+		printf("%-10s %s on %s%s%s\n", i ? "" : "addresses", addr_text(&m->used[i], text, sizeof(text)),
+		       m->used[i].name, m->used[i].decoy ? ", a bridge or tunnel: tried late" : "",
+		       m->used[i].carrier ? "" : ", no carrier");
+	if (!m->nused)
+		printf("%-10s none: no communicator can be made; see TUTTI_ADDRS=%s\n", "addresses",
+		       tt_env_str("ADDRS"));
+	for (int i = 0; i < m->nskipped; i++)
+		printf("%-10s %s on %s: %s\n", i ? "" : "not used",
+		       addr_text(&m->skipped[i].a, text, sizeof(text)), m->skipped[i].a.name, m->skipped[i].why);
+}
+
+static void json_addr(const struct tt_local_addr *a, const char *why)
+{
+	char text[TT_ADDR_TEXT];
+
+	printf("{");
+	json_pair("interface", a->name);
+	printf(", ");
+	json_pair("address", a->addr.family ? addr_text(a, text, sizeof(text)) : "");
+	if (why) {
+		printf(", ");
+		json_pair("why", why);
+	}
+	printf(", \"bridge\": %s}", a->decoy ? "true" : "false");
+}
+
+static void json_machine(const struct machine *m)
+{
+	char version[32];
+
+	snprintf(version, sizeof(version), "%d.%d.%d", TUTTI_MAJOR, TUTTI_MINOR, TUTTI_PATCH);
+	json_pair("version", version);
+	printf(",\n ");
+	json_pair("host", m->host);
+	printf(",\n ");
+	json_pair("boot_id", m->boot_id);
+	printf(",\n \"cores\": {\"usable\": %d, \"online\": %d},\n ", m->usable, m->online);
+	json_pair("reduce_isa", tt_reduce_isa());
+	printf(",\n \"addresses\": {\"used\": [");
+	for (int i = 0; i < m->nused; i++) {
+		printf(i ? ", " : "");
+		json_addr(&m->used[i], NULL);
+	}
+	printf("], \"skipped\": [");
+	for (int i = 0; i < m->nskipped; i++) {
+		printf(i ? ", " : "");
+		json_addr(&m->skipped[i].a, m->skipped[i].why);
+	}
+	printf("]}");
+}
+
+/* ---- transports ---- */
+
+/* TUTTI_TRANSPORTS is about processes: ranks of one process reach each other in any case. */
+static bool transport_on(const struct tt_transport *t, struct tt_caps *caps, char *why, size_t room)
+{
+	*why = 0;
+	memset(caps, 0, sizeof(*caps));
+	if (!t->probe(caps, why, room))
+		return false;
+	if (t->ep_per_rank || tt_net_enabled(t->name))
+		return true;
+	snprintf(why, room, "not in TUTTI_TRANSPORTS=%s", tt_env_str("TRANSPORTS"));
+	return false;
+}
+
+static const char *reach_of(const struct tt_caps *c)
+{
+	return c->across_hosts ? "between hosts" : c->across_processes ? "between processes of a host" :
+									 "between threads of a process";
+}
+
+static void show_transports(void)
+{
+	char why[160], eager[32], most[32];
+	struct tt_caps c;
+
+	for (int i = 0; i < tt_ntransports; i++) {
+		const struct tt_transport *t = tt_transports[i];
+
+		printf("%-10s %-7s", i ? "" : "transports", t->name);
+		if (!transport_on(t, &c, why, sizeof(why)))
+			printf("off: %s\n", why);
+		else
+			printf("on, %s: nominally %.3g us and %.3g GB/s a link; eager %s, depth %u, up to %s a "
+			       "message\n", reach_of(&c), c.latency * 1e6, c.bandwidth / 1e9,
+			       size_text(c.eager, eager, sizeof(eager)), c.depth,
+			       size_text(c.max_message, most, sizeof(most)));
+	}
+}
+
+static void json_transports(void)
+{
+	struct tt_caps c;
+	char why[160];
+
+	printf("\"transports\": [");
+	for (int i = 0; i < tt_ntransports; i++) {
+		const struct tt_transport *t = tt_transports[i];
+		bool on = transport_on(t, &c, why, sizeof(why));
+
+		printf("%s\n  {", i ? "," : "");
+		json_pair("name", t->name);
+		printf(", \"on\": %s, ", on ? "true" : "false");
+		json_pair("why", why);
+		printf(", \"latency_s\": %.9g, \"bandwidth_bytes_per_s\": %.9g, \"max_message\": %zu, "
+		       "\"eager\": %zu, \"depth\": %u, \"lanes\": %u, \"across_processes\": %s, "
+		       "\"across_hosts\": %s}", c.latency, c.bandwidth, c.max_message, c.eager, c.depth, c.lanes,
+		       c.across_processes ? "true" : "false", c.across_hosts ? "true" : "false");
+	}
+	printf("]");
+}
+
+/* ---- settings ---- */
+
+struct setting {
+	char *name, *fallback;
+	const char *value;
+};
+
+/* Cuts a row of the settings table in its documentation form: | `NAME` | type | `default` | shared | help | */
+static bool cut_row(char *line, struct setting *s)
+{
+	char *cell[5], *p = line + 2;
+
+	if (strncmp(line, "| `", 3))
+		return false;
+	for (int i = 0; i < 5; i++) {
+		char *end = strstr(p, i < 4 ? " | " : " |");
+
+		if (!end)
+			return false;
+		cell[i] = p;
+		p = end + 3;
+		while (end > cell[i] && end[-1] == '`')
+			end--;
+		*end = 0;
+		cell[i] += *cell[i] == '`';
+	}
+	s->name = cell[0];
+	s->fallback = cell[2];
+	s->value = getenv(s->name);
+	return true;
+}
+
+/* Those that say something else than the default; *table holds their text. */
+static int changed_settings(struct setting *out, char **table)
+{
+	size_t size;
+	FILE *f = open_memstream(table, &size);
+	char *save = NULL;
+	int n = 0;
+
+	if (!f)
+		return 0;
+	tt_env_print(f, true);
+	fclose(f);
+	for (char *line = strtok_r(*table, "\n", &save); line && n < MAX_SETTINGS;
+	     line = strtok_r(NULL, "\n", &save))
+		if (cut_row(line, &out[n]) && out[n].value && *out[n].value &&
+		    strcmp(out[n].value, out[n].fallback))
+			n++;
+	return n;
+}
+
+static void show_settings(void)
+{
+	struct setting s[MAX_SETTINGS];
+	char *table = NULL;
+	int n = changed_settings(s, &table);
+
+	for (int i = 0; i < n; i++)
+		printf("%-10s %s=%s (default %s)\n", i ? "" : "settings", s[i].name, s[i].value,
+		       *s[i].fallback ? s[i].fallback : "empty");
+	if (!n)
+		printf("%-10s all at their defaults (--settings lists them)\n", "settings");
+	free(table);
+}
+
+static void json_settings(void)
+{
+	struct setting s[MAX_SETTINGS];
+	char *table = NULL;
+	int n = changed_settings(s, &table);
+
+	printf("\"settings\": [");
+	for (int i = 0; i < n; i++) {
+		printf("%s{", i ? ", " : "");
+		json_pair("name", s[i].name);
+		printf(", ");
+		json_pair("value", s[i].value);
+		printf(", ");
+		json_pair("default", s[i].fallback);
+		printf("}");
+	}
+	printf("]");
+	free(table);
+}
+
+static void print_page(void)
+{
+	puts("# Settings\n\n"
+	     "Generated from the table in `src/env.c` by `make docs-settings`; edit there, not here.\n\n"
+	     "Variables of the environment, read when communicators are made. Unset and empty both mean the\n"
+	     "default. A name that is not in the table and a value that is no number are reported on stderr. Sizes\n"
+	     "take K, M, G or T (powers of 1024), times are in seconds or end in ms, s or m. Where *Same on all\n"
+	     "ranks* says yes, ranks whose values differ are refused when a communicator is made, with both\n"
+	     "values.\n");
+	tt_env_print(stdout, true);
+}
+
+/* ---- questions: COLL:...:... ---- */
+
+struct question {
+	char text[128], *part[4];
+	int n;
+};
+
+static void split(struct question *q, const char *option, const char *text)
+{
+	char *save = NULL;
+
+	if (strlen(text) >= sizeof(q->text))
+		quit("%s %s: too long", option, text);
+	strcpy(q->text, text);
+	for (char *p = strtok_r(q->text, ":", &save); p; p = strtok_r(NULL, ":", &save)) {
+		if (q->n == 4)
+			quit("%s %s: too many parts", option, text);
+		q->part[q->n++] = p;
+	}
+}
+
+/* allreduce, AllReduce and all_reduce are the same. */
+static enum tt_coll coll_of(const char *name)
+{
+	char plain[128];
+	size_t n = 0;
+
+	for (const char *p = name; *p; p++)
+		if (*p != '_')
+			plain[n++] = *p;
+	plain[n] = 0;
+	for (int c = 0; c <= TT_BARRIER; c++)
+		if (!strcasecmp(plain, tt_coll_name((enum tt_coll)c)))
+			return (enum tt_coll)c;
+	quit("%s is no collective: allreduce, allgather, reducescatter, broadcast, reduce or barrier", name);
+}
+
+static int number_of(const char *what, const char *text, int lo, int hi)
+{
+	char *end;
+	long v = strtol(text, &end, 10);
+
+	if (end == text || *end || v < lo || v > hi)
+		quit("%s %s: a number of %d to %d is wanted", what, text, lo, hi);
+	return (int)v;
+}
+
+static size_t size_of(const char *text)
+{
+	static const char units[] = "KMGT";
+	char *end;
+	unsigned long long v = strtoull(text, &end, 10);
+	const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	int shift = unit ? 10 * (int)(unit - units + 1) : 0;
+
+	end += unit != NULL;
+	end += *end == 'i';
+	end += *end == 'B';
+	if (end == text || *text == '-' || *end || v > (unsigned long long)PTRDIFF_MAX >> shift)
+		quit("size %s: a number is wanted, with K, M, G or T", text);
+	return (size_t)v << shift;
+}
+
+/* ---- explain ---- */
+
+struct explained {
+	enum tt_coll coll;
+	size_t bytes;
+	struct tt_facts facts;
+	struct tt_candidate c[MAX_CANDIDATES];
+	int n, chosen; /* chosen: into c, -1 if the table has another */
+	const struct tt_row *row;
+	struct tt_plan plan;
+};
+
+/* As comm.c gathers them from the members, for ranks that are alike and all in one place, or all apart. */
+static void assume(struct tt_facts *f, int nranks, const char *transport)
+{
+	const struct tt_transport *t = tt_transport_find(transport);
+	struct tt_caps caps;
+	char why[160] = "";
+
+	if (!t)
+		quit("%s is no transport: inproc, shm or tcp", transport);
+	if (!t->probe(&caps, why, sizeof(why)))
+		quit("%s cannot be explained here: %s", transport, why);
+	*f = (struct tt_facts){ .nranks = nranks, .per_host = caps.across_hosts ? 1 : nranks,
+				.cores = tt_usable_cores(), .latency = caps.latency,
+				.bandwidth = caps.bandwidth, .same_memory = !caps.across_hosts };
+	snprintf(f->path, sizeof(f->path), "%s", transport);
+}
+
+static void explain(struct explained *e, const struct question *q)
+{
+	if (q->n < 2)
+		quit("--explain %s: COLL:SIZE is wanted", q->text);
+	e->coll = coll_of(q->part[0]);
+	e->bytes = size_of(q->part[1]);
+	assume(&e->facts, q->n > 2 ? number_of("RANKS", q->part[2], 1, 1 << 20) : 2,
+	       q->n > 3 ? q->part[3] : "shm");
+	e->n = tt_plan_candidates(&e->facts, e->coll, e->bytes, false, e->c, MAX_CANDIDATES);
+	if (tt_plan_make(&e->facts, &e->plan) != tuttiSuccess)
+		exit(1);
+	e->row = tt_plan_row(&e->plan, e->coll, e->bytes, false);
+	e->chosen = -1;
+	for (int i = 0; i < e->n; i++)
+		if (e->c[i].algo == &tt_algos[e->row->algo])
+			e->chosen = i;
+}
+
+static bool is_candidate(const struct explained *e, const struct tt_algo *a)
+{
+	for (int i = 0; i < e->n; i++)
+		if (e->c[i].algo == a)
+			return true;
+	return false;
+}
+
+static void why_chosen(const struct explained *e, char *out, size_t room)
+{
+	const struct tt_candidate *c = e->chosen >= 0 ? &e->c[e->chosen] : NULL;
+
+	if (c && c->forced)
+		snprintf(out, room, "forced by TUTTI_ALGO=%s", tt_env_str("ALGO"));
+	else if (e->n == 1)
+		snprintf(out, room, "the only one");
+	else if (c && e->chosen == 0 && e->c[1].seconds <= c->seconds)
+		snprintf(out, room, "the cheapest by the model; %s costs as much", e->c[1].algo->name);
+	else if (c && e->chosen == 0)
+		snprintf(out, room, "the cheapest by the model");
+	else
+		snprintf(out, room, "the cheapest in the middle of the sizes up to the next power of two, for "
+			 "which the table has one row");
+}
+
+static void show_explained(const struct explained *e)
+{
+	char size[32], text[32], why[200];
+	const struct tt_facts *f = &e->facts;
+	bool any = false;
+
+	printf("%s of %s, %d ranks%s over %s (%.3g us, %.3g GB/s; %d cores a host)\n", tt_coll_name(e->coll),
+	       size_text(e->bytes, size, sizeof(size)), f->nranks, f->same_memory ? " on this host" :
+	       ", each on a host of its own,", f->path, f->latency * 1e6, f->bandwidth / 1e9, f->cores);
+	for (int i = 0; i < e->n; i++) {
+		const struct tt_candidate *c = &e->c[i];
+
+		printf("%s %-14s %9s  x%-5.3g windows of %s, %u in flight, %u lane%s%s\n",
+		       i == e->chosen ? "  ->" : "    ", c->algo->name,
+		       time_text(c->seconds, text, sizeof(text)),
+		       e->c[0].seconds > 0 ? c->seconds / e->c[0].seconds : 1.0,
+		       size_text(c->row.window, size, sizeof(size)), c->row.depth, c->row.lanes,
+		       c->row.lanes == 1 ? "" : "s", c->forced ? ", forced" : "");
+	}
+	for (int i = 0; i < tt_nalgos; i++)
+		if (tt_algos[i].colls >> e->coll & 1 && !is_candidate(e, &tt_algos[i])) {
+			printf(any ? ", %s" : "     not for this size and number of ranks: %s", tt_algos[i].name);
+			any = true;
+		}
+	why_chosen(e, why, sizeof(why));
+	printf("%s     chosen: %s, %s\n", any ? "\n" : "", tt_algos[e->row->algo].name, why);
+}
+
+static void json_explained(const struct explained *e)
+{
+	char why[200];
+
+	printf("{");
+	json_pair("collective", tt_coll_name(e->coll));
+	printf(", \"bytes\": %zu, \"ranks\": %d, \"per_host\": %d, \"cores\": %d, ", e->bytes, e->facts.nranks,
+	       e->facts.per_host, e->facts.cores);
+	json_pair("transport", e->facts.path);
+	printf(", ");
+	json_pair("chosen", tt_algos[e->row->algo].name);
+	printf(", ");
+	why_chosen(e, why, sizeof(why));
+	json_pair("why", why);
+	printf(", \"candidates\": [");
+	for (int i = 0; i < e->n; i++) {
+		const struct tt_candidate *c = &e->c[i];
+
+		printf("%s{", i ? ", " : "");
+		json_pair("algorithm", c->algo->name);
+		printf(", \"seconds\": %.9g, \"forced\": %s, \"window\": %u, \"depth\": %u, \"lanes\": %u}",
+		       c->seconds, c->forced ? "true" : "false", c->row.window, c->row.depth, c->row.lanes);
+	}
+	printf("]}");
+}
+
+static void each_explained(const struct question *q, int n, bool json)
+{
+	static struct explained e;
+
+	for (int i = 0; i < n; i++) {
+		e = (struct explained){ 0 };
+		explain(&e, &q[i]);
+		if (!json) {
+			show_explained(&e);
+			continue;
+		}
+		printf(i ? ",\n  " : "\n  ");
+		json_explained(&e);
+	}
+}
+
+/* ---- print ---- */
+
+static char *schedule_text(enum tt_coll coll, const struct tt_algo *a, int rank, int nranks)
+{
+	struct tt_shape shape = { .nlanes = 1 };
+	struct tt_sched *s;
+	char *text;
+	int n;
+
+	if (a->build(coll, rank, nranks, 0, &shape, &s) != tuttiSuccess)
+		exit(1);
+	n = tt_sched_print(s, NULL, 0);
+	text = malloc((size_t)n + 1);
+	if (!text) {
+		fputs("tutti-info: no memory\n", stderr);
+		exit(1);
+	}
+	tt_sched_print(s, text, (size_t)n + 1);
+	tt_sched_free(s);
+	return text;
+}
+
+static const struct tt_algo *algo_of(const char *name, enum tt_coll coll)
+{
+	const struct tt_algo *a = tt_algo_find(name, coll);
+	char list[256] = "";
+
+	if (a)
+		return a;
+	for (int i = 0; i < tt_nalgos; i++)
+		if (tt_algos[i].colls >> coll & 1) {
+			strncat(list, " ", sizeof(list) - strlen(list) - 1);
+			strncat(list, tt_algos[i].name, sizeof(list) - strlen(list) - 1);
+		}
+	quit("%s does not serve %s; these do:%s", name, tt_coll_name(coll), list);
+}
+
+struct wish {
+	enum tt_coll coll;
+	const struct tt_algo *algo;
+	int nranks, first, last;
+};
+
+static struct wish wish_of(const struct question *q)
+{
+	struct wish w = { .first = 0 };
+
+	if (q->n < 3)
+		quit("--print %s: COLL:ALGO:RANKS is wanted", q->text);
+	w.coll = coll_of(q->part[0]);
+	w.algo = algo_of(q->part[1], w.coll);
+	w.nranks = number_of("RANKS", q->part[2], 1, MAX_RANKS);
+	w.last = w.nranks - 1;
+	if (q->n > 3)
+		w.first = w.last = number_of("RANK", q->part[3], 0, w.nranks - 1);
+	return w;
+}
+
+static void print_schedules(const struct question *q, bool json, int *count)
+{
+	struct wish w = wish_of(q);
+
+	for (int r = w.first; r <= w.last; r++) {
+		char *text = schedule_text(w.coll, w.algo, r, w.nranks);
+
+		if (json) {
+			printf("%s\n  {\"rank\": %d, ", (*count)++ ? "," : "", r);
+			json_pair("text", text);
+			printf("}");
+		} else {
+			fputs(text, stdout);
+		}
+		free(text);
+	}
+}
+
+/* ---- the command line ---- */
+
+struct asked {
+	bool json, settings, markdown;
+	struct question explain[MAX_ASKED], print[MAX_ASKED];
+	int nexplain, nprint;
+};
+
+static void ask(struct question *list, int *n, const char *option, const char *text)
+{
+	if (*n == MAX_ASKED)
+		quit("%s more than %d times", option, MAX_ASKED);
+	split(&list[(*n)++], option, text);
+}
+
+static void parse(int argc, char **argv, struct asked *a)
+{
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+						 { "explain", required_argument, NULL, 'e' },
+						 { "print", required_argument, NULL, 'p' },
+						 { "settings", no_argument, NULL, 's' },
+						 { "settings-markdown", no_argument, NULL, 'm' },
+						 { "help", no_argument, NULL, 'h' },
+						 { NULL, 0, NULL, 0 } };
+	int c;
+
+	while ((c = getopt_long(argc, argv, "je:p:sh", options, NULL)) != -1) {
+		switch (c) {
+		case 'j': a->json = true; break;
+		case 'e': ask(a->explain, &a->nexplain, "--explain", optarg); break;
+		case 'p': ask(a->print, &a->nprint, "--print", optarg); break;
+		case 's': a->settings = true; break;
+		case 'm': a->markdown = true; break;
+		case 'h': fputs(usage, stdout); exit(0);
+		default: exit(2);
+		}
+	}
+	if (optind < argc)
+		quit("%s is not an option", argv[optind]);
+}
+
+/* Before anything is written: half an object helps nobody. */
+static void check(const struct asked *a)
+{
+	static struct explained e;
+
+	for (int i = 0; i < a->nexplain; i++)
+		explain(&e, &a->explain[i]);
+	for (int i = 0; i < a->nprint; i++)
+		wish_of(&a->print[i]);
+}
+
+static void answer_json(const struct asked *a, const struct machine *m)
+{
+	int count = 0;
+
+	printf("{");
+	json_machine(m);
+	printf(",\n ");
+	json_transports();
+	printf(",\n ");
+	json_settings();
+	printf(",\n \"explain\": [");
+	each_explained(a->explain, a->nexplain, true);
+	printf("],\n \"schedules\": [");
+	for (int i = 0; i < a->nprint; i++)
+		print_schedules(&a->print[i], true, &count);
+	printf("]}\n");
+}
+
+static void answer(const struct asked *a, const struct machine *m)
+{
+	int count = 0;
+
+	if (a->markdown) {
+		print_page();
+	} else if (a->settings) {
+		tt_env_print(stdout, false);
+	} else if (a->json) {
+		answer_json(a, m);
+	} else if (a->nexplain || a->nprint) {
+		each_explained(a->explain, a->nexplain, false);
+		for (int i = 0; i < a->nprint; i++)
+			print_schedules(&a->print[i], false, &count);
+	} else {
+		show_machine(m);
+		show_transports();
+		show_settings();
+	}
+}
+
+int main(int argc, char **argv)
+{
+	static struct machine m;
+	static struct asked a;
+	const char *job = getenv("TUTTI_JOB");
+
+	parse(argc, argv, &a);
+	check(&a);
+	if (job && *job)
+		setenv("TUTTI_JOB", "(hidden)", 1); /* a secret is not for logs */
+	tt_env_check();
+	find_machine(&m);
+	answer(&a, &m);
+	if (fflush(stdout) || ferror(stdout)) {
+		perror("tutti-info: output");
+		return 1;
+	}
+	return 0;
+}
