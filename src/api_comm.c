@@ -7,6 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define LINGER_NS 1000000000ull
+
 _Static_assert(sizeof(struct tt_root_id) <= sizeof(tuttiUniqueId), "the id holds a root");
 
 tuttiResult_t tuttiGetUniqueId(tuttiUniqueId *id)
@@ -288,6 +290,7 @@ tuttiResult_t tuttiCommFinalize(tuttiComm_t c)
 		return tt_fail(tuttiInvalidUsage, "CommFinalize: init has not finished");
 	if (!c->finalized) {
 		wait_outside(c);
+		tt_comm_linger(c, LINGER_NS);
 		tt_comm_goodbye(c);
 		c->finalized = true;
 	}

@@ -251,9 +251,11 @@ static tuttiResult_t arrays(struct tuttiComm *c, int nranks)
 	c->state = calloc(n, sizeof(*c->state));
 	c->left_seq = calloc(n, sizeof(*c->left_seq));
 	c->p2p_seq = calloc(2 * n, sizeof(*c->p2p_seq));
-	if (!c->proc_of || !c->procs || !c->links || !c->state || !c->left_seq || !c->p2p_seq)
+	c->received = calloc(n, sizeof(*c->received));
+	if (!c->proc_of || !c->procs || !c->links || !c->state || !c->left_seq || !c->p2p_seq ||
+	    !c->received)
 		return tt_fail(tuttiSystemError, "no memory for a communicator of %d ranks", nranks);
-	return tt_ep_new(tt_transport_find("inproc"), &c->inproc);
+	return tt_ep_new(tt_transport_find("inproc"), c->id, &c->inproc);
 }
 
 static tuttiResult_t add_proc(struct tuttiComm *c, int rank, const struct tt_proc *p)
@@ -461,6 +463,7 @@ void tt_comm_free(struct tuttiComm *c)
 	free((void *)c->state);
 	free((void *)c->left_seq);
 	free(c->p2p_seq);
+	free((void *)c->received);
 	free(c->tmp);
 	free(c->scratch);
 	c->magic = 0;

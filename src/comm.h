@@ -77,6 +77,7 @@ struct tuttiComm {
 	_Atomic bool aborting;
 	_Atomic uint32_t events; /* counts news: deaths, goodbyes, answers */
 	int wake_fd;
+	_Atomic uint32_t done_seq, *received; /* collectives done; messages received, per peer */
 	pthread_mutex_t lock; /* of what follows; never held on the path of an operation */
 	char text[768]; /* of error: written once, before it */
 	_Atomic uint8_t *state;
@@ -84,6 +85,9 @@ struct tuttiComm {
 	_Atomic int dead_rank;
 	char dead_why[256];
 	struct tt_answer answer;
+	int where_from; /* answer to: how far are you? */
+	uint32_t where_seq;
+	uint64_t where_count;
 	_Atomic int sig_lock;
 	struct tt_sig sigs[32], p2p_sigs[16];
 	uint32_t p2p_at;
@@ -114,6 +118,7 @@ extern _Atomic bool tt_forked; /* this is a child of the process that made the c
 extern const struct tt_node_events tt_comm_events;
 void tt_comm_enlist(struct tuttiComm *c);
 void tt_comm_delist(struct tuttiComm *c);
+void tt_comm_linger(struct tuttiComm *c, uint64_t ns);
 void tt_comm_notice(struct tuttiComm *c);
 void tt_comm_bury(struct tuttiComm *c); /* keeps its last words for those who ask later */
 /* The first error sticks; wakes the drivers; tells the other ranks unless `quiet`. Returns the sticky one. */

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MSG_ASK = 64, MSG_ANSWER, MSG_FAILED, MSG_BYE };
+enum { MSG_ASK = 64, MSG_ANSWER, MSG_FAILED, MSG_BYE, MSG_WHERE, MSG_HERE };
 enum { SAW_SAME, SAW_OTHER, NOT_YET };
 
 struct message {
@@ -312,6 +312,26 @@ static void hear_goodbye(struct tuttiComm *c, const struct message *m)
 	wake(c);
 }
 
+/* How far this rank is: what the asker has sent until then has been taken. */
+static void tell_where(struct tuttiComm *c, int to)
+{
+	struct message m = { .comm = c->id, .from = c->rank, .to = to, .what = MSG_HERE };
+
+	m.sig.seq = atomic_load_explicit(&c->done_seq, memory_order_acquire);
+	m.sig.count = atomic_load_explicit(&c->received[to], memory_order_acquire);
+	route(c, to, &m);
+}
+
+static void hear_where(struct tuttiComm *c, const struct message *m)
+{
+	pthread_mutex_lock(&c->lock);
+	c->where_from = m->from;
+	c->where_seq = m->sig.seq;
+	c->where_count = m->sig.count;
+	pthread_mutex_unlock(&c->lock);
+	wake(c);
+}
+
 static void deliver(struct tuttiComm *c, const struct message *m)
 {
 	if (m->from < 0 || m->from >= c->nranks)
@@ -328,6 +348,12 @@ static void deliver(struct tuttiComm *c, const struct message *m)
 		break;
 	case MSG_FAILED:
 		hear_failure(c, m);
+		break;
+	case MSG_WHERE:
+		tell_where(c, m->from);
+		break;
+	case MSG_HERE:
+		hear_where(c, m);
 		break;
 	default:
 		break;
@@ -358,7 +384,7 @@ static void deliver_here(const struct message *m, uint64_t proc)
 	if (c) {
 		deliver(c, m);
 		atomic_fetch_sub(&c->inside, 1);
-	} else if (m->what == MSG_ASK && find_grave(m->comm, m->to, &words)) {
+	} else if ((m->what == MSG_ASK || m->what == MSG_WHERE) && find_grave(m->comm, m->to, &words)) {
 		words.to = m->from;
 		if (proc)
 			tt_node_send(proc, words.what, &words, sizeof(words));
@@ -508,6 +534,38 @@ static void message(void *ctx, uint64_t proc, uint32_t type, const void *p, size
 }
 
 const struct tt_node_events tt_comm_events = { .gone = gone, .message = message };
+
+static bool has_taken(struct tuttiComm *c, int peer)
+{
+	bool taken;
+
+	if (atomic_load(&c->state[peer]) != TT_ALIVE || atomic_load(&c->error))
+		return true;
+	pthread_mutex_lock(&c->lock);
+	taken = c->where_from == peer && c->where_seq >= c->seq &&
+		c->where_count >= c->p2p_seq[2 * peer + 1];
+	pthread_mutex_unlock(&c->lock);
+	return taken;
+}
+
+/* Links end with this rank: stays until the peers have taken what it sent, or the time is over. */
+void tt_comm_linger(struct tuttiComm *c, uint64_t ns)
+{
+	uint64_t end = tt_now_ns() + ns;
+
+	for (int i = 0; c->links && i < c->nranks; i++) {
+		struct message m = { .comm = c->id, .from = c->rank, .to = i, .what = MSG_WHERE };
+
+		if (!c->links[i] || i == c->rank)
+			continue;
+		c->where_from = -1;
+		while (!has_taken(c, i) && tt_now_ns() < end) {
+			route(c, i, &m);
+			if (!has_taken(c, i))
+				tt_net_sleep(NULL, 0, c->wake_fd, 5);
+		}
+	}
+}
 
 /* Leaving is not dying: the others hear up to which operation this rank took part. */
 void tt_comm_goodbye(struct tuttiComm *c)

@@ -40,9 +40,9 @@ static tuttiResult_t dial(void *ctx, uint64_t peer, const char *transport, int i
 	return tt_node_dial(peer, transport, index, tt_now_ns() + DIAL_NS, fd);
 }
 
-tuttiResult_t tt_ep_new(const struct tt_transport *t, struct tt_ep **out)
+tuttiResult_t tt_ep_new(const struct tt_transport *t, uint64_t group, struct tt_ep **out)
 {
-	struct tt_ep_config config = { .self = tt_node_self()->id, .dial = dial };
+	struct tt_ep_config config = { .self = tt_node_self()->id, .group = group, .dial = dial };
 	struct tt_ep *ep = calloc(1, sizeof(*ep));
 	char why[160] = "";
 	tuttiResult_t r;
@@ -96,7 +96,7 @@ static void open_all(void)
 			continue;
 		if (!tt_net_enabled(t->name))
 			strcpy(net.why[i], "not in TUTTI_TRANSPORTS");
-		else if (tt_ep_new(t, &net.eps[i]) != tuttiSuccess)
+		else if (tt_ep_new(t, 0, &net.eps[i]) != tuttiSuccess)
 			strncpy(net.why[i], tt_last_error(), sizeof(net.why[i]) - 1);
 		if (!net.eps[i])
 			tt_log(TT_LOG_INFO, "net", "%s is off: %s", t->name, net.why[i]);

@@ -28,8 +28,8 @@ void tt_net_put(void);
 struct tt_ep *tt_net_ep(const char *name, const char **why);
 bool tt_net_enabled(const char *name); /* by TUTTI_TRANSPORTS */
 
-/* An endpoint of one rank's own (ep_per_rank). */
-tuttiResult_t tt_ep_new(const struct tt_transport *t, struct tt_ep **ep);
+/* An endpoint of one rank's own (ep_per_rank); `group`: that of its communicator. */
+tuttiResult_t tt_ep_new(const struct tt_transport *t, uint64_t group, struct tt_ep **ep);
 void tt_ep_free(struct tt_ep *ep);
 
 static inline bool tt_ep_trylock(struct tt_ep *ep)

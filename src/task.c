@@ -227,6 +227,17 @@ static void average(const struct tt_task *t)
 		tt_reduce_post(t->out, t->out, t->count, t->type, &t->op);
 }
 
+/* Peers that leave ask how far this rank is. */
+static void count(const struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+
+	if (t->coll != TT_SENDRECV)
+		atomic_store_explicit(&c->done_seq, t->sig.seq, memory_order_release);
+	else if (!t->is_send)
+		atomic_fetch_add_explicit(&c->received[t->root], 1, memory_order_release);
+}
+
 /* Closes all links, as the buffers are the caller's again, and keeps the error for tt_task_drive. */
 static tuttiResult_t give_up(struct tt_task *t)
 {
@@ -247,10 +258,12 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	struct tuttiComm *c = t->comm;
 	struct tuttiStream *s = t->stream;
 
-	if (r == tuttiSuccess)
+	if (r == tuttiSuccess) {
 		average(t);
-	else
+		count(t);
+	} else {
 		r = give_up(t);
+	}
 	t->result = r;
 	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
 	atomic_store_explicit(&t->done, true, memory_order_release);

@@ -48,7 +48,7 @@ struct pair {
 	uint64_t key;
 	int refs;
 	bool opened[2];
-	const void *owner; /* endpoint of the end opened first */
+	uint64_t group; /* of the end opened first */
 	_Atomic uint32_t closed[2];
 	_Atomic uint32_t fail;
 	_Atomic(struct bell *) bell[2];
@@ -57,6 +57,8 @@ struct pair {
 
 struct inproc_link;
 struct inproc_ep {
+	struct inproc_ep *next; /* in the list of all */
+	uint64_t group;
 	struct bell *bell;
 	struct inproc_link *links, *active;
 	size_t npairs;
@@ -78,6 +80,7 @@ struct inproc_link {
 
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct pair *table[BUCKETS];
+static struct inproc_ep *all_eps; /* under table_lock */
 
 /* ---- faults, for tests ---- */
 
@@ -478,7 +481,26 @@ static tuttiResult_t inproc_ep_open(void *ep, const struct tt_ep_config *config)
 	e->bell = bell_make();
 	if (e->bell == NULL)
 		return tt_fail(tuttiSystemError, "inproc: no eventfd: %s", strerror(errno));
+	e->group = config->group;
+	pthread_mutex_lock(&table_lock);
+	e->next = all_eps;
+	all_eps = e;
+	pthread_mutex_unlock(&table_lock);
 	return tuttiSuccess;
+}
+
+/* Out of the list; whether it was the last of its group. */
+static bool last_of_group(struct inproc_ep *e)
+{
+	struct inproc_ep **at = &all_eps;
+	bool last = true;
+
+	while (*at != e)
+		at = &(*at)->next;
+	*at = e->next;
+	for (const struct inproc_ep *o = all_eps; o != NULL; o = o->next)
+		last &= o->group != e->group;
+	return last;
 }
 
 static void pair_free(struct pair *p)
@@ -488,7 +510,8 @@ static void pair_free(struct pair *p)
 	free(p);
 }
 
-/* Pairs whose other end never came are kept for it until the endpoint goes. */
+/* A pair whose other end has not come is kept for it, with what was sent, even when the sender's endpoint
+ * goes: a rank may leave before another has begun. The last endpoint of the group frees what nobody came for. */
 static void inproc_ep_close(void *ep)
 {
 	struct inproc_ep *e = ep;
@@ -496,11 +519,11 @@ static void inproc_ep_close(void *ep)
 	if (e->bell == NULL)
 		return;
 	pthread_mutex_lock(&table_lock);
-	for (int i = 0; i < BUCKETS; i++) {
+	for (int i = last_of_group(e) ? 0 : BUCKETS; i < BUCKETS; i++) {
 		for (struct pair **at = &table[i]; *at != NULL;) {
 			struct pair *p = *at;
 
-			if (p->refs > 0 || p->owner != ep) {
+			if (p->refs > 0 || p->group != e->group) {
 				at = &p->next;
 				continue;
 			}
@@ -524,7 +547,7 @@ static struct pair **find(uint64_t key)
 	return at;
 }
 
-static struct pair *pair_make(uint64_t key, const void *owner)
+static struct pair *pair_make(uint64_t key, uint64_t group)
 {
 	struct pair *p = aligned_alloc(64, sizeof(*p));
 
@@ -532,12 +555,12 @@ static struct pair *pair_make(uint64_t key, const void *owner)
 		return NULL;
 	memset(p, 0, sizeof(*p));
 	p->key = key;
-	p->owner = owner;
+	p->group = group;
 	return p;
 }
 
 /* The side that this end becomes: 0 for the first, 1 for the second, which takes the pair out. */
-static struct pair *join(uint64_t key, const void *ep, int *side)
+static struct pair *join(uint64_t key, uint64_t group, int *side)
 {
 	struct pair **at, *p;
 
@@ -548,7 +571,7 @@ static struct pair *join(uint64_t key, const void *ep, int *side)
 		*at = p->next;
 		*side = 1;
 	} else {
-		p = *at = pair_make(key, ep);
+		p = *at = pair_make(key, group);
 		*side = 0;
 	}
 	if (p != NULL) {
@@ -563,7 +586,7 @@ static tuttiResult_t inproc_link_open(void *ep, void *link, uint64_t peer, uint6
 {
 	struct inproc_ep *e = ep;
 	struct inproc_link *l = link;
-	struct pair *p = join(key, ep, &l->side);
+	struct pair *p = join(key, e->group, &l->side);
 
 	if (p == NULL)
 		return tt_fail(tuttiSystemError, "inproc: out of memory for a link");

@@ -74,6 +74,7 @@ struct tt_caps {
  * `local`), blocking, bounded by the deadline; the other end arrives at its transport's accept. */
 struct tt_ep_config {
 	uint64_t self; /* this process */
+	uint64_t group; /* ep_per_rank: what the endpoints of one communicator have in common */
 	void *ctx;
 	tuttiResult_t (*dial)(void *ctx, uint64_t peer, const char *transport, int index, int *fd);
 };

@@ -367,7 +367,8 @@ static void other_end_closes(void)
 static void closed_in_a_frame(void)
 {
 	struct node n[2];
-	static uint8_t big[1 << 20], into[1 << 20];
+	enum { SIZE = 1 << 20 };
+	uint8_t *big, *into;
 	struct tt_req s = { 0 }, d = { 0 };
 	uint32_t x = 0;
 	void *a[2], *b[2];
@@ -378,28 +379,36 @@ static void closed_in_a_frame(void)
 			a[k] = open_link(&n[0], 2, k);
 			b[k] = open_link(&n[1], 1, k);
 		}
-		fill(big, sizeof(big), 1);
-		CHECK(T->recv(b[0], into, sizeof(into), &d) == TT_POSTED);
+		big = malloc(SIZE);
+		into = malloc(SIZE);
+		fill(big, SIZE, 1);
+		CHECK(T->recv(b[0], into, SIZE, &d) == TT_POSTED);
 		poll_both(n);
-		CHECK(T->send(a[0], big, sizeof(big), &(struct tt_note){ 0 }, &s) == TT_POSTED);
+		CHECK(T->send(a[0], big, SIZE, &(struct tt_note){ 0 }, &s) == TT_POSTED);
 		for (int i = 0; i < 3; i++)
 			poll_both(n);
 		CHECK(!over(&s) && !over(&d));
 		close_link(receiver ? b[0] : a[0]);
-		memset(receiver ? into : big, 0xab, sizeof(big)); /* it is ours again */
+		if (receiver)
+			memset(into, 0xab, SIZE); /* it is ours again, as is: */
+		else
+			free(big);
 		for (uint32_t i = 0; i < 20; i++) {
 			(void)T->send(a[1], &i, 4, &(struct tt_note){ 0 }, &(struct tt_req){ 0 });
 			recv_soon(n, b[1], &x, 4);
 			CHECK(x == i);
 		}
 		CHECK(error_soon(n, receiver ? a[0] : b[0], 3));
-		for (size_t i = 0; receiver && i < sizeof(into); i++)
+		for (size_t i = 0; receiver && i < SIZE; i++)
 			CHECKF(into[i] == 0xab, "byte %zu written after close", i);
 		close_link(receiver ? a[0] : b[0]);
 		close_link(a[1]);
 		close_link(b[1]);
 		for (int i = 0; i < 2; i++)
 			node_close(&n[i]);
+		if (receiver)
+			free(big);
+		free(into);
 	}
 }
 

@@ -86,6 +86,7 @@ static const struct bad {
 	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .off = 3, .total = 4 }, false, 1 },
 	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .off = UINT64_MAX, .total = 4 }, false, 1 },
 	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 4, .total = 4 }, false, 2 },
+	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 3, .total = 4 }, false, 2 },
 	{ { .type = FRAME_DATA, .key = 5, .token = 1, .total = 4 }, false, 1 },
 	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 4, .total = UINT64_MAX }, false, 1 },
 	{ { .type = FRAME_ADVERT, .key = 5 }, false, 1 },
@@ -116,6 +117,21 @@ static void bad_frames(void)
 		CHECK(over(&r.req));
 		raw_end(&r);
 	}
+}
+
+/* Four messages may be ahead of the receives, the fifth not. */
+static void beyond_credit(void)
+{
+	struct raw r;
+	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
+
+	raw_begin(&r, 5);
+	for (f.seq = 1; f.seq <= TCP_CREDITS; f.seq++)
+		raw_frame(r.n[0].raw_out, &f, "abcd");
+	CHECK(!error_soon(r.n, r.link, 0.05));
+	raw_frame(r.n[0].raw_out, &f, "abcd");
+	CHECK(error_soon(r.n, r.link, 2) && strstr(error_of(r.link), "beyond its credit"));
+	raw_end(&r);
 }
 
 static void garbage(void)
@@ -211,6 +227,7 @@ static void answers(void)
 const struct test tests[] = {
 	{ "partial_reads", partial_reads, 0 },
 	{ "bad_frames", bad_frames, 0 },
+	{ "beyond_credit", beyond_credit, 0 },
 	{ "garbage", garbage, 0 },
 	{ "cut_in_a_message", cut_in_a_message, 0 },
 	{ "too_many_links", too_many_links, 0 },
