@@ -390,7 +390,7 @@ static void closed_in_a_frame(void)
 		CHECK(!over(&s) && !over(&d));
 		close_link(receiver ? b[0] : a[0]);
 		if (receiver)
-			memset(into, 0xab, SIZE); /* it is ours again, as is: */
+			memset(into, 0xab, SIZE); /* it is ours again */
 		else
 			free(big);
 		for (uint32_t i = 0; i < 20; i++) {
