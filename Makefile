@@ -104,7 +104,7 @@ $(B)/lib/libtutti.map:
 	@mkdir -p $(@D); echo '{ global: tutti*; local: *; };' > $@
 
 $(B)/lib/$(SONAME): $(LIB_OBJ) $(B)/lib/libtutti.map
-	$(call say,LD)$(CC) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=$(B)/lib/libtutti.map \
+	$(call say,LD)$(CC) -shared -Wl,-z,nodelete -Wl,-soname,$(SONAME) -Wl,--version-script=$(B)/lib/libtutti.map \
 		-Wl,-z,defs -Wl,-z,now -Wl,-z,relro -Wl,--as-needed $(ALL_LDFLAGS) $(LIB_OBJ) -o $@
 $(SO): $(B)/lib/$(SONAME)
 	$(Q)ln -sf $(SONAME) $@

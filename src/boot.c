@@ -700,6 +700,20 @@ void tt_node_linger(uint64_t ns)
 	pthread_mutex_unlock(&life);
 }
 
+/* The process ends with communicators alive: says goodbye whoever holds the node, if it can be had at once. */
+void tt_node_exit(uint64_t ns)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += 1;
+	if (pthread_mutex_timedlock(&tt_node.lock, &until))
+		return;
+	if (tt_node.running && !tt_node.leaving)
+		linger(tt_min(ns, TT_NS));
+	pthread_mutex_unlock(&tt_node.lock);
+}
+
 static void stop(void)
 {
 	pthread_mutex_lock(&tt_node.lock);

@@ -35,6 +35,7 @@ struct tt_node_events {
 tuttiResult_t tt_node_get(const struct tt_node_events *events);
 void tt_node_put(void);
 const struct tt_proc *tt_node_self(void);
+void tt_node_exit(uint64_t ns);         /* the same from exit(), whoever holds the node */
 void tt_node_linger(uint64_t ns);       /* says goodbye on all connections and flushes; bounded */
 
 /* Secrets by which connections are proved (HMAC-SHA256, both ways); `job` names the secret. */

@@ -35,7 +35,7 @@ static const struct setting table[] = {
 	  "seconds to wait for a live rank that has not called; 0: for ever" },
 	{ "SPIN", INTEGER, false, "100", "microseconds to poll before a waiting thread sleeps" },
 	{ "TCP_SOCKETS", INTEGER, true, "0", "sockets for each pair of processes; 0: chosen" },
-	{ "TCP_EAGER", SIZE, true, "16K", "bytes that a TCP link sends before the receive is posted" },
+	{ "TCP_EAGER", SIZE, true, "4K", "bytes that a TCP link sends before the receive is posted" },
 	{ "SHM_SLOT", SIZE, true, "128K", "bytes of a slot of the shared memory pool" },
 	{ "SHM_POOL", INTEGER, true, "8", "slots of the shared memory pool of two processes" },
 	{ "WINDOW", SIZE, true, "128K", "bytes of a chunk that moves at once in large operations" },

@@ -572,6 +572,159 @@ static void strings(void)
 	CHECK(tuttiGetLastError(NULL));
 }
 
+/* ---- lives that cross ---- */
+
+static void *abort_and_time(void *arg)
+{
+	tuttiComm_t *comm = arg;
+	double t;
+
+	sleep_s(0.1);
+	t = seconds_now();
+	tuttiCommAbort(*comm);
+	*comm = NULL;
+	return seconds_now() - t < 1 ? NULL : "Abort took more than a second";
+}
+
+/* A group on two communicators: one is aborted, and freed, while the other's part goes on. */
+static void abort_one_rank(struct rank *r)
+{
+	static tuttiUniqueId id;
+	tuttiComm_t doomed = NULL;
+	pthread_t thread;
+	int32_t a = 1, b = 1;
+	void *late;
+	tuttiResult_t res;
+
+	if (r->rank == 0)
+		RANK_OK(r, tuttiGetUniqueId(&id));
+	RANK_OK(r, tuttiBarrier(r->comm, NULL));
+	RANK_OK(r, tuttiCommInitRank(&doomed, r->n, id, r->rank));
+	if (r->rank) {
+		sleep_s(0.4);
+		RANK_OK(r, tuttiAllReduce(&b, &b, 1, tuttiInt32, tuttiSum, r->comm, NULL));
+		tuttiCommAbort(doomed);
+		return;
+	}
+	RANK_OK(r, tuttiGroupStart());
+	RANK_OK(r, tuttiAllReduce(&a, &a, 1, tuttiInt32, tuttiSum, doomed, NULL));
+	RANK_OK(r, tuttiAllReduce(&b, &b, 1, tuttiInt32, tuttiSum, r->comm, NULL));
+	RANK_CHECKF(r, !pthread_create(&thread, NULL, abort_and_time, &doomed), "no thread");
+	res = tuttiGroupEnd();
+	RANK_CHECKF(r, res == tuttiAborted && strstr(tuttiGetLastError(NULL), "abort"), "the group gives '%s': %s",
+		    tuttiGetErrorString(res), tuttiGetLastError(NULL));
+	pthread_join(thread, &late);
+	RANK_CHECKF(r, !late, "%s", (char *)late);
+	RANK_CHECKF(r, b == r->n, "the other communicator's sum is %d", b);
+}
+
+static void abort_one(void)
+{
+	setenv("TUTTI_LOG", "none", 0);
+	for (int i = 0; i < 3; i++)
+		ranks_run(2, 20, abort_one_rank, NULL);
+}
+
+/* One message of a group differs; the links of the others are closed under them. */
+static void cut_rank(struct rank *r)
+{
+	enum { LARGE = 300000 };
+	static char out[LARGE], in[3][LARGE];
+	tuttiResult_t res = tuttiSuccess;
+
+	if (r->rank == 0) {
+		RANK_OK(r, tuttiGroupStart());
+		RANK_OK(r, tuttiRecv(in[0], 10, tuttiInt8, 1, r->comm, NULL));
+		RANK_OK(r, tuttiSend(out, LARGE, tuttiInt8, 2, r->comm, NULL));
+		RANK_OK(r, tuttiRecv(in[2], LARGE, tuttiInt8, 2, r->comm, NULL));
+		RANK_OK(r, tuttiSend(out, LARGE, tuttiInt8, 1, r->comm, NULL));
+		res = tuttiGroupEnd();
+	} else if (r->rank == 1) {
+		sleep_s(0.05);
+		tuttiSend(out, 20, tuttiInt8, 0, r->comm, NULL);
+		res = tuttiRecv(in[1], LARGE, tuttiInt8, 0, r->comm, NULL);
+	} else {
+		sleep_s(0.3);
+		res = tuttiBarrier(r->comm, NULL);
+	}
+	RANK_CHECKF(r, res == tuttiMismatch || res == tuttiRemoteError, "'%s': %s", tuttiGetErrorString(res),
+		    tuttiGetLastError(NULL));
+	tuttiCommAbort(r->comm);
+	r->comm = NULL;
+}
+
+static void cut(void)
+{
+	setenv("TUTTI_LOG", "none", 0);
+	ranks_run(3, 30, cut_rank, NULL);
+}
+
+/* Abort meets a nonblocking init wherever it is. */
+static void abort_init(void)
+{
+	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
+	tuttiUniqueId id;
+	tuttiComm_t comm;
+
+	setenv("TUTTI_LOG", "none", 0);
+	config.blocking = 0;
+	for (int i = 0; i < 20; i++) {
+		tuttiResult_t r;
+
+		CHECK(tuttiGetUniqueId(&id) == tuttiSuccess);
+		r = tuttiCommInitRankConfig(&comm, i % 4 ? 1 : 2, id, 0, &config);
+		CHECKF(r == tuttiInProgress || r == tuttiSuccess, "%s", tuttiGetLastError(NULL));
+		sleep_s(0.0003 * i);
+		CHECK(tuttiCommAbort(comm) == tuttiSuccess);
+	}
+}
+
+/* The last stream goes on one thread while another makes one. */
+static void churn(int i, void *arg)
+{
+	tuttiComm_t *comm = arg;
+
+	for (int k = 0; k < 60; k++) {
+		tuttiStream_t s = NULL;
+		int32_t v = k;
+
+		CHECK(tuttiHostStreamCreate(&s) == tuttiSuccess);
+		CHECK(tuttiAllReduce(&v, &v, 1, tuttiInt32, tuttiSum, comm[i], s) == tuttiSuccess);
+		CHECK(tuttiHostStreamDestroy(s) == tuttiSuccess);
+		CHECK(v == k);
+	}
+}
+
+static void streams_come_and_go(void)
+{
+	tuttiComm_t comm[3];
+
+	for (int i = 0; i < 3; i++)
+		CHECKF(tuttiCommInitAll(&comm[i], 1, NULL) == tuttiSuccess, "%s", tuttiGetLastError(NULL));
+	test_threads(3, churn, comm);
+	for (int i = 0; i < 3; i++)
+		CHECK(tuttiCommDestroy(comm[i]) == tuttiSuccess);
+}
+
+/* What a rank sent is there for one that comes long after it left. */
+static void leave_early_rank(struct rank *r)
+{
+	int32_t v = r->rank ? 0 : 77;
+
+	if (r->rank)
+		sleep_s(1.5);
+	RANK_OK(r, tuttiBroadcast(&v, &v, 1, tuttiInt32, 0, r->comm, NULL));
+	RANK_CHECKF(r, v == 77, "%d came", v);
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+	r->comm = NULL;
+}
+
+static void leave_early(void)
+{
+	ranks_run(2, 20, leave_early_rank, NULL);
+	ranks_run(4, 20, leave_early_rank, NULL);
+}
+
 const struct test tests[] = {
 	{ "version and strings", strings, 0 },
 	{ "arguments of every call", arguments, 50 },
@@ -588,5 +741,10 @@ const struct test tests[] = {
 	{ "an error fails the whole group", group_errors, 30 },
 	{ "count 0 and one rank", nothing_to_do, 60 },
 	{ "after Finalize", finalized, 30 },
+	{ "Abort of one communicator of a group", abort_one, 60 },
+	{ "a failed message beside others", cut, 40 },
+	{ "Abort of an init", abort_init, 60 },
+	{ "streams come and go", streams_come_and_go, 40 },
+	{ "a rank that left before another came", leave_early, 60 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

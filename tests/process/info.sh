@@ -95,7 +95,7 @@ try 0 --json
 json 'd["explain"] == [] and d["schedules"] == [] and d["settings"] == []'
 
 try 0 --settings-markdown
-has '^\| `TUTTI_WINDOW` \| size \|'
+has '^\| .TUTTI_WINDOW. \| size \|'
 try 0 --help
 has '--explain'
 for bad in --nonsense word "--explain allreduce" "--explain nothing:8" "--explain allreduce:x" \
