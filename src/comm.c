@@ -45,6 +45,7 @@ static void configure(struct tuttiComm *c, const tuttiConfig_t *g, const struct 
 	if (g->commName)
 		snprintf(c->name, sizeof(c->name), "%s", g->commName);
 	c->init_deadline = seconds_of(g->initDeadline, "INIT_DEADLINE");
+	c->spin_ns = 1000 * (uint64_t)tt_env_int("SPIN");
 	c->deadline_ns = (uint64_t)(1e9 * seconds_of(g->deadline, "DEADLINE"));
 	c->arrival_ns = (uint64_t)(1e9 * seconds_of(g->arrivalDeadline, "ARRIVAL_DEADLINE"));
 	if (parent && g->deadline < 0)
@@ -110,19 +111,23 @@ static bool same_host(const struct tt_proc *a, const struct tt_proc *b)
 	return !memcmp(a->boot_id, b->boot_id, sizeof(a->boot_id));
 }
 
-/* The worst path between members decides alpha and beta. */
+/* The worst path between members decides alpha and beta: the transport that choose() will come to. */
 static void path_facts(struct tt_facts *f, bool one_process, bool one_host)
 {
-	const char *name = one_process ? "inproc" : one_host && tt_net_enabled("shm") ? "shm" : "tcp";
 	struct tt_caps caps = { .latency = 1e-6, .bandwidth = 5e9 };
-	const struct tt_transport *t = tt_transport_find(name);
 	char why[128];
 
-	if (t)
-		t->probe(&caps, why, sizeof(why));
+	for (int i = 0; i < tt_ntransports; i++) {
+		const struct tt_transport *t = tt_transports[i];
+
+		if (t->ep_per_rank != one_process || (!one_process && !tt_net_enabled(t->name)) ||
+		    !t->probe(&caps, why, sizeof(why)) || (!one_host && !caps.across_hosts))
+			continue;
+		snprintf(f->path, sizeof(f->path), "%s", t->name);
+		break;
+	}
 	f->latency = caps.latency;
 	f->bandwidth = caps.bandwidth;
-	snprintf(f->path, sizeof(f->path), "%s", name);
 }
 
 static void facts_of(struct tt_facts *f, const struct tt_proc *const *procs, int n, int cores)
@@ -370,21 +375,17 @@ tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
 static tuttiResult_t choose(struct tuttiComm *c, int peer, struct tt_ep **ep)
 {
 	const struct tt_proc *p = &c->procs[c->proc_of[peer]];
-	const char *why_shm = "", *why_tcp = "";
-	struct tt_ep *shm, *tcp;
+	char why[320] = "";
 	bool local;
 
 	*ep = c->inproc;
 	if (p->id == tt_node_self()->id)
 		return tuttiSuccess;
 	TRY(tt_node_meet(p, c->job, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline), &local));
-	shm = tt_net_ep("shm", &why_shm);
-	tcp = tt_net_ep("tcp", &why_tcp);
-	*ep = local && shm ? shm : tcp;
+	*ep = tt_net_reach(local, why, sizeof(why));
 	if (!*ep)
-		return tt_fail(tuttiSystemError, "no transport between rank %d and rank %d (%s, pid %u): shm: %s; "
-			       "tcp: %s", c->rank, peer, p->host, p->pid,
-			       local ? why_shm : "not the same host, or unix sockets do not reach", why_tcp);
+		return tt_fail(tuttiSystemError, "no transport between rank %d and rank %d (%s, pid %u): %s",
+			       c->rank, peer, p->host, p->pid, why);
 	return tuttiSuccess;
 }
 

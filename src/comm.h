@@ -44,7 +44,7 @@ struct tuttiComm {
 	char name[64];
 	bool blocking;
 	double init_deadline;
-	uint64_t deadline_ns, arrival_ns;
+	uint64_t deadline_ns, arrival_ns, spin_ns;
 	struct tuttiComm *next; /* in the table of all */
 
 	struct tt_proc *procs; /* unique processes of the members */

@@ -33,7 +33,7 @@ static const struct setting table[] = {
 	{ "INIT_DEADLINE", SECONDS, false, "120", "seconds until init gives up with a roll call" },
 	{ "ARRIVAL_DEADLINE", SECONDS, false, "0",
 	  "seconds to wait for a live rank that has not called; 0: for ever" },
-	{ "SPIN", INTEGER, false, "100", "microseconds to poll before a waiting thread sleeps" },
+	{ "SPIN", INTEGER, false, "2000", "microseconds to poll before a waiting thread sleeps" },
 	{ "TCP_SOCKETS", INTEGER, true, "0", "sockets for each pair of processes; 0: chosen" },
 	{ "TCP_EAGER", SIZE, true, "4K", "bytes that a TCP link sends before the receive is posted" },
 	{ "SHM_SLOT", SIZE, true, "128K", "bytes of a slot of the shared memory pool" },

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -144,14 +145,22 @@ void tt_net_put(void)
 	pthread_mutex_unlock(&net.lock);
 }
 
-struct tt_ep *tt_net_ep(const char *name, const char **why)
+/* The first of the registry that reaches; the others' reasons go into `why`. */
+struct tt_ep *tt_net_reach(bool local, char *why, size_t n)
 {
-	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++)
-		if (!strcmp(tt_transports[i]->name, name)) {
-			*why = net.why[i];
-			return net.eps[i];
-		}
-	*why = "no such transport";
+	size_t at = 0;
+
+	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++) {
+		struct tt_ep *ep = net.eps[i];
+
+		if (tt_transports[i]->ep_per_rank)
+			continue;
+		if (ep && (local || ep->caps.across_hosts))
+			return ep;
+		at += (size_t)snprintf(why + tt_min(at, n), n - tt_min(at, n), "%s%s: %s", at ? "; " : "",
+				       tt_transports[i]->name,
+				       ep ? "not the same host, or unix sockets do not reach" : net.why[i]);
+	}
 	return NULL;
 }
 

@@ -1,4 +1,4 @@
-/* Floor 2: the endpoints of this process and the lock of each. Links are opened on them by communicators;
+/* Floor 3: the endpoints of this process and the lock of each. Links are opened on them by communicators;
  * one thread at a time, whoever gets the try-lock, drives an endpoint (rule T7). */
 #ifndef TT_NET_H
 #define TT_NET_H
@@ -24,8 +24,9 @@ struct tt_link {
 /* Counted: first get starts the node and its shared endpoints. `events` as tt_node_get's, less accept. */
 tuttiResult_t tt_net_get(const struct tt_node_events *events);
 void tt_net_put(void);
-/* The shared endpoint of a transport; NULL with the reason in *why where it is off. */
-struct tt_ep *tt_net_ep(const char *name, const char **why);
+/* The shared endpoint by which another process is reached, NULL with the reasons in `why`. local: it is on this
+ * host, as the control connection proved. */
+struct tt_ep *tt_net_reach(bool local, char *why, size_t n);
 bool tt_net_enabled(const char *name); /* by TUTTI_TRANSPORTS */
 
 /* An endpoint of one rank's own (ep_per_rank); `group`: that of its communicator. */

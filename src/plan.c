@@ -70,7 +70,9 @@ static int by_cost(const void *a, const void *b)
 
 	if (x->forced != y->forced)
 		return x->forced ? -1 : 1;
-	return x->seconds < y->seconds ? -1 : x->seconds > y->seconds;
+	if (x->seconds == y->seconds)
+		return x->algo < y->algo ? -1 : x->algo > y->algo; /* the order of the table */
+	return x->seconds < y->seconds ? -1 : 1;
 }
 
 /* TUTTI_ALGO: "ring" or "allreduce:ring,broadcast:chain". */

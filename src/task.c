@@ -539,6 +539,7 @@ static void idle(struct tt_task *list, uint32_t idles, uint64_t *since)
 {
 	struct tt_ep *eps[MAX_DRIVE_EPS];
 	uint64_t now;
+	uint64_t spin = 0;
 	int n = 0, wake_fd = -1;
 
 	if (idles < 20) {
@@ -555,10 +556,12 @@ static void idle(struct tt_task *list, uint32_t idles, uint64_t *since)
 		if (!is_done(t)) {
 			tt_task_watch(t, now);
 			n = tt_task_eps(t, eps, n, MAX_DRIVE_EPS);
-			if (wake_fd < 0 && !is_done(t)) /* the communicator of a done task may be gone */
+			if (wake_fd < 0 && !is_done(t)) { /* the communicator of a done task may be gone */
 				wake_fd = t->comm->wake_fd;
+				spin = t->comm->spin_ns;
+			}
 		}
-	if (wake_fd >= 0 && now - *since > 2 * MS)
+	if (wake_fd >= 0 && now - *since > spin)
 		tt_net_sleep(eps, n, wake_fd, list->next ? 1 : 50);
 }
 
