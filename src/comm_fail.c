@@ -558,7 +558,9 @@ void tt_comm_linger(struct tuttiComm *c, uint64_t ns)
 
 		if (!c->links[i] || i == c->rank)
 			continue;
+		pthread_mutex_lock(&c->lock);
 		c->where_from = -1;
+		pthread_mutex_unlock(&c->lock);
 		while (!has_taken(c, i) && tt_now_ns() < end) {
 			route(c, i, &m);
 			if (!has_taken(c, i))
