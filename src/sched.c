@@ -479,10 +479,13 @@ static void drop_implied(struct tt_builder *b)
 	free(reach);
 }
 
-/* A local step belongs to the lane of the message that fed it, else to that of the message
- * before it. */
-static void settle_lanes(struct tt_sched *s)
+/* A local step belongs to the lane of the message that fed it, else to that of the message before it, and its
+ * turn is that of the last step it waits for. A message must not wait for one of a later turn: the order of
+ * turns is how a queue of a device runs the whole. */
+static void settle_locals(struct tt_builder *b)
 {
+	struct tt_sched *s = b->s;
+
 	s->block_runnable = true;
 	for (uint32_t i = 0; i < s->nsteps; i++) {
 		struct tt_step *st = &s->steps[i];
@@ -490,9 +493,17 @@ static void settle_lanes(struct tt_sched *s)
 
 		if (local && st->ndeps)
 			st->lane = s->steps[s->deps[st->dep]].lane;
-		for (uint32_t k = 0; k < st->ndeps; k++)
-			if (s->steps[s->deps[st->dep + k]].lane != st->lane)
+		for (uint32_t k = 0; k < st->ndeps; k++) {
+			const struct tt_step *on = &s->steps[s->deps[st->dep + k]];
+
+			if (on->lane != st->lane)
 				s->block_runnable = false;
+			if (local && on->skew > st->skew)
+				st->skew = on->skew;
+			if (on->skew > st->skew)
+				fail(b, tuttiInternalError, "%s: step %u of rank %d has skew %u and waits for "
+				     "one of skew %u", s->algo, i, s->rank, st->skew, on->skew);
+		}
 	}
 }
 
@@ -526,12 +537,14 @@ tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out)
 
 	if (b->s->nranks == 1 && b->error == tuttiSuccess)
 		build_alone(b);
+	if (b->error == tuttiSuccess) {
+		drop_implied(b);
+		settle_locals(b);
+	}
 	r = b->error;
 	if (r != tuttiSuccess) {
 		tt_fail(r, "%s", b->text);
 	} else {
-		drop_implied(b);
-		settle_lanes(b->s);
 		*out = b->s;
 		b->s = NULL;
 	}

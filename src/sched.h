@@ -30,7 +30,7 @@ enum tt_step_op { TT_SEND, TT_RECV, TT_COPY, TT_REDUCE_STEP };
 struct tt_step {
 	uint8_t op;   /* enum tt_step_op */
 	uint8_t lane; /* SEND, RECV: which link to the peer; COPY, REDUCE: the lane they belong to */
-	uint16_t skew; /* SEND, RECV: its place among windows; equal on both ends (sched.c) */
+	uint16_t skew; /* its place among windows: turn = window + skew; of a message equal on both ends */
 	uint32_t peer;
 	struct tt_ref dst;      /* RECV, COPY, REDUCE */
 	uint32_t src, nsrc;     /* into refs: SEND and COPY one, REDUCE two or more, in order */
@@ -145,6 +145,7 @@ struct tt_check {
 	uint32_t depth;     /* messages a link holds before its receive is posted: 0 is a rendezvous */
 	bool aliased;       /* IN and OUT are one buffer, as in place */
 	bool sequential;    /* each lane is one program in step order */
+	bool queued;        /* a rank is one program in the order of (turn, step): a device's queue */
 	uint64_t seed;      /* of the order in which ready steps run; 0: round robin */
 };
 /* Runs the schedules of all ranks together, symbolically: no deadlock, every message matched with an equal

@@ -36,6 +36,7 @@ struct side {
 		*users;	      /* steps that depend on a step; in sequential mode the next one */
 	uint32_t *lane_first; /* per lane: its first step */
 	uint64_t *payload;    /* per step: where its messages are kept */
+	uint32_t *queue, *at; /* queued: the items in order; where each is */
 };
 
 struct run {
@@ -210,13 +211,13 @@ static uint64_t issue_key(const struct run *r, const struct tt_sched *s, uint32_
 	return turn << 32 | step;
 }
 
-static void sort_end(struct run *r, const struct tt_sched *s, const struct end *e, int dir)
+/* Sorts n steps, and puts their items into order. */
+static void sort_items(const struct run *r, const struct tt_sched *s, uint32_t *steps, uint32_t n,
+		       uint32_t *items)
 {
-	uint32_t *steps = r->steps[dir] + e->first;
-	uint32_t *items = r->items[dir] + (size_t)e->first * r->windows;
 	uint32_t head[64] = { 0 };
 
-	for (uint32_t i = 1; i < e->n; i++)
+	for (uint32_t i = 1; i < n; i++)
 		for (uint32_t k = i;
 		     k && issue_key(r, s, 0, steps[k]) < issue_key(r, s, 0, steps[k - 1]); k--) {
 			uint32_t t = steps[k];
@@ -224,13 +225,13 @@ static void sort_end(struct run *r, const struct tt_sched *s, const struct end *
 			steps[k] = steps[k - 1];
 			steps[k - 1] = t;
 		}
-	for (size_t at = 0; at < (size_t)e->n * r->windows; at++) {
+	for (size_t at = 0; at < (size_t)n * r->windows; at++) {
 		uint64_t least = UINT64_MAX;
 		uint32_t from = 0;
 
 		for (uint32_t w = 0; w < r->windows; w++) {
 			uint64_t key =
-				head[w] < e->n ? issue_key(r, s, w, steps[head[w]]) : UINT64_MAX;
+				head[w] < n ? issue_key(r, s, w, steps[head[w]]) : UINT64_MAX;
 
 			if (key < least) {
 				least = key;
@@ -239,6 +240,32 @@ static void sort_end(struct run *r, const struct tt_sched *s, const struct end *
 		}
 		items[at] = from * s->nsteps + steps[head[from]++];
 	}
+}
+
+static void sort_end(struct run *r, const struct tt_sched *s, const struct end *e, int dir)
+{
+	sort_items(r, s, r->steps[dir] + e->first, e->n, r->items[dir] + (size_t)e->first * r->windows);
+}
+
+static tuttiResult_t set_up_queue(const struct run *r, struct side *d)
+{
+	uint32_t n = d->s->nsteps, all = n * r->windows, *steps = calloc(n + 1, sizeof *steps);
+
+	d->queue = calloc(all + 1, sizeof *d->queue);
+	d->at = calloc(all + 1, sizeof *d->at);
+	if (!steps || !d->queue || !d->at) {
+		free(steps);
+		return no_memory();
+	}
+	for (uint32_t i = 0; i < n; i++)
+		steps[i] = i;
+	sort_items(r, d->s, steps, n, d->queue);
+	for (uint32_t i = 0; i < all; i++) {
+		d->at[d->queue[i]] = i;
+		d->left[d->queue[i]] = i > 0;
+	}
+	free(steps);
+	return tuttiSuccess;
 }
 
 static struct end *step_end(const struct run *r, int rank, const struct tt_step *st)
@@ -339,6 +366,11 @@ static void finish(struct run *r, int rank, uint32_t item)
 
 	d->state[item] = DONE;
 	r->ndone++;
+	if (r->how->queued) {
+		if (d->at[item] + 1 < n * r->windows)
+			satisfy(r, rank, d->queue[d->at[item] + 1]);
+		return;
+	}
 	for (uint32_t k = d->user_off[step]; k < d->user_off[step + 1]; k++)
 		satisfy(r, rank, w * n + d->users[k]);
 	if (w + 1 == r->windows)
@@ -662,6 +694,8 @@ static tuttiResult_t set_up(struct run *r, struct tt_sched *const *ranks)
 		TRY(place_buffers(&r->sides[i], r->how));
 		TRY(tt_sched_order(ranks[i], r->how->aliased));
 		TRY(set_up_steps(r, &r->sides[i]));
+		if (r->how->queued)
+			TRY(set_up_queue(r, &r->sides[i]));
 		init_memory(r, &r->sides[i]);
 	}
 	TRY(count_messages(r));
@@ -682,6 +716,8 @@ static void tear_down(struct run *r)
 		free(d->users);
 		free(d->payload);
 		free(d->lane_first);
+		free(d->queue);
+		free(d->at);
 	}
 	for (int dir = 0; dir < 2; dir++) {
 		free(r->steps[dir]);
@@ -702,7 +738,7 @@ tuttiResult_t tt_sched_check(struct tt_sched *const *ranks, int nranks, const st
 	if (nranks < 1 || how->windows < 1 || how->windows > 64)
 		return tt_note_error(tuttiInvalidArgument, "check of %d ranks, %u windows", nranks,
 				     how->windows);
-	if (how->sequential && !how->depth)
+	if ((how->sequential || how->queued) && !how->depth)
 		return tt_note_error(tuttiInvalidArgument, "sequential lanes need a depth of 1");
 	TRY(check_heads(ranks, nranks, how));
 	res = set_up(&r, ranks);

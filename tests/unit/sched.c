@@ -89,12 +89,13 @@ static void prove(const struct set *set, struct tt_check how)
 		if (set->s[r]->one_window)
 			how.windows = 1;
 	}
-	if (how.sequential && (!runnable || !how.depth))
+	if ((how.sequential && !runnable) || ((how.sequential || how.queued) && !how.depth))
 		return;
 	CHECKF(tt_sched_check(set->s, set->p, &how) == tuttiSuccess,
 	       "%s %s p %d root %d lanes %u, %u windows, depth %u%s%s, seed %llu: %s",
 	       tt_coll_name(s->coll), s->algo, s->nranks, s->root, s->nlanes, how.windows,
-	       how.depth, how.aliased ? ", in place" : "", how.sequential ? ", sequential" : "",
+	       how.depth, how.aliased ? ", in place" : "",
+	       how.sequential ? ", sequential" : how.queued ? ", queued" : "",
 	       (unsigned long long)how.seed, tt_last_error());
 }
 
@@ -102,11 +103,12 @@ static void prove_all_ways(const struct set *set, uint64_t seed)
 {
 	static const uint32_t windows[] = { 1, 3 }, depths[] = { 0, 1, 4 };
 
-	for (int i = 0; i < 2 * 2 * 3 * 2; i++)
+	for (int i = 0; i < 2 * 2 * 3 * 3; i++)
 		prove(set, (struct tt_check){ .windows = windows[i % 2],
 					      .aliased = i / 2 % 2,
 					      .depth = depths[i / 4 % 3],
-					      .sequential = i / 12,
+					      .sequential = i / 12 == 1,
+					      .queued = i / 12 == 2,
 					      .seed = i % 5 ? seed + (uint64_t)i : 0 });
 }
 
@@ -117,11 +119,13 @@ static void prove_some_ways(const struct set *set, uint64_t seed)
 
 	prove(set, (struct tt_check){ .windows = 3, .aliased = odd, .seed = seed });
 	prove(set, (struct tt_check){ .windows = 1, .aliased = !odd, .depth = odd ? 1 : 4 });
-	prove(set, (struct tt_check){ .windows = 3,
-				      .aliased = !odd,
-				      .depth = 1,
-				      .sequential = true,
-				      .seed = seed });
+	for (int queued = 0; queued < 2; queued++)
+		prove(set, (struct tt_check){ .windows = 3,
+					      .aliased = !odd,
+					      .depth = 1,
+					      .sequential = !queued,
+					      .queued = queued,
+					      .seed = seed });
 }
 
 static void try_shape(const struct tt_algo *a, enum tt_coll coll, int p, int root,
