@@ -67,9 +67,30 @@ static tuttiResult_t check_data(const char *call, const struct tt_task *t, size_
 	    bytes > PTRDIFF_MAX)
 		return bad(tt_fail(tuttiInvalidArgument, "%s: count %zu of %s is more than memory can hold", call,
 				   t->count, tt_type_name(t->type)));
-	if (t->stream && !tt_stream_valid(t->stream))
-		return bad(tt_fail(tuttiInvalidArgument, "%s: stream is neither NULL nor a live host stream; "
-				   "device streams are not supported yet", call));
+	return tuttiSuccess;
+}
+
+/* Whose memory and whose stream; both must be of one kind, where host memory goes with all. */
+static tuttiResult_t check_place(const char *call, struct tt_task *t)
+{
+	const struct tt_mem_kind *in = tt_mem_kind_of(t->in), *out = tt_mem_kind_of(t->out);
+	bool host_stream = t->stream && tt_stream_valid(t->stream);
+	const struct tt_mem_kind *queue = host_stream || !t->stream ? NULL : tt_mem_queue_kind(t->stream);
+
+	if (t->stream && !host_stream && !queue)
+		return bad(tt_fail(tuttiInvalidArgument, "%s: stream is neither NULL nor a live host stream%s",
+				   call, tt_mem_kinds() ? ", nor one of a device" : "; no device is in use here"));
+	if (!in && !out && !queue)
+		return tuttiSuccess;
+	t->kind = in ? in : out ? out : queue;
+	if (host_stream)
+		return bad(tt_fail(tuttiInvalidArgument, "%s: %s memory on a host stream; its order is that of a "
+				   "stream of the device", call, t->kind->name));
+	if ((in && out && in != out) || (queue && queue != t->kind))
+		return bad(tt_fail(tuttiInvalidArgument, "%s: buffers and stream are of different devices' kinds",
+				   call));
+	t->queue = t->stream;
+	t->stream = NULL;
 	return tuttiSuccess;
 }
 
@@ -145,6 +166,7 @@ tuttiResult_t tuttiAllReduce(const void *sendbuff, void *recvbuff, size_t count,
 	bytes = count * tt_type_size(datatype);
 	TRY(check_overlap(call, sendbuff, bytes, recvbuff, bytes, 0));
 	TRY(check_op(call, &t, op));
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -162,6 +184,7 @@ tuttiResult_t tuttiAllGather(const void *sendbuff, void *recvbuff, size_t sendco
 	bytes = sendcount * tt_type_size(datatype);
 	TRY(check_overlap(call, sendbuff, bytes, recvbuff, bytes * (size_t)comm->nranks,
 			  -(ptrdiff_t)(bytes * (size_t)comm->rank)));
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -182,6 +205,7 @@ tuttiResult_t tuttiReduceScatter(const void *sendbuff, void *recvbuff, size_t re
 	TRY(check_overlap(call, sendbuff, bytes * (size_t)comm->nranks, recvbuff, bytes,
 			  (ptrdiff_t)(bytes * (size_t)comm->rank)));
 	TRY(check_op(call, &t, op));
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -202,6 +226,7 @@ tuttiResult_t tuttiBroadcast(const void *sendbuff, void *recvbuff, size_t count,
 	bytes = count * tt_type_size(datatype);
 	if (comm->rank == root)
 		TRY(check_overlap(call, sendbuff, bytes, recvbuff, bytes, 0));
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -223,6 +248,7 @@ tuttiResult_t tuttiReduce(const void *sendbuff, void *recvbuff, size_t count,
 		TRY(check_overlap(call, sendbuff, bytes, recvbuff, bytes, 0));
 	}
 	TRY(check_op(call, &t, op));
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -233,6 +259,7 @@ tuttiResult_t tuttiBarrier(tuttiComm_t comm, tuttiStream_t stream)
 
 	TRY(check_comm(call, comm));
 	TRY(check_data(call, &t, 1));
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -251,6 +278,7 @@ static tuttiResult_t send_or_recv(const char *call, const void *in, void *out, s
 	if (peer == comm->rank && !tt_group_open())
 		return tt_fail(tuttiInvalidUsage, "%s: peer %d is the own rank; that needs a group with both sides",
 			       call, peer);
+	TRY(check_place(call, &t));
 	return tt_submit(&t);
 }
 
@@ -295,7 +323,10 @@ tuttiResult_t tuttiRedOpCreatePreMulSum(tuttiRedOp_t *op, void *scalar, tuttiDat
 	if (residence != tuttiScalarHostImmediate && residence != tuttiScalarDevice)
 		return tt_fail(tuttiInvalidArgument, "RedOpCreatePreMulSum: residence %d does not exist",
 			       (int)residence);
-	memcpy(&o.scalar, scalar, tt_type_size(datatype)); /* without devices both lie in host memory */
+	if (tt_mem_kind_of(scalar))
+		return tt_fail(tuttiInvalidArgument, "RedOpCreatePreMulSum: a scalar in %s memory is not supported "
+			       "yet; give it in host memory", tt_mem_kind_of(scalar)->name);
+	memcpy(&o.scalar, scalar, tt_type_size(datatype));
 	return add_op(op, comm, &o, datatype);
 }
 

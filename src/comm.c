@@ -65,6 +65,7 @@ tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *p
 		return tt_fail(tuttiSystemError, "no memory for a communicator");
 	configure(c, config, parent);
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->queue_lock, NULL);
 	c->magic = TT_COMM_MAGIC;
 	c->dead_rank = -1;
 	c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -449,6 +450,7 @@ void tt_comm_free(struct tuttiComm *c)
 	tt_comm_delist(c);
 	while (atomic_load_explicit(&c->inside, memory_order_acquire) > 0)
 		usleep(50); /* the watcher is telling it something */
+	tt_queue_free(c);
 	free_progs(c);
 	free_links(c);
 	tt_ep_free(c->inproc);
@@ -459,6 +461,7 @@ void tt_comm_free(struct tuttiComm *c)
 	tt_net_put();
 	close(c->wake_fd);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->queue_lock);
 	free(c->procs);
 	free(c->proc_of);
 	free((void *)c->state);

@@ -30,11 +30,27 @@ struct tt_prog_entry {
 	int root; /* Send, Recv: peer * 2 + is_send */
 };
 
+struct tt_qprog_entry {
+	struct tt_qprog_entry *next;
+	struct tt_qprog *prog;
+	struct tt_row row;
+	uint8_t coll;
+	int root;
+	bool in_use; /* a call is being enqueued from it */
+};
+
 /* How this rank waits for the answer to a question. */
 struct tt_answer {
 	bool there;
 	int from;
 	struct tt_sig sig;
+};
+
+/* A rank that has not called collective `seq`, as `origin` heard it itself; news has a higher stamp. */
+struct tt_absent {
+	uint32_t seq, stamp;
+	int rank, origin;
+	uint64_t heard_ns;
 };
 
 struct tuttiComm {
@@ -56,6 +72,10 @@ struct tuttiComm {
 	struct tt_prog_entry *progs;
 	void *tmp, *scratch;
 	size_t tmp_size, scratch_size;
+	pthread_mutex_t queue_lock; /* of the pools for calls on queues of devices */
+	struct tt_qprog_entry *qprogs;
+	struct tt_qrun *qruns;
+	bool on_queues; /* holds the progress thread */
 	struct tt_op user_ops[TT_USER_OPS];
 	tuttiDataType_t user_types[TT_USER_OPS];
 	bool user_used[TT_USER_OPS];
@@ -85,6 +105,9 @@ struct tuttiComm {
 	_Atomic int dead_rank;
 	char dead_why[256];
 	struct tt_answer answer;
+	struct tt_absent absent;
+	uint32_t asked_seq; /* who asked after it, to be told of absent ranks */
+	int askers[32], naskers;
 	int where_from; /* answer to: how far are you? */
 	uint32_t where_seq;
 	uint64_t where_count;
@@ -126,6 +149,8 @@ tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, con
 	__attribute__((format(printf, 4, 5)));
 tuttiResult_t tt_comm_error(struct tuttiComm *c); /* sticky error, its text into this thread's last error */
 void tt_comm_record(struct tuttiComm *c, const struct tt_sig *sig);
+/* The rank that has not called collective `seq`, as far as is known these days; -1: none. */
+int tt_comm_absent(struct tuttiComm *c, uint32_t seq);
 void tt_comm_ask(struct tuttiComm *c, int peer, const struct tt_sig *mine);
 bool tt_comm_differs(struct tuttiComm *c, int peer, const struct tt_sig *mine, uint64_t wait_ns);
 int tt_sig_print(const struct tt_sig *s, char *out, size_t n);
@@ -145,6 +170,10 @@ struct tt_task {
 	tuttiDataType_t type;
 	struct tt_op op;
 	int opcode, root;
+	const struct tt_mem_kind *kind; /* NULL: on host memory */
+	tuttiStream_t queue;            /* of that kind */
+	struct tt_qrun *q;
+	bool hosted;                    /* on copies in host memory */
 	uint64_t first, stream_first; /* start when so many before it have finished */
 	struct tt_task *after; /* in this unit, or NULL */
 	struct tt_task *next;
@@ -152,7 +181,7 @@ struct tt_task {
 	int phase;
 	struct tt_prog *prog;
 	struct tt_sig sig;
-	uint64_t moved_ns, asked_ns, noted_ns, begun_ns;
+	uint64_t moved_ns, asked_ns, noted_ns, begun_ns, absent_ns;
 	uint32_t events_seen;
 	bool peer_there;
 	tuttiResult_t result;
@@ -168,6 +197,15 @@ void tt_task_watch(struct tt_task *t, uint64_t now);
 /* Runs a list to its end on the calling thread; the first error, its text into this thread's last error. */
 tuttiResult_t tt_task_drive(struct tt_task *list);
 int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
+struct tt_row tt_task_row(const struct tt_task *t);
+tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out);
+struct tt_call tt_task_call(const struct tt_task *t, const struct tt_row *row);
+
+/* ---- on queues of devices (task_queue.c) ---- */
+/* Enqueues the device's part of the tasks here and now, and gives their network part to the progress thread.
+ * Takes the malloc'ed tasks, on error as well; those without a kind run beside them. */
+tuttiResult_t tt_queue_run(struct tt_task *list);
+void tt_queue_free(struct tuttiComm *c);
 
 /* ---- streams (stream.c) ---- */
 bool tt_stream_valid(const struct tuttiStream *s);
@@ -175,4 +213,6 @@ uint64_t tt_stream_issue(struct tuttiStream *s, uint64_t n);
 bool tt_stream_turn(struct tuttiStream *s, uint64_t first);
 void tt_stream_finished(struct tuttiStream *s, tuttiResult_t r); /* r's text: this thread's last error */
 tuttiResult_t tt_stream_enqueue(struct tt_task *list); /* takes the malloc'ed tasks */
+tuttiResult_t tt_progress_hold(void); /* the progress thread runs until all who hold it let go */
+void tt_progress_drop(void);
 #endif

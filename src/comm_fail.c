@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MSG_ASK = 64, MSG_ANSWER, MSG_FAILED, MSG_BYE, MSG_WHERE, MSG_HERE };
+enum { MSG_ASK = 64, MSG_ANSWER, MSG_FAILED, MSG_BYE, MSG_WHERE, MSG_HERE, MSG_ABSENT };
 enum { SAW_SAME, SAW_OTHER, NOT_YET };
 
 struct message {
@@ -273,6 +273,102 @@ static bool find_grave(uint64_t comm, int rank, struct message *m)
 	return found;
 }
 
+/* ---- who has not called ----
+ * A rank may wait for one that waits for one that has not called: all of them must know, or they take it for data
+ * that stopped. Who hears "not yet" itself tells those who ask it, they tell theirs, and so on. */
+
+#define ABSENT_FOR 2500000000ull
+
+static void tell_absent(struct tuttiComm *c, int to, const struct tt_absent *a)
+{
+	struct message m = { .comm = c->id, .from = c->rank, .to = to, .what = MSG_ABSENT,
+			     .result = (uint32_t)a->rank, .sig = { .seq = a->seq },
+			     .theirs = { .seq = a->stamp, .root = a->origin } };
+
+	route(c, to, &m);
+}
+
+/* A total order, or two ranks' news would chase each other for ever. */
+static bool newer(const struct tt_absent *a, const struct tt_absent *b)
+{
+	if (a->seq != b->seq)
+		return a->seq > b->seq;
+	return a->stamp != b->stamp ? a->stamp > b->stamp : a->origin > b->origin;
+}
+
+static void note_absent(struct tuttiComm *c, const struct tt_absent *a)
+{
+	int to[32], n = 0;
+	bool news;
+
+	pthread_mutex_lock(&c->lock);
+	news = newer(a, &c->absent);
+	if (news) {
+		c->absent = *a;
+		c->absent.heard_ns = tt_now_ns();
+		n = c->asked_seq == a->seq ? c->naskers : 0;
+		memcpy(to, c->askers, sizeof(to));
+	}
+	pthread_mutex_unlock(&c->lock);
+	for (int i = 0; i < n; i++)
+		tell_absent(c, to[i], a);
+	if (news)
+		wake(c);
+}
+
+static void hear_not_yet(struct tuttiComm *c, const struct message *m)
+{
+	struct tt_absent a = { .seq = m->theirs.seq, .rank = m->from, .origin = c->rank };
+
+	if (m->theirs.coll == TT_SENDRECV)
+		return;
+	pthread_mutex_lock(&c->lock);
+	a.stamp = c->absent.seq == a.seq ? c->absent.stamp + 1 : 1;
+	pthread_mutex_unlock(&c->lock);
+	note_absent(c, &a);
+}
+
+static void hear_absent(struct tuttiComm *c, const struct message *m)
+{
+	struct tt_absent a = { .seq = m->sig.seq, .stamp = m->theirs.seq, .rank = (int)m->result,
+			       .origin = m->theirs.root };
+
+	if (a.rank >= 0 && a.rank < c->nranks && a.origin != c->rank)
+		note_absent(c, &a);
+}
+
+/* It has asked after this call: it waits for this rank. */
+static void note_asker(struct tuttiComm *c, int rank, uint32_t seq)
+{
+	struct tt_absent a = { .rank = -1 };
+	int i = 0;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->asked_seq != seq)
+		c->naskers = 0;
+	c->asked_seq = seq;
+	while (i < c->naskers && c->askers[i] != rank)
+		i++;
+	if (i == c->naskers && i < 32)
+		c->askers[c->naskers++] = rank;
+	if (c->absent.seq == seq && tt_now_ns() - c->absent.heard_ns < ABSENT_FOR)
+		a = c->absent;
+	pthread_mutex_unlock(&c->lock);
+	if (a.rank >= 0)
+		tell_absent(c, rank, &a);
+}
+
+int tt_comm_absent(struct tuttiComm *c, uint32_t seq)
+{
+	int rank = -1;
+
+	pthread_mutex_lock(&c->lock);
+	if (c->absent.seq == seq && c->absent.heard_ns && tt_now_ns() - c->absent.heard_ns < ABSENT_FOR)
+		rank = c->absent.rank;
+	pthread_mutex_unlock(&c->lock);
+	return rank;
+}
+
 static void answer(struct tuttiComm *c, const struct message *q)
 {
 	struct message m = { .comm = c->id, .from = c->rank, .to = q->from, .what = MSG_ANSWER,
@@ -288,13 +384,19 @@ static void answer(struct tuttiComm *c, const struct message *q)
 	if (m.result == SAW_OTHER)
 		fail_mismatch(c, q->from, &m.sig, &q->sig);
 	route(c, q->from, &m);
+	if (m.result == SAW_SAME && q->sig.coll != TT_SENDRECV)
+		note_asker(c, q->from, q->sig.seq);
 }
 
 static void hear_answer(struct tuttiComm *c, const struct message *m)
 {
 	if (m->result == SAW_OTHER)
 		fail_mismatch(c, m->from, &m->theirs, &m->sig);
+	if (m->result == NOT_YET)
+		hear_not_yet(c, m);
 	pthread_mutex_lock(&c->lock);
+	if (m->result == SAW_SAME && c->absent.rank == m->from && c->absent.seq == m->theirs.seq)
+		c->absent.heard_ns = 0; /* it has come */
 	c->answer.there = m->result != NOT_YET;
 	c->answer.from = m->from;
 	c->answer.sig = m->theirs;
@@ -354,6 +456,9 @@ static void deliver(struct tuttiComm *c, const struct message *m)
 		break;
 	case MSG_HERE:
 		hear_where(c, m);
+		break;
+	case MSG_ABSENT:
+		hear_absent(c, m);
 		break;
 	default:
 		break;

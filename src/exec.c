@@ -101,6 +101,14 @@ static void finish(struct tt_prog *p, uint32_t i, uint32_t w)
 		p->finished[p->base++ % p->depth] = 0;
 }
 
+/* The message at the head of a direction may go: what it needs is there. */
+static bool due(const struct tt_prog *p, const struct xdir *d)
+{
+	if (p->call.queue)
+		return tt_qrun_due(p->call.queue, (uint32_t)(d - p->dirs), d->is_send, d->pos);
+	return ready(p, d->step, d->window);
+}
+
 static bool fail(struct tt_prog *p, struct xdir *d)
 {
 	p->fault.link = d->link;
@@ -139,19 +147,20 @@ static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 {
 	const struct tt_transport *t = d->link->ep->t;
 	const struct xstep *x = &p->x[o->step];
-	size_t n;
+	const struct tt_ref *ref = d->is_send ? x->src : &x->dst;
+	size_t n = tt_prog_length(p, ref, o->window) * p->elem;
+	void *at = !n ? NULL : p->call.queue ? tt_qrun_slot(p->call.queue, (uint32_t)(d - p->dirs), o->pos) :
+		   tt_prog_address(p, ref, o->window);
 
 	o->fused = false;
-	if (x->op == TT_SEND) {
+	if (d->is_send) {
 		struct tt_note note = { p->call.sig, p->call.seq, o->pos };
 
-		n = tt_prog_length(p, x->src, o->window) * p->elem;
-		return t->send(d->link->priv, n ? tt_prog_address(p, x->src, o->window) : NULL, n, &note, &o->req);
+		return t->send(d->link->priv, at, n, &note, &o->req);
 	}
-	n = tt_prog_length(p, &x->dst, o->window) * p->elem;
-	o->fused = n && x->fused != TT_NONE && can_fuse(p, x, o);
+	o->fused = n && x->fused != TT_NONE && !p->call.queue && can_fuse(p, x, o);
 	if (!o->fused)
-		return t->recv(d->link->priv, n ? tt_prog_address(p, &x->dst, o->window) : NULL, n, &o->req);
+		return t->recv(d->link->priv, at, n, &o->req);
 	o->combine = (struct tt_combine){ .dst = tt_prog_address(p, &p->x[x->fused].dst, o->window),
 					  .x = tt_prog_address(p, &x->x, o->window),
 					  .received_first = x->received_first,
@@ -159,8 +168,12 @@ static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 	return t->recv_reduce(d->link->priv, &o->combine, n, &o->req);
 }
 
-static void arrived(struct tt_prog *p, const struct post *o)
+static void arrived(struct tt_prog *p, const struct xdir *d, const struct post *o)
 {
+	if (p->call.queue) {
+		tt_qrun_moved(p->call.queue, (uint32_t)(d - p->dirs));
+		return;
+	}
 	finish(p, o->step, o->window);
 	if (o->fused)
 		finish(p, p->x[o->step].fused, o->window);
@@ -179,7 +192,7 @@ static bool reap(struct tt_prog *p, struct xdir *d, int *moved)
 			return fail(p, d);
 		if (!d->is_send && !check_note(p, d, &o->req.note, o->pos))
 			return false;
-		arrived(p, o);
+		arrived(p, d, o);
 		d->tail++;
 		++*moved;
 	}
@@ -188,7 +201,7 @@ static bool reap(struct tt_prog *p, struct xdir *d, int *moved)
 
 static bool issue(struct tt_prog *p, struct xdir *d, int *moved)
 {
-	while (d->step != TT_NONE && d->head - d->tail < TT_POSTS && ready(p, d->step, d->window)) {
+	while (d->step != TT_NONE && d->head - d->tail < TT_POSTS && due(p, d)) {
 		struct post *o = &d->posts[d->head % TT_POSTS];
 		enum tt_post r;
 
@@ -209,7 +222,7 @@ static bool issue(struct tt_prog *p, struct xdir *d, int *moved)
 		} else {
 			if (!d->is_send && !check_note(p, d, &o->req.note, o->pos))
 				return false;
-			arrived(p, o);
+			arrived(p, d, o);
 		}
 		next(p, d);
 	}
@@ -260,6 +273,16 @@ static bool pass_links(struct tt_prog *p, const bool *mine, int *moved)
 	return true;
 }
 
+static bool is_over(const struct tt_prog *p)
+{
+	if (!p->call.queue)
+		return p->base == p->part.nwindows;
+	for (uint32_t k = 0; k < p->ndirs; k++)
+		if (p->dirs[k].step != TT_NONE || p->dirs[k].head != p->dirs[k].tail)
+			return false;
+	return tt_qrun_ended(p->call.queue);
+}
+
 enum tt_run_state tt_run_pass(struct tt_prog *p, int *moved)
 {
 	bool mine[TT_PROG_EPS], ok;
@@ -270,14 +293,15 @@ enum tt_run_state tt_run_pass(struct tt_prog *p, int *moved)
 		if (mine[i])
 			p->eps[i]->t->poll(p->eps[i]->priv);
 	}
-	pass_local(p, moved);
+	if (!p->call.queue)
+		pass_local(p, moved);
 	ok = pass_links(p, mine, moved);
 	for (int i = 0; i < p->neps; i++)
 		if (mine[i])
 			tt_ep_unlock(p->eps[i]);
 	if (!ok)
 		return TT_RUN_FAILED;
-	return p->base == p->part.nwindows ? TT_RUN_DONE : TT_RUN_GOING;
+	return is_over(p) ? TT_RUN_DONE : TT_RUN_GOING;
 }
 
 int tt_run_waits(const struct tt_prog *p, int *ranks, int max)
@@ -286,12 +310,12 @@ int tt_run_waits(const struct tt_prog *p, int *ranks, int max)
 
 	for (uint32_t k = 0; k < p->ndirs && n < max; k++) {
 		const struct xdir *d = &p->dirs[k];
-		bool due = d->tail != d->head || (d->step != TT_NONE && ready(p, d->step, d->window));
+		bool wanted = d->tail != d->head || (d->step != TT_NONE && due(p, d));
 		bool seen = false;
 
 		for (int i = 0; i < n; i++)
 			seen |= ranks[i] == d->link->peer;
-		if (due && !seen)
+		if (wanted && !seen)
 			ranks[n++] = d->link->peer;
 	}
 	return n;

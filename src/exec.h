@@ -3,6 +3,7 @@
 #ifndef TT_EXEC_H
 #define TT_EXEC_H
 
+#include "mem.h"
 #include "net.h"
 #include "sched.h"
 
@@ -26,6 +27,7 @@ struct tt_call { /* what a run works on */
 	uint64_t sig;
 	uint32_t seq;
 	size_t window_bytes; /* largest message */
+	struct tt_qrun *queue; /* the network part alone, of what is on a device's queue; NULL: all of it */
 };
 
 enum tt_run_state { TT_RUN_GOING, TT_RUN_DONE, TT_RUN_FAILED };
@@ -47,5 +49,38 @@ const struct tt_run_fault *tt_run_fault(const struct tt_prog *p);
 bool tt_run_began(const struct tt_prog *p); /* a message of this run has arrived */
 int tt_run_waits(const struct tt_prog *p, int *ranks, int max); /* peers whose messages are due */
 int tt_prog_eps(const struct tt_prog *p, struct tt_ep **eps, int max);
+
+/* ---- on the queue of a device (exec_queue.c): one call as its queue and the network share it ---- */
+struct tt_qprog;
+/* Takes over `s`, on error as well. */
+tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog **out);
+void tt_qprog_free(struct tt_qprog *p);
+/* Takes a run of the pool that is over, or a new one; its memory is kept for the next. `scratch`: bytes of device
+ * memory beside the temporaries. Hosted: the whole input is copied to the host and the result back, and the
+ * caller runs an ordinary program on tt_qrun_in and tt_qrun_out in between (user operators). */
+tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, struct tt_qprog *prog,
+			   const struct tt_call *call, size_t scratch, struct tt_qrun **out);
+tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, size_t in_bytes,
+				  size_t out_bytes, struct tt_qrun **out);
+void tt_qrun_cancel(struct tt_qrun *q); /* nothing of it was enqueued */
+void tt_qrun_free_all(struct tt_qrun **pool); /* waits a second for each that its queue has not ended */
+void *tt_qrun_scratch(const struct tt_qrun *q);
+const void *tt_qrun_in(const struct tt_qrun *q);
+void *tt_qrun_out(const struct tt_qrun *q);
+/* On the calling thread: begin, then bind and the batches of windows in order, then end. */
+tuttiResult_t tt_qrun_enqueue_begin(struct tt_qrun *q, tuttiStream_t queue);
+void tt_qrun_bind(struct tt_qrun *q, const struct tt_call *call);
+uint32_t tt_qrun_batches(const struct tt_qrun *q);
+tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t batch);
+tuttiResult_t tt_qrun_enqueue_end(struct tt_qrun *q, tuttiStream_t queue);
+tuttiResult_t tt_qrun_enqueue_hosted(struct tt_qrun *q, tuttiStream_t queue, const void *in, void *out);
+/* On whichever thread drives the network. */
+bool tt_qrun_begun(const struct tt_qrun *q); /* the queue has come to it */
+bool tt_qrun_ended(const struct tt_qrun *q);
+bool tt_qrun_due(const struct tt_qrun *q, uint32_t dir, bool is_send, uint32_t pos); /* its slot is ready */
+void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos);
+void tt_qrun_moved(struct tt_qrun *q, uint32_t dir);
+/* The network's part is over; `failed`: lets the queue run to its end over whatever is there. */
+void tt_qrun_close(struct tt_qrun *q, bool failed);
 
 #endif

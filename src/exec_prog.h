@@ -7,7 +7,6 @@
 #define TT_PROG_EPS 4
 #define TT_NONE UINT32_MAX
 
-
 struct xstep {
 	uint8_t op;
 	bool received_first; /* fused: received op x */

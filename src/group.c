@@ -65,7 +65,7 @@ tuttiResult_t tt_submit(const struct tt_task *task)
 {
 	struct tt_task *t, one;
 
-	if (!group.depth && !task->stream) {
+	if (!group.depth && !task->stream && !task->kind) {
 		one = *task;
 		one.next = NULL;
 		tt_task_submit(&one);
@@ -79,6 +79,8 @@ tuttiResult_t tt_submit(const struct tt_task *task)
 		group.tail = &t->next;
 		return tuttiSuccess;
 	}
+	if (t->kind)
+		return tt_queue_run(t);
 	tt_task_submit(t);
 	return tt_stream_enqueue(t);
 }
@@ -188,6 +190,8 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 			return tt_fail(tuttiMismatch, "Send of %zu %s and Recv of %zu %s on the own rank %d",
 				       s->count, tt_type_name(s->type), r->count, tt_type_name(r->type), s->root);
 		r->in = s->in;
+		r->kind = r->kind ? r->kind : s->kind;
+		r->queue = r->queue ? r->queue : s->queue;
 		r->paired = true;
 		*p = s->next;
 		free(s);
@@ -202,25 +206,31 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 /* ---- the end ---- */
 
 /* Blocking calls and calls on streams in one group: the former get a stream for the while. */
-static tuttiResult_t run_mixed(struct tt_task *list, bool all_streams)
+static tuttiResult_t run_mixed(struct tt_task *list, bool all_streams, bool queues)
 {
 	tuttiStream_t own = NULL;
-	tuttiResult_t r;
+	tuttiResult_t r, end;
 
 	if (!all_streams)
 		TRY(tuttiHostStreamCreate(&own));
 	for (struct tt_task *t = list; t; t = t->next)
-		t->stream = t->stream ? t->stream : own;
-	tt_task_submit(list);
-	r = tt_stream_enqueue(list);
-	if (own)
-		r = tuttiHostStreamDestroy(own);
+		t->stream = t->stream || t->kind ? t->stream : own;
+	if (queues) {
+		r = tt_queue_run(list);
+	} else {
+		tt_task_submit(list);
+		r = tt_stream_enqueue(list);
+	}
+	if (own) {
+		end = tuttiHostStreamDestroy(own);
+		r = r == tuttiSuccess ? end : r;
+	}
 	return r;
 }
 
 static tuttiResult_t run_tasks(struct tt_task *list)
 {
-	bool any = false, every = true;
+	bool any = false, every = true, queues = false;
 	tuttiResult_t r = pair_selves(&list);
 
 	if (r != tuttiSuccess || !list) {
@@ -229,10 +239,11 @@ static tuttiResult_t run_tasks(struct tt_task *list)
 	}
 	for (struct tt_task *t = list; t; t = t->next) {
 		any |= t->stream != NULL;
-		every &= t->stream != NULL;
+		every &= t->stream || t->kind;
+		queues |= t->kind != NULL;
 	}
-	if (any)
-		return run_mixed(list, every);
+	if (any || queues)
+		return run_mixed(list, every, queues);
 	tt_task_submit(list);
 	r = tt_task_drive(list);
 	free_tasks(list);

@@ -1,18 +1,73 @@
-/* Memory that tutti hands out: mappings of memfds, so that processes of a host can share them and nothing
- * stays behind in the file system. SPDX-License-Identifier: Apache-2.0 */
-#include "base.h"
+/* Kinds of memory, and the memory that tutti hands out. That of the host are mappings of memfds, so that processes
+ * can share them and nothing stays behind in the file system. SPDX-License-Identifier: Apache-2.0 */
+#include "mem.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define MAX_KINDS 4
+
+static const struct tt_mem_kind *kinds[MAX_KINDS];
+static _Atomic int nkinds;
+
+void tt_mem_add(const struct tt_mem_kind *kind)
+{
+	int n = atomic_load_explicit(&nkinds, memory_order_relaxed);
+
+	for (int i = 0; i < n; i++)
+		if (kinds[i] == kind)
+			return;
+	if (n == MAX_KINDS)
+		return;
+	kinds[n] = kind;
+	atomic_store_explicit(&nkinds, n + 1, memory_order_release);
+}
+
+int tt_mem_kinds(void)
+{
+	return atomic_load_explicit(&nkinds, memory_order_acquire);
+}
+
+const struct tt_mem_kind *tt_mem_kind_of(const void *p)
+{
+	int n = atomic_load_explicit(&nkinds, memory_order_acquire);
+
+	for (int i = 0; p && i < n; i++)
+		if (kinds[i]->query(p))
+			return kinds[i];
+	return NULL;
+}
+
+const struct tt_mem_kind *tt_mem_queue_kind(tuttiStream_t queue)
+{
+	int n = atomic_load_explicit(&nkinds, memory_order_acquire);
+
+	for (int i = 0; i < n; i++)
+		if (kinds[i]->is_queue(queue))
+			return kinds[i];
+	return NULL;
+}
+
+static const struct tt_mem_kind *current_kind(void)
+{
+	int n = atomic_load_explicit(&nkinds, memory_order_acquire);
+
+	for (int i = 0; i < n; i++)
+		if (kinds[i]->current())
+			return kinds[i];
+	return NULL;
+}
+
 struct range {
 	struct range *next;
 	void *p;
 	size_t size;
+	const struct tt_mem_kind *kind; /* NULL: host */
 };
 
 static struct {
@@ -38,21 +93,25 @@ static tuttiResult_t map_shared(void **ptr, size_t size)
 				    tt_fail(tuttiSystemError, "cannot map %zu bytes: %s", size, strerror(e));
 }
 
-tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size)
+static tuttiResult_t hand_out(const char *call, void **ptr, size_t size, const struct tt_mem_kind *kind)
 {
 	struct range *r;
+	tuttiResult_t res;
 	void *p;
 
 	if (!ptr)
-		return tt_fail(tuttiInvalidArgument, "MemAllocHost: ptr is NULL");
+		return tt_fail(tuttiInvalidArgument, "%s: ptr is NULL", call);
+	if (size > PTRDIFF_MAX)
+		return tt_fail(tuttiSystemError, "%s: no memory of %zu bytes", call, size);
 	r = malloc(sizeof(*r));
 	if (!r)
 		return tt_fail(tuttiSystemError, "no memory");
 	r->size = size ? size : 1;
-	if (r->size > PTRDIFF_MAX || map_shared(&p, r->size) != tuttiSuccess) {
+	r->kind = kind;
+	res = kind ? kind->alloc(r->size, false, &p) : map_shared(&p, r->size);
+	if (res != tuttiSuccess) {
 		free(r);
-		return size > PTRDIFF_MAX ? tt_fail(tuttiSystemError, "no memory of %zu bytes", size) :
-					    tuttiSystemError;
+		return res;
 	}
 	r->p = *ptr = p;
 	pthread_mutex_lock(&ranges.lock);
@@ -62,9 +121,14 @@ tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size)
 	return tuttiSuccess;
 }
 
+tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size)
+{
+	return hand_out("MemAllocHost", ptr, size, NULL);
+}
+
 tuttiResult_t tuttiMemAlloc(void **ptr, size_t size)
 {
-	return tuttiMemAllocHost(ptr, size); /* until there are devices */
+	return hand_out("MemAlloc", ptr, size, current_kind());
 }
 
 tuttiResult_t tuttiMemFree(void *ptr)
@@ -83,7 +147,10 @@ tuttiResult_t tuttiMemFree(void *ptr)
 	if (!r)
 		return tt_fail(tuttiInvalidArgument, "MemFree: %p was not given by MemAlloc or MemAllocHost, or is "
 			       "freed already", ptr);
-	munmap(r->p, r->size);
+	if (r->kind)
+		r->kind->release(r->p, r->size, false);
+	else
+		munmap(r->p, r->size);
 	free(r);
 	return tuttiSuccess;
 }

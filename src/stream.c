@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_EPS 6
@@ -28,6 +29,7 @@ static struct {
 	struct tt_task *fresh; /* submitted, not yet seen by the thread */
 	struct tt_task **fresh_tail;
 	bool running, stop;
+	int holders; /* streams, and communicators with calls on queues of devices */
 	pthread_t thread;
 	pid_t pid; /* whose thread it is: a child after fork has none */
 	int wake_fd;
@@ -115,6 +117,7 @@ static void rest(struct tt_task *list, uint64_t *since)
 {
 	struct tt_ep *eps[MAX_EPS];
 	uint64_t now = tt_now_ns();
+	bool queues = false;
 	int n = 0;
 
 	if (!*since)
@@ -123,9 +126,12 @@ static void rest(struct tt_task *list, uint64_t *since)
 		if (!atomic_load_explicit(&t->done, memory_order_acquire)) {
 			tt_task_watch(t, now);
 			n = tt_task_eps(t, eps, n, MAX_EPS);
+			queues |= t->q != NULL;
 		}
 	if (!list)
 		tt_net_sleep(NULL, 0, bg.wake_fd, 1000);
+	else if (now - *since > 2 * 1000000ull && queues) /* a word of a device wakes nobody */
+		nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
 	else if (now - *since > 2 * 1000000ull)
 		tt_net_sleep(eps, n, bg.wake_fd, 2);
 	else
@@ -198,30 +204,41 @@ tuttiResult_t tt_stream_enqueue(struct tt_task *list)
 
 /* ---- the public calls ---- */
 
+tuttiResult_t tt_progress_hold(void)
+{
+	tuttiResult_t r = tuttiSuccess;
+
+	pthread_mutex_lock(&bg.life);
+	pthread_mutex_lock(&bg.lock);
+	if (!bg.running || bg.pid != getpid())
+		r = start_thread();
+	bg.holders += r == tuttiSuccess;
+	pthread_mutex_unlock(&bg.lock);
+	pthread_mutex_unlock(&bg.life);
+	return r;
+}
+
 tuttiResult_t tuttiHostStreamCreate(tuttiStream_t *stream)
 {
 	struct tuttiStream *s;
-	tuttiResult_t r = tuttiSuccess;
+	tuttiResult_t r;
 
 	if (!stream)
 		return tt_fail(tuttiInvalidArgument, "HostStreamCreate: stream is NULL");
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return tt_fail(tuttiSystemError, "no memory for a stream");
-	pthread_mutex_lock(&bg.life);
-	pthread_mutex_lock(&bg.lock);
-	if (!bg.running || bg.pid != getpid())
-		r = start_thread();
-	if (r == tuttiSuccess) {
-		s->next = bg.streams;
-		bg.streams = s;
-		*stream = s;
-	}
-	pthread_mutex_unlock(&bg.lock);
-	pthread_mutex_unlock(&bg.life);
-	if (r != tuttiSuccess)
+	r = tt_progress_hold();
+	if (r != tuttiSuccess) {
 		free(s);
-	return r;
+		return r;
+	}
+	pthread_mutex_lock(&bg.lock);
+	s->next = bg.streams;
+	bg.streams = s;
+	pthread_mutex_unlock(&bg.lock);
+	*stream = s;
+	return tuttiSuccess;
 }
 
 static bool drained(struct tuttiStream *s)
@@ -259,13 +276,13 @@ tuttiResult_t tuttiHostStreamSynchronize(tuttiStream_t s)
 	return r;
 }
 
-static void stop_thread(void)
+void tt_progress_drop(void)
 {
 	bool stop;
 
 	pthread_mutex_lock(&bg.life);
 	pthread_mutex_lock(&bg.lock);
-	stop = !bg.streams && bg.running && bg.pid == getpid();
+	stop = !--bg.holders && bg.running && bg.pid == getpid();
 	if (stop) {
 		bg.stop = true;
 		kick();
@@ -296,6 +313,6 @@ tuttiResult_t tuttiHostStreamDestroy(tuttiStream_t s)
 		}
 	pthread_mutex_unlock(&bg.lock);
 	free(s);
-	stop_thread();
+	tt_progress_drop();
 	return r;
 }

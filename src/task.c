@@ -32,7 +32,8 @@ static void number(struct tt_task *t)
 		t->sig.seq = atomic_load_explicit(&c->seq, memory_order_relaxed) + 1;
 		atomic_store_explicit(&c->seq, t->sig.seq, memory_order_relaxed);
 	}
-	tt_comm_record(c, &t->sig);
+	if (!t->kind) /* on a queue the call happens when the queue comes to it */
+		tt_comm_record(c, &t->sig);
 }
 
 /* Within a unit collectives of a communicator follow each other, and messages of one direction to a peer. */
@@ -106,7 +107,7 @@ no_memory:
 	return tt_fail(tuttiSystemError, "no memory for a schedule");
 }
 
-static tuttiResult_t build(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out)
+tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out)
 {
 	struct tt_shape shape = { .nlanes = row->lanes, .param = row->param };
 
@@ -121,7 +122,7 @@ static size_t block_bytes(const struct tt_task *t)
 	return t->count * tt_type_size(t->type);
 }
 
-static struct tt_row row_of(const struct tt_task *t)
+struct tt_row tt_task_row(const struct tt_task *t)
 {
 	bool reduces = t->coll == TT_ALLREDUCE || t->coll == TT_REDUCE || t->coll == TT_REDUCESCATTER;
 
@@ -151,7 +152,7 @@ static tuttiResult_t find_prog(struct tt_task *t, const struct tt_row *row)
 	e->coll = (uint8_t)t->coll;
 	e->root = root;
 	e->row = *row;
-	tuttiResult_t r = build(t, row, &s);
+	tuttiResult_t r = tt_task_sched(t, row, &s);
 	if (r == tuttiSuccess)
 		r = tt_prog_new(s, row->depth, tt_comm_link, c, &e->prog);
 	if (r != tuttiSuccess) {
@@ -187,7 +188,7 @@ static tuttiResult_t scale(struct tt_task *t)
 	size_t n = t->count * (t->coll == TT_REDUCESCATTER ? (size_t)c->nranks : 1);
 	void *to = t->coll == TT_ALLREDUCE ? t->out : NULL;
 
-	if (t->op.kind != TT_OP_PREMULSUM || !n)
+	if (t->op.kind != TT_OP_PREMULSUM || !n || t->q)
 		return tuttiSuccess;
 	if (!to) {
 		TRY(reserve(&c->scratch, &c->scratch_size, n * tt_type_size(t->type)));
@@ -198,20 +199,26 @@ static tuttiResult_t scale(struct tt_task *t)
 	return tuttiSuccess;
 }
 
+struct tt_call tt_task_call(const struct tt_task *t, const struct tt_row *row)
+{
+	return (struct tt_call){ .in = t->in, .out = t->out, .count = t->count, .type = t->type, .op = t->op,
+				 .sig = tt_sig_hash(&t->sig), .seq = t->sig.seq, .window_bytes = row->window,
+				 .queue = t->hosted ? NULL : t->q };
+}
+
 static tuttiResult_t start(struct tt_task *t)
 {
 	struct tuttiComm *c = t->comm;
-	struct tt_row row = row_of(t);
+	struct tt_row row = tt_task_row(t);
 	struct tt_call call;
 	size_t tmp;
 
 	TRY(find_prog(t, &row));
 	TRY(scale(t));
-	call = (struct tt_call){ .in = t->in, .out = t->out, .count = t->count, .type = t->type, .op = t->op,
-				 .sig = tt_sig_hash(&t->sig), .seq = t->sig.seq,
-				 .window_bytes = row.window };
+	call = tt_task_call(t, &row);
 	tmp = tt_run_tmp(t->prog, &call);
-	TRY(reserve(&c->tmp, &c->tmp_size, tmp));
+	if (!call.queue)
+		TRY(reserve(&c->tmp, &c->tmp_size, tmp));
 	tt_run_begin(t->prog, &call, c->tmp);
 	return tuttiSuccess;
 }
@@ -223,7 +230,7 @@ static void average(const struct tt_task *t)
 	bool here = t->coll == TT_ALLREDUCE || t->coll == TT_REDUCESCATTER ||
 		    (t->coll == TT_REDUCE && t->root == t->comm->rank);
 
-	if (t->op.kind == tuttiAvg && here && t->count)
+	if (t->op.kind == tuttiAvg && here && t->count && !t->q)
 		tt_reduce_post(t->out, t->out, t->count, t->type, &t->op);
 }
 
@@ -247,7 +254,7 @@ static tuttiResult_t give_up(struct tt_task *t)
 	tt_comm_close_links(c);
 	c->cut = true;
 	r = tt_comm_error(c);
-	if (!t->stream)
+	if (!t->stream && !t->q)
 		t->text = strdup(tt_last_error());
 	return r;
 }
@@ -264,6 +271,8 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	} else {
 		r = give_up(t);
 	}
+	if (t->q)
+		tt_qrun_close(t->q, r != tuttiSuccess);
 	t->result = r;
 	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
 	atomic_store_explicit(&t->done, true, memory_order_release);
@@ -342,6 +351,8 @@ static bool begin(struct tt_task *t)
 {
 	tuttiResult_t r = error_of(t->comm);
 
+	if (t->kind)
+		tt_comm_record(t->comm, &t->sig);
 	if (r == tuttiSuccess)
 		r = start(t);
 	if (r != tuttiSuccess) {
@@ -351,7 +362,7 @@ static bool begin(struct tt_task *t)
 		return true;
 	}
 	t->phase = RUNNING;
-	t->moved_ns = t->asked_ns = t->noted_ns = 0;
+	t->moved_ns = t->asked_ns = t->noted_ns = t->absent_ns = 0;
 	t->peer_there = false;
 	return true;
 }
@@ -361,7 +372,7 @@ bool tt_task_step(struct tt_task *t)
 	int moved;
 
 	if (t->phase == WAITING)
-		return turn(t) && begin(t);
+		return turn(t) && (!t->q || tt_qrun_begun(t->q)) && begin(t);
 	if (t->comm->cut) { /* by another task of this unit */
 		finish(t, error_of(t->comm));
 		return true;
@@ -400,11 +411,19 @@ static void hang_up(struct tuttiComm *c)
 	}
 }
 
-static void ask_and_note(struct tt_task *t, const int *ranks, int n, uint64_t now)
+/* Often enough to know before the deadline. */
+static uint64_t ask_every(const struct tuttiComm *c)
+{
+	uint64_t ns = c->deadline_ns ? c->deadline_ns / 8 : ASK_EVERY;
+
+	return ns < ASK_AFTER / 4 ? ASK_AFTER / 4 : tt_min(ns, ASK_EVERY);
+}
+
+static void ask_and_note(struct tt_task *t, const int *ranks, int n, int absent, uint64_t now)
 {
 	char what[128];
 
-	if (t->asked_ns && now - t->asked_ns < ASK_EVERY)
+	if (t->asked_ns && now - t->asked_ns < ask_every(t->comm))
 		return;
 	t->asked_ns = now;
 	for (int i = 0; i < n; i++)
@@ -415,7 +434,8 @@ static void ask_and_note(struct tt_task *t, const int *ranks, int n, uint64_t no
 	t->noted_ns = now;
 	tt_sig_print(&t->sig, what, sizeof(what));
 	tt_log(TT_LOG_WARN, "task", "rank %d has waited %.0f s in %s for rank %d%s", t->comm->rank,
-	       (double)(now - t->begun_ns) / 1e9, what, n ? ranks[0] : -1, n > 1 ? " and others" : "");
+	       (double)(now - t->begun_ns) / 1e9, what, absent >= 0 ? absent : n ? ranks[0] : -1,
+	       absent >= 0 ? ", which has not called it" : n > 1 ? " and others" : "");
 }
 
 static void take_answer(struct tt_task *t)
@@ -443,16 +463,17 @@ static int gone_rank(const struct tt_task *t, const int *ranks, int n)
 	return -1;
 }
 
-static tuttiResult_t late(struct tt_task *t, const int *ranks, int n, bool moving, uint64_t limit)
+static tuttiResult_t late(struct tt_task *t, const int *ranks, int n, int absent, bool moving)
 {
+	uint64_t limit = moving ? t->comm->deadline_ns : t->comm->arrival_ns;
 	char who[120] = "nobody", what[128];
 
 	tt_sig_print(&t->sig, what, sizeof(what));
-	if (n)
-		tt_comm_who(t->comm, ranks[0], who, sizeof(who));
+	if (n || absent >= 0)
+		tt_comm_who(t->comm, absent >= 0 ? absent : ranks[0], who, sizeof(who));
 	return tt_comm_fail(t->comm, false, tuttiTimeout, "%s on rank %d: %s %s%s for %.1f s; see whether that "
 			    "process is stopped or busy, or raise the %s", what, t->comm->rank,
-			    moving ? "no data from" : "no call by", who, n > 1 ? " and others" : "",
+			    moving ? "no data from" : "no call by", who, n > 1 && absent < 0 ? " and others" : "",
 			    (double)limit / 1e9, moving ? "deadline" : "arrivalDeadline");
 }
 
@@ -461,7 +482,8 @@ void tt_task_watch(struct tt_task *t, uint64_t now)
 	struct tuttiComm *c = t->comm;
 	tuttiResult_t r = error_of(c);
 	bool moving;
-	int ranks[32], n, who;
+	int ranks[32], n, who, absent;
+	uint64_t still;
 	uint32_t events;
 
 	if (!t->moved_ns)
@@ -487,15 +509,19 @@ void tt_task_watch(struct tt_task *t, uint64_t now)
 	if (now - t->moved_ns < ASK_AFTER)
 		return;
 	n = tt_run_waits(t->prog, ranks, 32);
-	ask_and_note(t, ranks, n, now);
+	absent = t->coll == TT_SENDRECV ? -1 : tt_comm_absent(c, t->sig.seq);
+	ask_and_note(t, ranks, n, absent, now);
 	who = gone_rank(t, ranks, n);
-	moving = tt_run_began(t->prog) || t->peer_there;
+	moving = absent < 0 && (tt_run_began(t->prog) || t->peer_there);
+	if (absent >= 0)
+		t->absent_ns = now;
+	still = now - tt_max(t->moved_ns, moving ? t->absent_ns : 0);
 	if (who >= 0 && now - t->moved_ns > DRAIN)
 		finish(t, dead(t, who));
-	else if (moving && c->deadline_ns && now - t->moved_ns > c->deadline_ns)
-		finish(t, late(t, ranks, n, true, c->deadline_ns));
-	else if (!moving && c->arrival_ns && now - t->moved_ns > c->arrival_ns)
-		finish(t, late(t, ranks, n, false, c->arrival_ns));
+	else if (moving && c->deadline_ns && still > c->deadline_ns)
+		finish(t, late(t, ranks, n, -1, true));
+	else if (!moving && c->arrival_ns && still > c->arrival_ns)
+		finish(t, late(t, ranks, n, absent, false));
 }
 
 /* ---- driving ---- */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fake.h"
 #include "ranks.h"
 #include "ref.h"
 #include "test.h"
@@ -29,6 +30,7 @@ struct round {
 	int comm, ncases;
 	bool small;
 	bool sweep;          /* not random: each collective at each border */
+	bool device;         /* buffers of the fake device, some of them */
 	uint64_t hash[MAX_CASES][MAX_N];
 	_Atomic int arrived[MAX_CASES];
 };
@@ -39,7 +41,9 @@ struct work {                /* of one rank */
 	struct tcase c;
 	int index;
 	tuttiStream_t stream;
+	tuttiStream_t queue;
 	unsigned char *mem[2]; /* with guards */
+	void *base[2];         /* the same, as the device calls it */
 	unsigned char *send, *recv;
 	size_t send_bytes, recv_bytes, span[2], offset[2];
 	uint64_t send_hash;
@@ -140,13 +144,31 @@ static bool is_root(const struct work *w)
 
 /* ---- buffers ---- */
 
+/* Each rank chooses for itself whether a buffer is the device's. */
+static void *new_memory(struct work *w, int i, size_t bytes)
+{
+	uint64_t where = ref_mix(w->c.ref.seed, 55 + (uint64_t)(2 * w->r->rank + i)) % 4;
+	void *p = w->round->device && where ? fake_alloc(bytes) : malloc(bytes);
+
+	if (!p)
+		bad(w, "no memory", "");
+	w->base[i] = p;
+	return w->round->device ? fake_view(p) : p;
+}
+
+/* The address that a call takes for what the test sees at p. */
+static void *given(const struct work *w, const unsigned char *p)
+{
+	int i = w->mem[1] && p >= w->mem[1] && p <= w->mem[1] + w->span[1] + 2 * GUARD + 64;
+
+	return (char *)w->base[i] + (p - w->mem[i]);
+}
+
 static unsigned char *guarded(struct work *w, int i, size_t bytes, uint64_t *s)
 {
 	w->offset[i] = draw(s, 3) == 0 ? 0 : draw(s, 64);
 	w->span[i] = bytes;
-	w->mem[i] = malloc(bytes + 2 * GUARD + 64);
-	if (!w->mem[i])
-		bad(w, "no memory", "");
+	w->mem[i] = new_memory(w, i, bytes + 2 * GUARD + 64);
 	memset(w->mem[i], 0xa5, bytes + 2 * GUARD + 64);
 	return w->mem[i] + GUARD + w->offset[i];
 }
@@ -191,9 +213,13 @@ static void close_buffers(struct work *w)
 {
 	check_guards(w, 0);
 	check_guards(w, 1);
-	free(w->mem[0]);
-	free(w->mem[1]);
-	w->mem[0] = w->mem[1] = NULL;
+	for (int i = 0; i < 2; i++) {
+		if (w->mem[i] != w->base[i])
+			fake_free(w->base[i]);
+		else
+			free(w->base[i]);
+		w->mem[i] = w->base[i] = NULL;
+	}
 }
 
 /* ---- the call ---- */
@@ -219,44 +245,58 @@ static tuttiResult_t submit(struct work *w, tuttiRedOp_t op, tuttiStream_t strea
 	tuttiComm_t comm = w->r->comm;
 	bool null_recv = c->coll == REDUCE && !is_root(w) && !c->in_place && c->ref.seed & 1;
 
+	void *send = given(w, w->send), *recv = null_recv ? NULL : given(w, w->recv);
+
 	switch (c->coll) {
 	case ALLREDUCE:
-		return tuttiAllReduce(w->send, w->recv, c->count, c->ref.type, op, comm, stream);
+		return tuttiAllReduce(send, recv, c->count, c->ref.type, op, comm, stream);
 	case ALLGATHER:
-		return tuttiAllGather(w->send, w->recv, c->count, c->ref.type, comm, stream);
+		return tuttiAllGather(send, recv, c->count, c->ref.type, comm, stream);
 	case REDUCESCATTER:
-		return tuttiReduceScatter(w->send, w->recv, c->count, c->ref.type, op, comm, stream);
+		return tuttiReduceScatter(send, recv, c->count, c->ref.type, op, comm, stream);
 	case BROADCAST:
-		return tuttiBroadcast(w->send, w->recv, c->count, c->ref.type, c->root, comm, stream);
+		return tuttiBroadcast(send, recv, c->count, c->ref.type, c->root, comm, stream);
 	case REDUCE:
-		return tuttiReduce(w->send, null_recv ? NULL : w->recv, c->count, c->ref.type, op, c->root,
-				   comm, stream);
+		return tuttiReduce(send, recv, c->count, c->ref.type, op, c->root, comm, stream);
 	default:
 		return tuttiBarrier(comm, stream);
 	}
+}
+
+static bool is_device(const struct work *w)
+{
+	return (w->mem[0] && w->mem[0] != w->base[0]) || (w->mem[1] && w->mem[1] != w->base[1]);
 }
 
 /* Ranks choose on their own how they call: blocking, on a stream, in a group, on a stream in a group. */
 static void call(struct work *w)
 {
 	uint64_t how = ref_mix(w->c.ref.seed, 99 + (uint64_t)w->r->rank) % 8;
-	bool group = how >= 6, streamed = how == 5 || how == 7;
+	bool group = how >= 6, streamed = how == 5 || how == 7, device = w->round->device && (is_device(w) || how & 1);
+	tuttiStream_t stream = streamed ? w->stream : NULL;
 	tuttiRedOp_t op = tuttiSum;
 	tuttiResult_t res = make_op(w, &op);
+
+	if (device) /* of host memory too, on a queue; on the default one only what is the device's */
+		stream = is_device(w) && how < 3 ? NULL : w->queue;
 
 	if (res == tuttiSuccess && group)
 		res = tuttiGroupStart();
 	w->round->arrived[w->index]++;
+	fake_enter();
 	if (res == tuttiSuccess)
-		res = submit(w, op, streamed ? w->stream : NULL);
+		res = submit(w, op, stream);
 	if (group) {
 		tuttiResult_t end = tuttiGroupEnd();
 
 		res = res == tuttiSuccess ? end : res;
 	}
+	fake_leave();
 	if (res == tuttiSuccess && op >= tuttiNumOps) /* what was submitted keeps it */
 		res = tuttiRedOpDestroy(op, w->r->comm);
-	if (res == tuttiSuccess && streamed)
+	if (res == tuttiSuccess && device)
+		fake_queue_sync(stream);
+	else if (res == tuttiSuccess && streamed)
 		res = tuttiHostStreamSynchronize(w->stream);
 	if (res != tuttiSuccess)
 		bad(w, tuttiGetErrorString(res), tuttiGetLastError(NULL));
@@ -340,6 +380,8 @@ static void run_cases(struct rank *r, struct round *round)
 	struct work w = { .r = r, .round = round };
 
 	RANK_OK(r, tuttiHostStreamCreate(&w.stream));
+	if (round->device)
+		w.queue = fake_queue_new();
 	for (int i = 0; i < round->ncases; i++) {
 		r->step = i;
 		w.index = i;
@@ -350,6 +392,7 @@ static void run_cases(struct rank *r, struct round *round)
 		close_buffers(&w);
 	}
 	RANK_OK(r, tuttiHostStreamDestroy(w.stream));
+	fake_queue_free(w.queue);
 }
 
 static void check_hashes(const struct round *round, int n)
@@ -380,11 +423,10 @@ static long wanted_cases(void)
 	return test_setting("TEST_CASES", quick ? 64 : test_setting("TEST_LONG", 0) ? 10000 : 2000);
 }
 
-static void threads(void)
+static void run_threads(long cases, bool device)
 {
 	static struct round round;
 	bool quick = test_setting("TEST_QUICK", 0) != 0;
-	long cases = wanted_cases();
 
 	for (int comm = 0; cases > 0; comm++, cases -= PER_COMM) {
 		uint64_t s = ref_mix(test_seed(), (uint64_t)comm);
@@ -394,10 +436,22 @@ static void threads(void)
 		round.seed = test_seed();
 		round.comm = comm;
 		round.small = quick;
+		round.device = device;
 		round.ncases = cases < PER_COMM ? (int)cases : PER_COMM;
 		ranks_run(n, quick ? 300 : 60, thread_rank, &round);
 		check_hashes(&round, n);
 	}
+}
+
+static void threads(void)
+{
+	run_threads(wanted_cases(), false);
+}
+
+static void devices(void)
+{
+	fake_start();
+	run_threads(wanted_cases() / 4, true);
 }
 
 static void sweep(void)
@@ -420,12 +474,15 @@ static void sweep(void)
 static void process_rank(struct rank *r)
 {
 	struct round *round = (struct round *)r->procs->shared->user;
-	const struct round *given = r->arg;
+	const struct round *given_round = r->arg;
 
-	round->seed = given->seed; /* all write the same */
-	round->comm = given->comm;
-	round->ncases = given->ncases;
-	round->sweep = given->sweep;
+	round->seed = given_round->seed; /* all write the same */
+	round->comm = given_round->comm;
+	round->ncases = given_round->ncases;
+	round->sweep = given_round->sweep;
+	round->device = given_round->device;
+	if (round->device)
+		fake_start();
 	RANK_OK(r, rank_init(r, NULL));
 	run_cases(r, round);
 	RANK_OK(r, tuttiCommDestroy(r->comm));
@@ -442,19 +499,20 @@ static void process_round(const char *transports, int n, struct round *round)
 	check_hashes(round, n);
 }
 
-static void processes(const char *transports, int first)
+static void processes(const char *transports, int first, bool device)
 {
 	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : 160);
 
 	for (int i = 0; i * PER_COMM < cases; i++) {
-		struct round round = { .seed = test_seed(), .comm = first + i, .ncases = PER_COMM };
+		struct round round = { .seed = test_seed(), .comm = first + i, .ncases = PER_COMM,
+				       .device = device };
 		uint64_t s = ref_mix(test_seed(), (uint64_t)round.comm);
 
 		process_round(transports, 2 + (int)draw(&s, 4), &round);
 	}
-	for (int n = 2; n < 5; n++) {
+	for (int n = 2; n < (device ? 4 : 5); n++) {
 		struct round round = { .seed = test_seed(), .comm = -n, .ncases = BORDERS * BARRIER,
-				       .sweep = true };
+				       .sweep = true, .device = device };
 
 		process_round(transports, n, &round);
 	}
@@ -462,17 +520,30 @@ static void processes(const char *transports, int first)
 
 static void processes_shm(void)
 {
-	processes("shm", 100000);
+	processes("shm", 100000, false);
 }
 
 static void processes_tcp(void)
 {
-	processes("tcp", 200000);
+	processes("tcp", 200000, false);
+}
+
+static void devices_shm(void)
+{
+	processes("shm", 300000, true);
+}
+
+static void devices_tcp(void)
+{
+	processes("tcp", 400000, true);
 }
 
 const struct test tests[] = {
 	{ "random collectives, processes over shm", processes_shm, 120 },
 	{ "random collectives, processes over tcp", processes_tcp, 120 },
+	{ "random collectives, fake device, processes over shm", devices_shm, 180 },
+	{ "random collectives, fake device, processes over tcp", devices_tcp, 180 },
+	{ "random collectives, fake device, threads", devices, 180 },
 	{ "every collective at every border, threads", sweep, 120 },
 	{ "random collectives, threads", threads, 180 },
 };

@@ -1,0 +1,428 @@
+/* A schedule on the queue of a device. At the call the calling thread enqueues all that the device does, in the
+ * order of turns that the checker proves: copies, reductions, and for each message a copy between device memory
+ * and a pinned slot. From then on queue and network only read and store words: per direction of a link one that
+ * counts what the queue has put into slots (or taken from them), and one that counts what the network has moved.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "exec_prog.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SLOTS 4                 /* per direction */
+#define LINE 16                 /* words in a cache line: writers do not share one */
+#define RELEASED (1u << 30)     /* above all that a run counts to */
+enum { BY_QUEUE, BY_HOST };
+
+struct tt_qprog {
+	struct tt_prog view; /* of which address and length use schedule, depth and binding */
+	uint32_t *dir_of;    /* per step: its direction, numbered as tt_prog_new does */
+	uint32_t ndirs, max_skew;
+	const void **srcs;
+	bool in_use;         /* the pool's */
+};
+
+struct tt_qrun {
+	struct tt_qrun *next;
+	const struct tt_mem_kind *kind;
+	struct tt_qprog *prog;
+	struct tt_call call;
+	uint32_t ndirs, *count, count_max; /* messages enqueued, per direction */
+	size_t slot, in_bytes, out_bytes;  /* hosted: of the copies */
+	_Atomic uint32_t *words;           /* begun and ended; done; two for each direction; then the slots */
+	char *slots;
+	size_t pinned_size, tmp_size, scratch_at;
+	void *tmp;
+	_Atomic bool busy;                 /* the network part is not finished */
+};
+
+/* ---- the schedule's side ---- */
+
+void tt_qprog_free(struct tt_qprog *p)
+{
+	if (!p)
+		return;
+	tt_sched_free(p->view.s);
+	free(p->view.tmp_at);
+	free(p->dir_of);
+	free(p->srcs);
+	free(p);
+}
+
+/* The direction of step i: that of an earlier step with the same peer, lane and way, or a new one. */
+static uint32_t number_dir(const struct tt_sched *s, uint32_t i, const uint32_t *dir_of, uint32_t *ndirs)
+{
+	const struct tt_step *a = &s->steps[i];
+
+	for (uint32_t k = 0; k < i; k++) {
+		const struct tt_step *b = &s->steps[k];
+
+		if (b->op == a->op && b->peer == a->peer && b->lane == a->lane)
+			return dir_of[k];
+	}
+	return (*ndirs)++;
+}
+
+tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog **out)
+{
+	struct tt_qprog *p = calloc(1, sizeof(*p));
+	uint32_t max_src = 1;
+
+	if (!p) {
+		tt_sched_free(s);
+		return tt_fail(tuttiSystemError, "no memory for a program");
+	}
+	p->view.s = s;
+	p->view.depth = depth ? depth : 1;
+	p->view.tmp_at = calloc(s->nbufs + 1, sizeof(*p->view.tmp_at));
+	p->dir_of = calloc(s->nsteps + 1, sizeof(*p->dir_of));
+	for (uint32_t i = 0; p->dir_of && i < s->nsteps; i++) {
+		const struct tt_step *st = &s->steps[i];
+
+		if (st->op == TT_SEND || st->op == TT_RECV)
+			p->dir_of[i] = number_dir(s, i, p->dir_of, &p->ndirs);
+		max_src = tt_max(max_src, st->nsrc);
+		p->max_skew = tt_max(p->max_skew, (uint32_t)st->skew);
+	}
+	p->srcs = calloc(max_src, sizeof(*p->srcs));
+	if (!p->view.tmp_at || !p->dir_of || !p->srcs) {
+		tt_qprog_free(p);
+		return tt_fail(tuttiSystemError, "no memory for a program of %u steps", s->nsteps);
+	}
+	*out = p;
+	return tuttiSuccess;
+}
+
+/* Bytes of the largest message: of the first window or the last. */
+static size_t largest_message(const struct tt_qprog *p)
+{
+	const struct tt_sched *s = p->view.s;
+	size_t most = 0;
+
+	for (uint32_t i = 0; i < s->nsteps; i++) {
+		const struct tt_step *st = &s->steps[i];
+		const struct tt_ref *r = st->op == TT_RECV ? &st->dst : &s->refs[st->src];
+
+		if (st->op != TT_SEND && st->op != TT_RECV)
+			continue;
+		most = tt_max(most, tt_prog_length(&p->view, r, 0));
+		most = tt_max(most, tt_prog_length(&p->view, r, p->view.part.nwindows - 1));
+	}
+	return most * p->view.elem;
+}
+
+/* ---- memory ---- */
+
+static size_t round_up(size_t n)
+{
+	return (n + 4095) & ~(size_t)4095;
+}
+
+static tuttiResult_t reserve(const struct tt_mem_kind *kind, bool pinned, void **p, size_t *have, size_t want)
+{
+	void *q;
+
+	if (want <= *have)
+		return tuttiSuccess;
+	TRY(kind->alloc(round_up(want), pinned, &q));
+	if (*have)
+		kind->release(*p, *have, pinned);
+	*p = q;
+	*have = round_up(want);
+	return tuttiSuccess;
+}
+
+static bool is_free(const struct tt_qrun *q)
+{
+	return !atomic_load_explicit(&q->busy, memory_order_acquire) &&
+	       (!q->words || tt_qrun_ended(q));
+}
+
+static struct tt_qrun *find_free(struct tt_qrun **pool, const struct tt_mem_kind *kind)
+{
+	struct tt_qrun *q;
+
+	for (q = *pool; q; q = q->next)
+		if (q->kind == kind && is_free(q))
+			return q;
+	q = calloc(1, sizeof(*q));
+	if (!q)
+		return NULL;
+	q->kind = kind;
+	q->next = *pool;
+	*pool = q;
+	return q;
+}
+
+static _Atomic uint32_t *word(const struct tt_qrun *q, uint32_t dir, int side)
+{
+	return q->words + LINE * (2 + 2 * dir + (uint32_t)side);
+}
+
+static tuttiResult_t reserve_all(struct tt_qrun *q, size_t slots, size_t tmp)
+{
+	size_t head = sizeof(uint32_t) * LINE * (2 + 2 * q->ndirs);
+	void *pinned = (void *)q->words;
+	uint32_t *count;
+	tuttiResult_t r = reserve(q->kind, true, &pinned, &q->pinned_size, head + slots);
+
+	q->words = pinned;
+	if (r == tuttiSuccess)
+		r = reserve(q->kind, false, &q->tmp, &q->tmp_size, tmp);
+	if (r != tuttiSuccess)
+		return r;
+	q->slots = (char *)q->words + head;
+	if (q->ndirs > q->count_max) {
+		count = realloc(q->count, q->ndirs * sizeof(*count));
+		if (!count)
+			return tt_fail(tuttiSystemError, "no memory for an operation on a device");
+		q->count = count;
+		q->count_max = q->ndirs;
+	}
+	for (uint32_t i = 0; i < LINE * (2 + 2 * q->ndirs); i++)
+		atomic_store_explicit(&q->words[i], 0, memory_order_relaxed);
+	if (q->ndirs)
+		memset(q->count, 0, q->ndirs * sizeof(*q->count));
+	return tuttiSuccess;
+}
+
+/* A run keeps nothing of a failed one: words count as ended until it is begun. */
+static tuttiResult_t taken(struct tt_qrun *q, tuttiResult_t r, struct tt_qrun **out)
+{
+	if (r != tuttiSuccess) {
+		if (q->words)
+			atomic_store(&q->words[1], 1);
+		return r;
+	}
+	atomic_store_explicit(&q->busy, true, memory_order_relaxed);
+	*out = q;
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, struct tt_qprog *prog,
+			   const struct tt_call *call, size_t scratch, struct tt_qrun **out)
+{
+	struct tt_qrun *q = find_free(pool, kind);
+	size_t tmp;
+
+	if (!q)
+		return tt_fail(tuttiSystemError, "no memory for an operation on a device");
+	tmp = tt_run_tmp(&prog->view, call);
+	q->prog = prog;
+	q->call = *call;
+	q->ndirs = prog->ndirs;
+	q->slot = (largest_message(prog) + 63) & ~(size_t)63;
+	q->scratch_at = (tmp + 63) & ~(size_t)63;
+	return taken(q, reserve_all(q, q->slot * SLOTS * q->ndirs, q->scratch_at + scratch), out);
+}
+
+tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, size_t in_bytes,
+				  size_t out_bytes, struct tt_qrun **out)
+{
+	struct tt_qrun *q = find_free(pool, kind);
+
+	if (!q)
+		return tt_fail(tuttiSystemError, "no memory for an operation on a device");
+	q->ndirs = 0;
+	q->in_bytes = in_bytes;
+	q->out_bytes = out_bytes;
+	q->slot = (in_bytes + 63) & ~(size_t)63;
+	return taken(q, reserve_all(q, q->slot + out_bytes, 0), out);
+}
+
+void tt_qrun_cancel(struct tt_qrun *q)
+{
+	atomic_store(&q->words[1], 1);
+	atomic_store_explicit(&q->busy, false, memory_order_release);
+}
+
+void tt_qrun_free_all(struct tt_qrun **pool)
+{
+	for (struct tt_qrun *q = *pool, *next; q; q = next) {
+		next = q->next;
+		for (int i = 0; i < 1000 && !is_free(q); i++)
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		if (!is_free(q)) { /* the device may still write there: better lost than used twice */
+			tt_log(TT_LOG_WARN, "mem", "%s memory of an operation stays: its stream has not come so "
+			       "far", q->kind->name);
+			continue;
+		}
+		if (q->pinned_size)
+			q->kind->release((void *)q->words, q->pinned_size, true);
+		if (q->tmp_size)
+			q->kind->release(q->tmp, q->tmp_size, false);
+		free(q->count);
+		free(q);
+	}
+	*pool = NULL;
+}
+
+void *tt_qrun_scratch(const struct tt_qrun *q)
+{
+	return (char *)q->tmp + q->scratch_at;
+}
+
+const void *tt_qrun_in(const struct tt_qrun *q)
+{
+	return q->slots;
+}
+
+void *tt_qrun_out(const struct tt_qrun *q)
+{
+	return q->slots + q->slot;
+}
+
+/* ---- enqueueing ---- */
+
+static char *slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
+{
+	return q->slots + q->slot * (SLOTS * dir + pos % SLOTS);
+}
+
+static tuttiResult_t enqueue_send(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
+{
+	const struct tt_prog *v = &q->prog->view;
+	const struct tt_ref *src = &v->s->refs[v->s->steps[i].src];
+	uint32_t dir = q->prog->dir_of[i], pos = q->count[dir]++;
+	size_t n = tt_prog_length(v, src, w) * v->elem;
+
+	if (pos >= SLOTS)
+		TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1 - SLOTS));
+	if (n)
+		TRY(q->kind->copy(queue, slot(q, dir, pos), tt_prog_address(v, src, w), n));
+	return q->kind->stream_signal(queue, word(q, dir, BY_QUEUE), pos + 1);
+}
+
+static tuttiResult_t enqueue_recv(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
+{
+	const struct tt_prog *v = &q->prog->view;
+	const struct tt_ref *dst = &v->s->steps[i].dst;
+	uint32_t dir = q->prog->dir_of[i], pos = q->count[dir]++;
+	size_t n = tt_prog_length(v, dst, w) * v->elem;
+
+	TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1));
+	if (n)
+		TRY(q->kind->copy(queue, tt_prog_address(v, dst, w), slot(q, dir, pos), n));
+	return q->kind->stream_signal(queue, word(q, dir, BY_QUEUE), pos + 1);
+}
+
+static tuttiResult_t enqueue_local(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
+{
+	const struct tt_prog *v = &q->prog->view;
+	const struct tt_step *st = &v->s->steps[i];
+	size_t n = tt_prog_length(v, &st->dst, w);
+	void *dst;
+
+	if (!n)
+		return tuttiSuccess;
+	dst = tt_prog_address(v, &st->dst, w);
+	for (uint32_t k = 0; k < st->nsrc; k++)
+		q->prog->srcs[k] = tt_prog_address(v, &v->s->refs[st->src + k], w);
+	if (st->op == TT_REDUCE_STEP)
+		return q->kind->reduce(queue, dst, q->prog->srcs, (int)st->nsrc, n, q->call.type, &q->call.op,
+				       TT_SCALE_NONE);
+	return dst == q->prog->srcs[0] ? tuttiSuccess :
+					 q->kind->copy(queue, dst, q->prog->srcs[0], n * v->elem);
+}
+
+static tuttiResult_t enqueue_step(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
+{
+	switch (q->prog->view.s->steps[i].op) {
+	case TT_SEND:
+		return enqueue_send(q, queue, i, w);
+	case TT_RECV:
+		return enqueue_recv(q, queue, i, w);
+	default:
+		return enqueue_local(q, queue, i, w);
+	}
+}
+
+uint32_t tt_qrun_batches(const struct tt_qrun *q)
+{
+	const struct tt_prog *v = &q->prog->view;
+
+	return (uint32_t)tt_div_up(v->part.nwindows, v->depth);
+}
+
+void tt_qrun_bind(struct tt_qrun *q, const struct tt_call *call)
+{
+	struct tt_prog *v = &q->prog->view;
+
+	q->call = *call;
+	tt_run_tmp(v, &q->call);
+	v->call = q->call;
+	v->tmp = q->tmp;
+}
+
+tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t batch)
+{
+	const struct tt_prog *v = &q->prog->view;
+	uint32_t first = batch * v->depth, nb = tt_min(v->part.nwindows - first, v->depth);
+
+	for (uint32_t turn = 0; turn < nb + q->prog->max_skew; turn++)
+		for (uint32_t i = 0; i < v->s->nsteps; i++) {
+			uint32_t skew = v->s->steps[i].skew;
+
+			if (turn >= skew && turn - skew < nb)
+				TRY(enqueue_step(q, queue, i, first + turn - skew));
+		}
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_qrun_enqueue_hosted(struct tt_qrun *q, tuttiStream_t queue, const void *in, void *out)
+{
+	if (q->in_bytes)
+		TRY(q->kind->copy(queue, q->slots, in, q->in_bytes));
+	TRY(tt_qrun_enqueue_begin(q, queue));
+	TRY(q->kind->stream_wait(queue, &q->words[LINE], 1));
+	if (q->out_bytes)
+		TRY(q->kind->copy(queue, out, tt_qrun_out(q), q->out_bytes));
+	return tt_qrun_enqueue_end(q, queue);
+}
+
+tuttiResult_t tt_qrun_enqueue_begin(struct tt_qrun *q, tuttiStream_t queue)
+{
+	return q->kind->stream_signal(queue, &q->words[0], 1);
+}
+
+tuttiResult_t tt_qrun_enqueue_end(struct tt_qrun *q, tuttiStream_t queue)
+{
+	return q->kind->stream_signal(queue, &q->words[1], 1);
+}
+
+/* ---- the network's side ---- */
+
+bool tt_qrun_begun(const struct tt_qrun *q)
+{
+	return atomic_load_explicit(&q->words[0], memory_order_acquire) != 0;
+}
+
+bool tt_qrun_ended(const struct tt_qrun *q)
+{
+	return atomic_load_explicit(&q->words[1], memory_order_acquire) != 0;
+}
+
+bool tt_qrun_due(const struct tt_qrun *q, uint32_t dir, bool is_send, uint32_t pos)
+{
+	uint32_t n = atomic_load_explicit(word(q, dir, BY_QUEUE), memory_order_acquire);
+
+	return is_send ? n > pos : n + SLOTS > pos;
+}
+
+void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
+{
+	return slot(q, dir, pos);
+}
+
+void tt_qrun_moved(struct tt_qrun *q, uint32_t dir)
+{
+	atomic_fetch_add_explicit(word(q, dir, BY_HOST), 1, memory_order_release);
+}
+
+void tt_qrun_close(struct tt_qrun *q, bool failed)
+{
+	for (uint32_t k = 0; failed && k < q->ndirs; k++)
+		atomic_store_explicit(word(q, k, BY_HOST), RELEASED, memory_order_release);
+	atomic_store_explicit(&q->words[LINE], 1, memory_order_release);
+	atomic_store_explicit(&q->busy, false, memory_order_release);
+}

@@ -1,0 +1,41 @@
+/* Floor 1: kinds of memory. What no kind claims is host memory. */
+#ifndef TT_MEM_H
+#define TT_MEM_H
+
+#include "reduce.h"
+
+enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
+
+/* A kind of device memory. Its *queues* are what the user calls streams: what is enqueued runs in order, later,
+ * out of step with the caller; NULL is the default queue. The functions from `copy` on only enqueue, and are
+ * called only by a thread that is inside an API call: the threads of the library never call into a device.
+ * Words are 32 bits of pinned memory, compared cyclically; each has one writer, the queue or the host. */
+struct tt_mem_kind {
+	size_t size; /* of this struct, so that it can grow */
+	const char *name;
+	bool (*query)(const void *p);         /* whether p is of this kind; never blocks */
+	bool (*current)(void);                /* whether the calling thread works on a device: MemAlloc asks */
+	bool (*is_queue)(tuttiStream_t queue);
+	/* Device memory, or pinned: host memory that both sides reach. Released only when no queue uses it. */
+	tuttiResult_t (*alloc)(size_t n, bool pinned, void **p);
+	void (*release)(void *p, size_t n, bool pinned);
+	/* dst and src: this kind's, pinned or any host memory. */
+	tuttiResult_t (*copy)(tuttiStream_t queue, void *dst, const void *src, size_t n);
+	/* As tt_reduce_run, tt_reduce_pre and tt_reduce_post (one source); no user operators. */
+	tuttiResult_t (*reduce)(tuttiStream_t queue, void *dst, const void *const *src, int nsrc, size_t count,
+				tuttiDataType_t type, const struct tt_op *op, enum tt_scale scale);
+	/* Nothing behind it runs before (int32_t)(*word - value) >= 0. */
+	tuttiResult_t (*stream_wait)(tuttiStream_t queue, const _Atomic uint32_t *word, uint32_t value);
+	/* Stores the value when all before it is done and visible. */
+	tuttiResult_t (*stream_signal)(tuttiStream_t queue, _Atomic uint32_t *word, uint32_t value);
+};
+
+/* At start-up of a device module, before the first communicator; kinds stay. */
+void tt_mem_add(const struct tt_mem_kind *kind);
+int tt_mem_kinds(void); /* how many there are */
+/* NULL: host memory. */
+const struct tt_mem_kind *tt_mem_kind_of(const void *p);
+/* Whose queue it is; NULL: nobody's. */
+const struct tt_mem_kind *tt_mem_queue_kind(tuttiStream_t queue);
+
+#endif

@@ -1,0 +1,281 @@
+/* Calls on device memory: what the queue of the device does is enqueued by the calling thread, at the call; the
+ * network part goes to the progress thread. SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what a call takes from its communicator's pools ---- */
+
+static struct tt_qprog_entry *find_qprog(struct tuttiComm *c, const struct tt_task *t, const struct tt_row *row,
+					 int root)
+{
+	for (struct tt_qprog_entry *e = c->qprogs; e; e = e->next)
+		if (!e->in_use && e->coll == t->coll && e->root == root && e->row.algo == row->algo &&
+		    e->row.lanes == row->lanes && e->row.depth == row->depth && e->row.param == row->param)
+			return e;
+	return NULL;
+}
+
+static tuttiResult_t take_qprog(const struct tt_task *t, const struct tt_row *row, struct tt_qprog_entry **out)
+{
+	struct tuttiComm *c = t->comm;
+	int root = t->coll == TT_SENDRECV ? 2 * t->root + t->is_send : t->root;
+	struct tt_qprog_entry *e = find_qprog(c, t, row, root);
+	struct tt_sched *s;
+	tuttiResult_t r;
+
+	if (!e) {
+		e = calloc(1, sizeof(*e));
+		if (!e)
+			return tt_fail(tuttiSystemError, "no memory for a program");
+		*e = (struct tt_qprog_entry){ .coll = (uint8_t)t->coll, .root = root, .row = *row };
+		r = tt_task_sched(t, row, &s);
+		if (r == tuttiSuccess)
+			r = tt_qprog_new(s, row->depth, &e->prog);
+		if (r != tuttiSuccess) {
+			free(e);
+			return r;
+		}
+		e->next = c->qprogs;
+		c->qprogs = e;
+	}
+	e->in_use = true;
+	*out = e;
+	return tuttiSuccess;
+}
+
+void tt_queue_free(struct tuttiComm *c)
+{
+	while (c->qprogs) {
+		struct tt_qprog_entry *e = c->qprogs;
+
+		c->qprogs = e->next;
+		tt_qprog_free(e->prog);
+		free(e);
+	}
+	tt_qrun_free_all(&c->qruns);
+	if (c->on_queues)
+		tt_progress_drop();
+}
+
+/* One call while it is enqueued; the task itself may end and go meanwhile. */
+struct part {
+	struct tt_task t; /* a copy */
+	struct tt_qprog_entry *prog; /* NULL: hosted */
+	struct tt_call call;
+	size_t in_bytes;
+	uint32_t batches, at;
+};
+
+static bool has_result(const struct tt_task *t)
+{
+	return t->coll != TT_REDUCE || t->root == t->comm->rank;
+}
+
+static tuttiResult_t take(struct tt_task *t, struct part *p)
+{
+	struct tuttiComm *c = t->comm;
+	struct tt_row row = tt_task_row(t);
+	size_t bytes = t->count * tt_type_size(t->type), scratch;
+
+	if (!c->on_queues) {
+		TRY(tt_progress_hold());
+		c->on_queues = true;
+	}
+	p->in_bytes = bytes * (t->coll == TT_REDUCESCATTER ? (size_t)c->nranks : 1);
+	if (t->op.kind == TT_OP_USER) { /* a function of the host */
+		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, p->in_bytes, has_result(t) ? bytes : 0, &t->q));
+		t->hosted = true;
+		p->t = *t;
+		t->in = tt_qrun_in(t->q);
+		t->out = tt_qrun_out(t->q);
+		return tuttiSuccess;
+	}
+	TRY(take_qprog(t, &row, &p->prog));
+	p->call = tt_task_call(t, &row);
+	scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
+	TRY(tt_qrun_open(&c->qruns, t->kind, p->prog->prog, &p->call, scratch, &t->q));
+	p->t = *t;
+	return tuttiSuccess;
+}
+
+/* Takes for all or for none. */
+static tuttiResult_t take_all(struct tt_task *list, struct part *parts)
+{
+	tuttiResult_t r = tuttiSuccess;
+
+	for (struct tt_task *t = list; t && r == tuttiSuccess; t = t->next) {
+		if (!t->kind)
+			continue;
+		pthread_mutex_lock(&t->comm->queue_lock);
+		r = take(t, parts++);
+		pthread_mutex_unlock(&t->comm->queue_lock);
+		if (r == tuttiSuccess)
+			atomic_fetch_add(&t->comm->inside, 1); /* until give_back */
+	}
+	return r;
+}
+
+static void give_back(struct part *p)
+{
+	struct tuttiComm *c = p->t.comm;
+
+	pthread_mutex_lock(&c->queue_lock);
+	if (p->prog)
+		p->prog->in_use = false;
+	pthread_mutex_unlock(&c->queue_lock);
+	atomic_fetch_sub_explicit(&c->inside, 1, memory_order_release);
+}
+
+/* ---- enqueueing ---- */
+
+static tuttiResult_t begin(struct part *p)
+{
+	const struct tt_task *t = &p->t;
+	const void *in = t->in;
+
+	TRY(tt_qrun_enqueue_begin(t->q, t->queue));
+	if (t->op.kind == TT_OP_PREMULSUM && t->count) {
+		void *to = t->coll == TT_ALLREDUCE ? t->out : tt_qrun_scratch(t->q);
+
+		TRY(t->kind->reduce(t->queue, to, &in, 1, p->in_bytes / tt_type_size(t->type), t->type, &t->op,
+				    TT_SCALE_PRE));
+		p->call.in = to;
+	}
+	tt_qrun_bind(t->q, &p->call);
+	p->batches = tt_qrun_batches(t->q);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t step(struct part *p)
+{
+	if (p->at == p->batches)
+		return tuttiSuccess;
+	tt_qrun_bind(p->t.q, &p->call);
+	return tt_qrun_enqueue(p->t.q, p->t.queue, p->at++);
+}
+
+static tuttiResult_t end(struct part *p)
+{
+	const struct tt_task *t = &p->t;
+	const void *out = t->out;
+	bool averages = t->op.kind == tuttiAvg && (t->coll == TT_ALLREDUCE || t->coll == TT_REDUCESCATTER ||
+						   (t->coll == TT_REDUCE && has_result(t)));
+
+	if (averages && t->count)
+		TRY(t->kind->reduce(t->queue, t->out, &out, 1, t->count, t->type, &t->op, TT_SCALE_POST));
+	return tt_qrun_enqueue_end(t->q, t->queue);
+}
+
+static tuttiResult_t whole(struct part *p)
+{
+	if (!p->prog)
+		return tt_qrun_enqueue_hosted(p->t.q, p->t.queue, p->t.in, p->t.out);
+	TRY(begin(p));
+	while (p->at < p->batches)
+		TRY(step(p));
+	return end(p);
+}
+
+/* Sends before receives, a batch of windows of each in turn: what two ranks want of each other never stands
+ * behind what they wait for. */
+static tuttiResult_t messages(struct part *parts, int n)
+{
+	bool more = true;
+
+	for (int i = 0; i < n; i++)
+		if (parts[i].t.coll == TT_SENDRECV)
+			TRY(begin(&parts[i]));
+	while (more) {
+		more = false;
+		for (int way = 1; way >= 0; way--)
+			for (int i = 0; i < n; i++)
+				if (parts[i].t.coll == TT_SENDRECV && parts[i].t.is_send == way) {
+					TRY(step(&parts[i]));
+					more |= parts[i].at < parts[i].batches;
+				}
+	}
+	for (int i = 0; i < n; i++)
+		if (parts[i].t.coll == TT_SENDRECV)
+			TRY(end(&parts[i]));
+	return tuttiSuccess;
+}
+
+/* Within a unit communicators go in the order of their ids, the same on all ranks, as calls of one queue wait for
+ * each other. */
+static tuttiResult_t enqueue(struct part *parts, int n)
+{
+	uint64_t last = 0;
+	bool any = true;
+
+	for (bool first = true; any; first = false) {
+		uint64_t id = UINT64_MAX;
+
+		any = false;
+		for (int i = 0; i < n; i++)
+			if (parts[i].t.coll != TT_SENDRECV && (first || parts[i].t.comm->id > last)) {
+				id = tt_min(id, parts[i].t.comm->id);
+				any = true;
+			}
+		for (int i = 0; i < n; i++)
+			if (parts[i].t.coll != TT_SENDRECV && parts[i].t.comm->id == id)
+				TRY(whole(&parts[i]));
+		last = id;
+	}
+	return messages(parts, n);
+}
+
+/* Ranks of one communicator that wait for each other must not stand in one queue. */
+static tuttiResult_t check_queues(const struct tt_task *list)
+{
+	for (const struct tt_task *t = list; t; t = t->next)
+		for (const struct tt_task *o = list; t->kind && o != t; o = o->next)
+			if (o->kind == t->kind && o->queue == t->queue && o->comm != t->comm &&
+			    o->comm->id == t->comm->id)
+				return tt_fail(tuttiInvalidUsage, "ranks %d and %d of a communicator share a stream "
+					       "in a group; give each rank a stream of its own",
+					       o->comm->rank, t->comm->rank);
+	return tuttiSuccess;
+}
+
+static void free_list(struct tt_task *list)
+{
+	while (list) {
+		struct tt_task *next = list->next;
+
+		free(list);
+		list = next;
+	}
+}
+
+tuttiResult_t tt_queue_run(struct tt_task *list)
+{
+	struct part *parts, one = { 0 };
+	tuttiResult_t r = check_queues(list);
+	int n = 0;
+
+	for (struct tt_task *t = list; t; t = t->next)
+		n += t->kind != NULL;
+	parts = n > 1 ? calloc((size_t)n, sizeof(*parts)) : &one;
+	if (!parts && r == tuttiSuccess)
+		r = tt_fail(tuttiSystemError, "no memory for a group");
+	if (r == tuttiSuccess)
+		r = take_all(list, parts);
+	if (r == tuttiSuccess) {
+		tt_task_submit(list);
+		tt_stream_enqueue(list);
+		r = enqueue(parts, n);
+		for (int i = 0; i < n && r != tuttiSuccess; i++)
+			tt_comm_fail(parts[i].t.comm, false, r, "%s", tt_last_error());
+	} else {
+		for (int i = 0; parts && i < n && parts[i].t.q; i++)
+			tt_qrun_cancel(parts[i].t.q);
+		free_list(list);
+	}
+	for (int i = 0; parts && i < n && parts[i].t.q; i++)
+		give_back(&parts[i]);
+	if (parts != &one)
+		free(parts);
+	return r;
+}

@@ -1,0 +1,451 @@
+/* The fake device: memory behind a locked door, and queues as threads. SPDX-License-Identifier: Apache-2.0 */
+#include "fake.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mem.h"
+#include "test.h"
+
+enum what { COPY, REDUCE, WAIT, SIGNAL, HOLD };
+enum { MAX_SRC = 64 };
+
+struct range {
+	struct range *next;
+	char *at, *view;
+	size_t n;
+};
+
+struct op {
+	struct op *next;
+	enum what what;
+	char *dst;
+	const void *src[MAX_SRC];
+	int nsrc;
+	size_t n; /* bytes, REDUCE: elements */
+	tuttiDataType_t type;
+	struct tt_op op;
+	enum tt_scale scale;
+	_Atomic uint32_t *word;
+	uint32_t value;
+	const _Atomic int *hold;
+};
+
+struct queue {
+	struct queue *next;
+	pthread_mutex_t lock;
+	pthread_cond_t news, empty;
+	pthread_t thread;
+	struct op *first, **last;
+	bool busy, stop;
+	uint64_t random;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct range *ranges;
+	struct queue *queues;
+	_Atomic int made;
+} fake = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static pthread_key_t default_key;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static _Thread_local int inside;
+static _Thread_local bool in_use;
+
+static void wrong(const char *text)
+{
+	fprintf(stderr, "fake device: %s\n", text);
+	abort();
+}
+
+/* ---- memory ---- */
+
+static void *map(int fd, size_t n, int prot)
+{
+	void *p = mmap(NULL, n, prot, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		wrong("no memory");
+	return p;
+}
+
+static tuttiResult_t alloc(size_t n, bool pinned, void **p)
+{
+	struct range *r;
+	int fd;
+
+	if (pinned) {
+		*p = aligned_alloc(4096, (n + 4095) & ~(size_t)4095);
+		return *p ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory");
+	}
+	r = calloc(1, sizeof(*r));
+	fd = memfd_create("fake device", MFD_CLOEXEC);
+	if (!r || fd < 0 || ftruncate(fd, (off_t)n))
+		wrong("no memory");
+	r->n = n;
+	r->at = map(fd, n, PROT_NONE);
+	r->view = map(fd, n, PROT_READ | PROT_WRITE);
+	close(fd);
+	pthread_mutex_lock(&fake.lock);
+	r->next = fake.ranges;
+	fake.ranges = r;
+	pthread_mutex_unlock(&fake.lock);
+	*p = r->at;
+	return tuttiSuccess;
+}
+
+static void release(void *p, size_t n, bool pinned)
+{
+	struct range **at, *r;
+
+	if (pinned) {
+		free(p);
+		return;
+	}
+	pthread_mutex_lock(&fake.lock);
+	for (at = &fake.ranges; *at && (*at)->at != p; at = &(*at)->next)
+		;
+	r = *at;
+	if (!r)
+		wrong("release of what was not given");
+	*at = r->next;
+	pthread_mutex_unlock(&fake.lock);
+	munmap(r->at, r->n);
+	munmap(r->view, r->n);
+	free(r);
+}
+
+/* What the device reaches under an address; n bytes must be inside one range. */
+static char *reach(const void *p, size_t n)
+{
+	char *view = (char *)p;
+
+	pthread_mutex_lock(&fake.lock);
+	for (struct range *r = fake.ranges; r; r = r->next) {
+		size_t at = (size_t)((const char *)p - r->at);
+
+		if ((const char *)p < r->at || at >= r->n)
+			continue;
+		if (n > r->n - at)
+			wrong("access behind the end of device memory");
+		view = r->view + at;
+	}
+	pthread_mutex_unlock(&fake.lock);
+	return view;
+}
+
+static bool query(const void *p)
+{
+	return reach(p, 1) != p;
+}
+
+static bool current(void)
+{
+	return in_use;
+}
+
+/* ---- queues ---- */
+
+static void run_reduce(const struct op *o)
+{
+	const void *src[MAX_SRC];
+	size_t n = o->n * tt_type_size(o->type);
+	char *dst = reach(o->dst, n);
+
+	for (int i = 0; i < o->nsrc; i++)
+		src[i] = reach(o->src[i], n);
+	if (o->scale == TT_SCALE_PRE)
+		tt_reduce_pre(dst, src[0], o->n, o->type, &o->op);
+	else if (o->scale == TT_SCALE_POST)
+		tt_reduce_post(dst, src[0], o->n, o->type, &o->op);
+	else
+		tt_reduce_run(dst, src, o->nsrc, o->n, o->type, &o->op, TT_STORE_PLAIN);
+}
+
+static void run(const struct op *o)
+{
+	switch (o->what) {
+	case COPY:
+		memmove(reach(o->dst, o->n), reach(o->src[0], o->n), o->n);
+		break;
+	case REDUCE:
+		run_reduce(o);
+		break;
+	case WAIT:
+		while ((int32_t)(atomic_load_explicit(o->word, memory_order_acquire) - o->value) < 0)
+			sched_yield();
+		break;
+	case SIGNAL:
+		atomic_store_explicit(o->word, o->value, memory_order_release);
+		break;
+	case HOLD:
+		while (!atomic_load(o->hold))
+			usleep(200);
+	}
+}
+
+/* Now and then late, as devices are. */
+static void lag(struct queue *q)
+{
+	uint32_t r = test_rand(&q->random);
+
+	if (r % 64 == 0)
+		usleep(r / 64 % 200);
+	else if (r % 8 == 0)
+		sched_yield();
+}
+
+static void *work(void *arg)
+{
+	struct queue *q = arg;
+
+	pthread_mutex_lock(&q->lock);
+	for (;;) {
+		struct op *o = q->first;
+
+		if (!o) {
+			q->busy = false;
+			pthread_cond_broadcast(&q->empty);
+			if (q->stop)
+				break;
+			pthread_cond_wait(&q->news, &q->lock);
+			continue;
+		}
+		q->first = o->next;
+		if (!q->first)
+			q->last = &q->first;
+		q->busy = true;
+		pthread_mutex_unlock(&q->lock);
+		lag(q);
+		run(o);
+		free(o);
+		pthread_mutex_lock(&q->lock);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return NULL;
+}
+
+static struct queue *open_queue(void)
+{
+	struct queue *q = calloc(1, sizeof(*q));
+	pthread_condattr_t attr;
+
+	if (!q)
+		wrong("no memory");
+	q->last = &q->first;
+	q->random = test_seed() + (uint64_t)atomic_fetch_add(&fake.made, 1);
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_cond_init(&q->news, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&q->empty, &attr);
+	if (pthread_create(&q->thread, NULL, work, q))
+		wrong("no thread");
+	pthread_mutex_lock(&fake.lock);
+	q->next = fake.queues;
+	fake.queues = q;
+	pthread_mutex_unlock(&fake.lock);
+	return q;
+}
+
+static void close_queue(void *arg)
+{
+	struct queue *q = arg, **at;
+
+	pthread_mutex_lock(&q->lock);
+	q->stop = true;
+	pthread_cond_signal(&q->news);
+	pthread_mutex_unlock(&q->lock);
+	pthread_join(q->thread, NULL);
+	pthread_mutex_lock(&fake.lock);
+	for (at = &fake.queues; *at != q; at = &(*at)->next)
+		;
+	*at = q->next;
+	pthread_mutex_unlock(&fake.lock);
+	free(q);
+}
+
+static struct queue *queue_of(tuttiStream_t stream)
+{
+	struct queue *q = (struct queue *)stream;
+
+	if (q)
+		return q;
+	q = pthread_getspecific(default_key);
+	if (!q) {
+		q = open_queue();
+		pthread_setspecific(default_key, q);
+	}
+	return q;
+}
+
+static bool is_queue(tuttiStream_t stream)
+{
+	struct queue *q;
+
+	pthread_mutex_lock(&fake.lock);
+	for (q = fake.queues; q && q != (struct queue *)stream; q = q->next)
+		;
+	pthread_mutex_unlock(&fake.lock);
+	return q != NULL;
+}
+
+static tuttiResult_t put(tuttiStream_t stream, const struct op *what)
+{
+	struct op *o = malloc(sizeof(*o));
+	struct queue *q;
+
+	if (!inside)
+		wrong("a call from a thread that is not inside an API call");
+	q = queue_of(stream);
+	if (!o)
+		wrong("no memory");
+	*o = *what;
+	o->next = NULL;
+	pthread_mutex_lock(&q->lock);
+	*q->last = o;
+	q->last = &o->next;
+	q->busy = true;
+	pthread_cond_signal(&q->news);
+	pthread_mutex_unlock(&q->lock);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t copy(tuttiStream_t queue, void *dst, const void *src, size_t n)
+{
+	return put(queue, &(struct op){ .what = COPY, .dst = dst, .src = { src }, .n = n });
+}
+
+static tuttiResult_t reduce(tuttiStream_t queue, void *dst, const void *const *src, int nsrc, size_t count,
+			    tuttiDataType_t type, const struct tt_op *op, enum tt_scale scale)
+{
+	struct op o = { .what = REDUCE, .dst = dst, .nsrc = nsrc, .n = count, .type = type, .op = *op,
+			.scale = scale };
+
+	if (nsrc > MAX_SRC || op->kind == TT_OP_USER)
+		wrong("a reduction that no device does");
+	memcpy(o.src, src, (size_t)nsrc * sizeof(*src));
+	return put(queue, &o);
+}
+
+static tuttiResult_t stream_wait(tuttiStream_t queue, const _Atomic uint32_t *word, uint32_t value)
+{
+	return put(queue, &(struct op){ .what = WAIT, .word = (_Atomic uint32_t *)word, .value = value });
+}
+
+static tuttiResult_t stream_signal(tuttiStream_t queue, _Atomic uint32_t *word, uint32_t value)
+{
+	return put(queue, &(struct op){ .what = SIGNAL, .word = word, .value = value });
+}
+
+static const struct tt_mem_kind kind = {
+	.size = sizeof(kind), .name = "fake", .query = query, .current = current, .is_queue = is_queue,
+	.alloc = alloc, .release = release, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
+	.stream_signal = stream_signal,
+};
+
+/* ---- for tests ---- */
+
+static void add_kind(void)
+{
+	pthread_key_create(&default_key, close_queue);
+	tt_mem_add(&kind);
+}
+
+void fake_start(void)
+{
+	pthread_once(&once, add_kind);
+}
+
+void fake_use(bool on)
+{
+	in_use = on;
+}
+
+void *fake_alloc(size_t n)
+{
+	void *p;
+
+	alloc(n ? n : 1, false, &p);
+	return p;
+}
+
+void fake_free(void *p)
+{
+	if (p)
+		release(p, 0, false);
+}
+
+void *fake_view(const void *p)
+{
+	return p ? reach(p, 1) : NULL;
+}
+
+tuttiStream_t fake_queue_new(void)
+{
+	return (tuttiStream_t)open_queue();
+}
+
+void fake_queue_free(tuttiStream_t queue)
+{
+	if (queue)
+		close_queue(queue);
+}
+
+bool fake_queue_wait(tuttiStream_t queue, double seconds)
+{
+	struct queue *q = queue_of(queue);
+	struct timespec end;
+	bool empty;
+	int e = 0;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_sec += (time_t)seconds;
+	end.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
+	if (end.tv_nsec >= 1000000000) {
+		end.tv_nsec -= 1000000000;
+		end.tv_sec++;
+	}
+	pthread_mutex_lock(&q->lock);
+	while ((q->busy || q->first) && !e)
+		e = pthread_cond_timedwait(&q->empty, &q->lock, &end);
+	empty = !q->busy && !q->first;
+	pthread_mutex_unlock(&q->lock);
+	return empty;
+}
+
+void fake_queue_sync(tuttiStream_t queue)
+{
+	while (!fake_queue_wait(queue, 10))
+		;
+}
+
+void fake_hold(tuttiStream_t queue, const _Atomic int *until_set)
+{
+	fake_enter();
+	put(queue, &(struct op){ .what = HOLD, .hold = until_set });
+	fake_leave();
+}
+
+void fake_enter(void)
+{
+	inside++;
+}
+
+void fake_leave(void)
+{
+	inside--;
+}
+
+tuttiResult_t fake_left(tuttiResult_t r)
+{
+	fake_leave();
+	return r;
+}
