@@ -30,6 +30,7 @@ struct race {
 	struct tt_dial *d;
 	struct attempt at[TT_MAX_TARGETS];
 	int started, open;
+	bool unrouted; /* a target that no address of this host leads to */
 	uint64_t next_ns;
 };
 
@@ -59,6 +60,16 @@ static void note_attempt(struct tt_dial *d, const struct attempt *a, const char 
 		note(d, "unix socket: %s", why);
 	else
 		note(d, "%s -> %s: %s", a->here, tt_addr_format(&t->addr, t->port, there, sizeof(there)), why);
+}
+
+/* Of a target without a route no address of ours was chosen: the pairs are those with all of them. */
+static void note_own(struct tt_dial *d)
+{
+	char here[TT_ADDR_TEXT];
+
+	for (int i = 0; i < tt_node.naddrs; i++)
+		note(d, "%s%s", i ? ", " : "; no route from any of ",
+		     tt_addr_format(&tt_node.addrs[i].addr, 0, here, sizeof(here)));
 }
 
 static void end_attempt(struct race *r, struct attempt *a, const char *why)
@@ -218,6 +229,7 @@ static void start_attempt(struct race *r, uint64_t now)
 	else
 		e = tt_sock_connect(&t->addr, t->port, &a->fd);
 	local_text(a->fd, a->here, sizeof(a->here));
+	r->unrouted = r->unrouted || e == ENETUNREACH || e == EHOSTUNREACH;
 	if (e == EAGAIN) /* a unix socket whose backlog is full */
 		r->d->soft = true;
 	if (e != 0)
@@ -302,6 +314,8 @@ bool tt_dial_round(struct tt_dial *d)
 	for (i = 0; i < r.started; i++)
 		if (r.at[i].fd >= 0)
 			end_attempt(&r, &r.at[i], won ? NULL : "no answer in time");
+	if (r.unrouted && !won)
+		note_own(d);
 	return won;
 }
 
