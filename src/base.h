@@ -34,6 +34,7 @@ tuttiResult_t tt_fail(tuttiResult_t r, const char *fmt, ...) __attribute__((form
 tuttiResult_t tt_note_error(tuttiResult_t r, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 const char *tt_last_error(void); /* of this thread, never NULL */
+bool tt_last_error_said(void);   /* it is in the log already */
 
 #define TRY(e)                                                                                     \
 	do {                                                                                       \
@@ -59,6 +60,7 @@ const char *tt_env_str(const char *name);     /* value or default; name without 
 int64_t tt_env_int(const char *name);         /* sizes take K M G suffixes */
 double tt_env_seconds(const char *name);
 void tt_env_check(void);                      /* warns once about unknown TUTTI_* variables */
+const char *tt_env_shown(const char *name);   /* what is set, for people: no secret; NULL: nothing */
 void tt_env_print(void *file, bool markdown); /* FILE *: the table, for tutti-info and the docs */
 uint64_t tt_env_digest(void);                 /* of the settings that all ranks must share */
 int tt_env_shared(char *out, size_t n);       /* the same as text "NAME=value ..."; length */

@@ -233,10 +233,18 @@ void tt_env_check(void)
 	pthread_once(&once, check_all);
 }
 
+const char *tt_env_shown(const char *name)
+{
+	const struct setting *s = find(name);
+	const char *value = s ? raw(s) : NULL;
+
+	return value && !strcmp(name, "JOB") ? "(hidden)" : value;
+}
+
 static void print_row(FILE *f, const struct setting *s, bool markdown)
 {
 	static const char *const kinds[] = { "text", "number", "size", "seconds" };
-	const char *value = raw(s);
+	const char *value = tt_env_shown(s->name);
 
 	if (markdown)
 		fprintf(f, "| `TUTTI_%s` | %s | %s%s%s | %s | %s |\n", s->name, kinds[s->kind],

@@ -326,7 +326,7 @@ static bool cut_row(char *line, struct setting *s)
 	}
 	s->name = cell[0];
 	s->fallback = cell[2];
-	s->value = getenv(s->name);
+	s->value = tt_env_shown(s->name + strlen("TUTTI_"));
 	return true;
 }
 
@@ -772,12 +772,9 @@ int main(int argc, char **argv)
 {
 	static struct machine m;
 	static struct asked a;
-	const char *job = getenv("TUTTI_JOB");
 
 	parse(argc, argv, &a);
 	check(&a);
-	if (job && *job)
-		setenv("TUTTI_JOB", "(hidden)", 1); /* a secret is not for logs */
 	tt_env_check();
 	find_machine(&m);
 	answer(&a, &m);

@@ -235,9 +235,12 @@ static void table(void)
 	FILE *f = open_memstream(&text, &size);
 
 	CHECK(f);
+	setenv("TUTTI_JOB", "sesame", 1);
 	tt_env_print(f, true);
 	tt_env_print(f, false);
+	unsetenv("TUTTI_JOB");
 	fclose(f);
+	CHECK(strstr(text, "(hidden)") && !strstr(text, "sesame"));
 	CHECK(strstr(text, "| `TUTTI_DEADLINE` | seconds | `60` |") && strstr(text, "TUTTI_LAUNCHER "));
 	free(text);
 }
