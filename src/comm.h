@@ -147,6 +147,8 @@ void tt_comm_bury(struct tuttiComm *c); /* keeps its last words for those who as
 /* The first error sticks; wakes the drivers; tells the other ranks unless `quiet`. Returns the sticky one. */
 tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* The same with this thread's last error, which is not logged twice. */
+tuttiResult_t tt_comm_pass(struct tuttiComm *c, bool quiet, tuttiResult_t r);
 tuttiResult_t tt_comm_error(struct tuttiComm *c); /* sticky error, its text into this thread's last error */
 void tt_comm_record(struct tuttiComm *c, const struct tt_sig *sig);
 /* The rank that has not called collective `seq`, as far as is known these days; -1: none. */

@@ -98,32 +98,49 @@ static void tell_procs(struct tuttiComm *c, const struct message *m, uint64_t ex
 
 static void fail_locally(const struct message *m);
 
-tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
+static tuttiResult_t fail(struct tuttiComm *c, bool quiet, bool said, struct message *m)
 {
-	struct message m = { .from = c->rank, .to = -1, .what = MSG_FAILED, .result = (uint32_t)r };
+	tuttiResult_t r = (tuttiResult_t)m->result;
 	bool first = false;
-	va_list ap;
 
-	va_start(ap, fmt);
-	vsnprintf(m.text, sizeof(m.text), fmt, ap);
-	va_end(ap);
 	pthread_mutex_lock(&c->lock);
 	if (!atomic_load_explicit(&c->error, memory_order_acquire)) {
-		snprintf(c->text, sizeof(c->text), "%s", m.text);
+		snprintf(c->text, sizeof(c->text), "%s", m->text);
 		atomic_store_explicit(&c->error, (int)r, memory_order_release);
 		first = true;
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (first) {
-		tt_log(r == tuttiAborted ? TT_LOG_INFO : TT_LOG_ERROR, "comm", "%s: %s", c->name, m.text);
+		if (!said)
+			tt_log(r == tuttiAborted ? TT_LOG_INFO : TT_LOG_ERROR, "comm", "%s%s%s", c->name,
+			       *c->name ? ": " : "", m->text);
 		wake(c);
 		if (!quiet && c->nranks > 1) { /* quiet: init may still be writing these */
-			m.comm = c->id;
-			tell_procs(c, &m, 0);
-			fail_locally(&m);
+			m->comm = c->id;
+			tell_procs(c, m, 0);
+			fail_locally(m);
 		}
 	}
 	return (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
+}
+
+tuttiResult_t tt_comm_fail(struct tuttiComm *c, bool quiet, tuttiResult_t r, const char *fmt, ...)
+{
+	struct message m = { .from = c->rank, .to = -1, .what = MSG_FAILED, .result = (uint32_t)r };
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(m.text, sizeof(m.text), fmt, ap);
+	va_end(ap);
+	return fail(c, quiet, false, &m);
+}
+
+tuttiResult_t tt_comm_pass(struct tuttiComm *c, bool quiet, tuttiResult_t r)
+{
+	struct message m = { .from = c->rank, .to = -1, .what = MSG_FAILED, .result = (uint32_t)r };
+
+	snprintf(m.text, sizeof(m.text), "%s", tt_last_error());
+	return fail(c, quiet, tt_last_error_said(), &m);
 }
 
 tuttiResult_t tt_comm_error(struct tuttiComm *c)

@@ -8,6 +8,7 @@
 
 /* Long enough for a roll call of missing ranks with their addresses. */
 static _Thread_local char last_error[2048];
+static _Thread_local bool said;
 
 struct result_row {
 	tuttiResult_t code;
@@ -52,6 +53,7 @@ tuttiResult_t tt_fail(tuttiResult_t r, const char *fmt, ...)
 	keep(fmt, ap);
 	va_end(ap);
 	tt_log(TT_LOG_ERROR, "error", "%s: %s (%s)", tt_result_text(r), last_error, advice(r));
+	said = true;
 	errno = saved;
 	return r;
 }
@@ -64,8 +66,14 @@ tuttiResult_t tt_note_error(tuttiResult_t r, const char *fmt, ...)
 	va_start(ap, fmt);
 	keep(fmt, ap);
 	va_end(ap);
+	said = false;
 	errno = saved;
 	return r;
+}
+
+bool tt_last_error_said(void)
+{
+	return said;
 }
 
 const char *tt_last_error(void)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "ranks.h"
 #include "test.h"
@@ -726,7 +727,39 @@ static void leave_early(void)
 	ranks_run(4, 20, leave_early_rank, NULL);
 }
 
+/* An error that begins a call is one line of the log, without a prefix where the communicator has no name. */
+static void huge_rank(struct rank *r)
+{
+	float scale = 2, v = 1;
+	tuttiRedOp_t twice;
+
+	dup2(*(int *)r->arg, STDERR_FILENO);
+	setenv("TUTTI_LOG", "error", 1);
+	RANK_OK(r, tuttiCommInitAll(&r->comm, 1, NULL));
+	RANK_OK(r, tuttiRedOpCreatePreMulSum(&twice, &scale, tuttiFloat32, tuttiScalarHostImmediate, r->comm));
+	RANK_CHECKF(r, tuttiReduce(&v, &v, (size_t)1 << 46, tuttiFloat32, twice, 0, r->comm, NULL) != tuttiSuccess,
+		    "there was memory for 2^46 elements");
+	tuttiCommAbort(r->comm);
+}
+
+static void said_once(void)
+{
+	static struct procs ps;
+	char text[2048] = "", *first;
+	int fds[2];
+
+	CHECK(!pipe(fds));
+	procs_start(&ps, 1, -1, NULL, huge_rank, &fds[1]);
+	procs_expect(&ps, 20, -1);
+	CHECK(read(fds[0], text, sizeof(text) - 1) > 0);
+	first = strstr(text, "no memory");
+	CHECKF(first && !strstr(first + 1, "no memory") && !strstr(text, ": :"), "logged: %s", text);
+	close(fds[0]);
+	close(fds[1]);
+}
+
 const struct test tests[] = {
+	{ "an error is logged once", said_once, 30 },
 	{ "version and strings", strings, 0 },
 	{ "arguments of every call", arguments, 50 },
 	{ "arguments of init", arguments_of_init, 30 },
