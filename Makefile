@@ -198,7 +198,7 @@ libdir=$${prefix}/lib
 includedir=$${prefix}/include
 
 Name: tutti
-Description: collective communication for host and device memory
+Description: collective communication for host memory
 Version: $(VERSION)
 Libs: -L$${libdir} -ltutti
 Libs.private: -pthread

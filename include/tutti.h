@@ -1,4 +1,4 @@
-/* tutti: collective communication for host and device memory. SPDX-License-Identifier: Apache-2.0
+/* tutti: collective communication for host memory. SPDX-License-Identifier: Apache-2.0
  *
  * This header is the manual. It follows NCCL's API with the prefix `tutti`, so that a port is a
  * search-and-replace; enum values equal NCCL's, tutti's own result codes start at 64.
@@ -189,8 +189,10 @@ tuttiResult_t tuttiRedOpCreatePreMulSum(tuttiRedOp_t *op, void *scalar, tuttiDat
 					tuttiScalarResidence_t residence, tuttiComm_t comm);
 
 /* inout[i] = in[i] op inout[i] for count elements, `in` holding the lower ranks. Must be associative
- * (in the caller's judgement); commutative = 0 keeps rank order. Called from threads that drive the
- * communicator, never concurrently for one operation; must not call tutti. */
+ * (in the caller's judgement); commutative = 0 keeps rank order. The vector may be cut at any element, by
+ * size and by schedule: fn sees pieces, in any order, and must treat each element by itself. Called from
+ * threads that drive the communicator, the library's own among them, never concurrently for one operation;
+ * must not call tutti. */
 typedef void (*tuttiUserOp_t)(const void *in, void *inout, size_t count, tuttiDataType_t datatype,
 			      void *context);
 tuttiResult_t tuttiRedOpCreateUser(tuttiRedOp_t *op, tuttiUserOp_t fn, int commutative,
