@@ -576,8 +576,8 @@ static tuttiResult_t send_to(uint64_t proc, uint32_t type, const void *p, size_t
 		return tt_note_error(tuttiInternalError, "no control connection to process %llx",
 				     (unsigned long long)proc);
 	if (!tt_conn_queue(peer->conn, type, p, n, NULL, 0))
-		return tt_fail(tuttiSystemError, "cannot queue a control message of %zu bytes: the peer does not "
-			       "take them, or this process is leaving", n);
+		return tt_note_error(tuttiSystemError, "cannot queue a control message of %zu bytes: the peer does "
+				     "not take them, or this process is leaving", n);
 	return tuttiSuccess;
 }
 
