@@ -3,7 +3,8 @@
 #   make                  library, tools, benchmarks, examples, under build/
 #   make check            all tests under Criterion, then the lint scripts
 #   make check-sanitize   SAN=address,undefined (default) or SAN=thread
-#   make check-long       the long forms; parts: unit conformance collective process sanitize fuzz
+#   make check-long       the long forms; parts: unit conformance collective process matrix
+#                         sanitize fuzz
 #   make fuzz             each fuzzer for FUZZ_SECONDS
 #   make demo             a first run: what this machine is, and allreduce between two processes
 #   make docs-settings    docs/settings.md from the table in src/env.c
@@ -151,12 +152,14 @@ comma := ,
 sanitized: $(SAN_TESTS:%=$(B)/tests/%)
 	@TEST_QUICK=1 TEST_TIMEOUT_SCALE=5 TEST_SANITIZE=$(SAN_FLAGS) $(RUN) $^
 
-LONG_PARTS := $(TEST_DIRS) sanitize fuzz
+LONG_PARTS := $(TEST_DIRS) matrix sanitize fuzz
 check-long: $(LONG_PARTS:%=check-long-%)
 $(TEST_DIRS:%=check-long-%): check-long-%: check-deps
 	@$(MAKE) --no-print-directory all $(call tests_in,$*)
 	@TEST_LONG=1 TEST_TIMEOUT_SCALE=20 TEST_TIMEOUT=3600 BUILD=$(abspath $(B)) tests/harness/run.sh \
 		$(call tests_in,$*) $(call scripts_in,$*)
+check-long-matrix: all
+	@BUILD=$(abspath $(B)) tests/matrix/allreduce.sh
 check-long-sanitize:
 	@$(MAKE) --no-print-directory check-sanitize SAN=address,undefined TEST_TIMEOUT=1800
 	@$(MAKE) --no-print-directory check-sanitize SAN=thread TEST_TIMEOUT=1800
