@@ -32,6 +32,11 @@ int tt_prog_eps(const struct tt_prog *p, struct tt_ep **eps, int max)
 
 static void seek(struct tt_prog *p, struct xdir *d)
 {
+	if (p->part.nwindows == 1) {
+		d->step = d->pos < d->n ? d->order[d->pos] : TT_NONE;
+		d->window = 0;
+		return;
+	}
 	while (d->batch < p->part.nwindows) {
 		uint32_t left = p->part.nwindows - d->batch, nb = left < p->depth ? left : p->depth;
 
@@ -67,9 +72,7 @@ void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 	p->base = p->s->nsteps ? 0 : p->part.nwindows; /* a barrier of one has no steps */
 	p->began = false;
 	p->fault = (struct tt_run_fault){ 0 };
-	memset(p->done, 0, p->s->nsteps * sizeof(*p->done));
-	memset(p->claimed, 0, p->s->nsteps * sizeof(*p->claimed));
-	memset(p->finished, 0, p->depth * sizeof(*p->finished));
+	memset(p->done, 0, (size_t)(p->finished + p->depth - p->done) * sizeof(*p->done));
 	for (uint32_t i = 0; i < p->ndirs; i++) {
 		struct xdir *d = &p->dirs[i];
 
@@ -92,13 +95,19 @@ static bool ready(const struct tt_prog *p, uint32_t i, uint32_t w)
 	return true;
 }
 
+/* Where the steps of window w that have finished are counted. */
+static uint32_t *finished(const struct tt_prog *p, uint32_t w)
+{
+	return &p->finished[w < p->depth ? w : w % p->depth]; /* seldom divides */
+}
+
 static void finish(struct tt_prog *p, uint32_t i, uint32_t w)
 {
 	p->done[i]++;
-	if (++p->finished[w % p->depth] < p->s->nsteps)
+	if (++*finished(p, w) < p->s->nsteps)
 		return;
-	while (p->base < p->part.nwindows && p->finished[p->base % p->depth] == p->s->nsteps)
-		p->finished[p->base++ % p->depth] = 0;
+	while (p->base < p->part.nwindows && *finished(p, p->base) == p->s->nsteps)
+		*finished(p, p->base++) = 0;
 }
 
 /* The message at the head of a direction may go: what it needs is there. */
@@ -162,7 +171,7 @@ static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 	if (!o->fused)
 		return t->recv(d->link->priv, at, n, &o->req);
 	o->combine = (struct tt_combine){ .dst = tt_prog_address(p, &p->x[x->fused].dst, o->window),
-					  .x = tt_prog_address(p, &x->x, o->window),
+					  .x = tt_prog_address(p, x->x, o->window),
 					  .received_first = x->received_first,
 					  .type = p->call.type, .op = &p->call.op };
 	return t->recv_reduce(d->link->priv, &o->combine, n, &o->req);

@@ -7,8 +7,10 @@
 
 static void free_dirs(struct tt_prog *p)
 {
-	for (uint32_t i = 0; p->dirs && i < p->ndirs; i++)
+	for (uint32_t i = 0; p->dirs && i < p->ndirs; i++) {
 		free(p->dirs[i].steps);
+		free(p->dirs[i].order);
+	}
 	free(p->dirs);
 }
 
@@ -18,12 +20,11 @@ void tt_prog_free(struct tt_prog *p)
 		return;
 	free_dirs(p);
 	free(p->x);
+	free(p->refs);
 	free(p->done);
-	free(p->claimed);
 	free(p->local);
 	free(p->srcs);
 	free(p->tmp_at);
-	free(p->finished);
 	tt_sched_free(p->s);
 	free(p);
 }
@@ -128,15 +129,30 @@ static void fuse(struct tt_prog *p, struct xdir *d)
 {
 	for (uint32_t k = 0; !d->is_send && d->link->ep->t->recv_reduce && k < d->n; k++) {
 		struct xstep *x = &p->x[d->steps[k]];
-		const struct tt_ref *src;
+		const struct xref *src;
 
 		x->fused = fusable(p->s, d->steps[k]);
 		if (x->fused == TT_NONE)
 			continue;
 		src = p->x[x->fused].src;
-		x->received_first = same_ref(&src[0], &x->dst);
-		x->x = src[x->received_first ? 1 : 0];
+		x->received_first = same_ref(&src[0].r, &x->dst.r);
+		x->x = &src[x->received_first ? 1 : 0];
 	}
+}
+
+/* With one window the messages go in the order of their skew. */
+static tuttiResult_t put_in_order(struct xdir *d, const struct tt_prog *p)
+{
+	uint32_t n = 0;
+
+	d->order = malloc(d->n * sizeof(*d->order));
+	if (!d->order)
+		return tt_fail(tuttiSystemError, "no memory for a program");
+	for (uint32_t skew = 0; skew <= d->max_skew; skew++)
+		for (uint32_t k = 0; k < d->n; k++)
+			if (p->x[d->steps[k]].skew == skew)
+				d->order[n++] = d->steps[k];
+	return tuttiSuccess;
 }
 
 static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
@@ -144,12 +160,14 @@ static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
 	const struct tt_sched *s = p->s;
 	uint32_t max_src = 1;
 
+	for (uint32_t i = 0; i < s->nrefs; i++)
+		p->refs[i].r = s->refs[i];
 	for (uint32_t i = 0; i < s->nsteps; i++) {
 		const struct tt_step *st = &s->steps[i];
 
 		p->x[i] = (struct xstep){ .op = st->op, .skew = st->skew, .fused = TT_NONE, .ndeps = st->ndeps,
-					  .deps = s->deps + st->dep, .dst = st->dst,
-					  .src = s->refs + st->src, .nsrc = st->nsrc };
+					  .deps = s->deps + st->dep, .dst = { .r = st->dst },
+					  .src = p->refs + st->src, .nsrc = st->nsrc };
 		if (st->nsrc > max_src)
 			max_src = st->nsrc;
 		if (st->op == TT_SEND || st->op == TT_RECV)
@@ -157,8 +175,10 @@ static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
 		else
 			p->local[p->nlocal++] = i;
 	}
-	for (uint32_t k = 0; k < p->ndirs; k++)
+	for (uint32_t k = 0; k < p->ndirs; k++) {
 		fuse(p, &p->dirs[k]);
+		TRY(put_in_order(&p->dirs[k], p));
+	}
 	p->srcs = malloc(max_src * sizeof(*p->srcs));
 	return p->srcs ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for a program");
 }
@@ -179,16 +199,17 @@ tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn fn, voi
 	p->s = s;
 	p->depth = depth ? depth : 1;
 	p->x = calloc(n, sizeof(*p->x));
-	p->done = calloc(n, sizeof(*p->done));
-	p->claimed = calloc(n, sizeof(*p->claimed));
+	p->refs = calloc(s->nrefs + 1, sizeof(*p->refs));
+	p->done = calloc(2 * (size_t)n + p->depth, sizeof(*p->done));
 	p->local = malloc(n * sizeof(*p->local));
 	p->tmp_at = calloc(s->nbufs + 1, sizeof(*p->tmp_at));
-	p->finished = calloc(p->depth, sizeof(*p->finished));
 	p->dirs = calloc(messages + 1, sizeof(*p->dirs));
-	if (!p->x || !p->done || !p->claimed || !p->local || !p->tmp_at || !p->finished || !p->dirs) {
+	if (!p->x || !p->refs || !p->done || !p->local || !p->tmp_at || !p->dirs) {
 		tt_fail(r, "no memory for a program of %u steps", s->nsteps);
 		goto free_all;
 	}
+	p->claimed = p->done + n;
+	p->finished = p->claimed + n;
 	TRY_GOTO(r, wire_up(p, fn, ctx), free_all);
 	if (p->ndirs) {
 		struct xdir *fit = realloc(p->dirs, p->ndirs * sizeof(*fit));
@@ -217,26 +238,16 @@ static size_t inner(const struct tt_prog *p, uint32_t w, uint32_t chunk)
 	return tt_part_offset(&p->part, w, chunk) - b * p->part.count - w * p->part.window;
 }
 
-char *tt_prog_address(const struct tt_prog *p, const struct tt_ref *r, uint32_t w)
+size_t tt_prog_offset(const struct tt_prog *p, const struct tt_ref *r, uint32_t w)
 {
 	const struct tt_buf *buf = &p->s->bufs[r->buf];
 	size_t first = block_of(p, buf->first);
-	char *base;
 
-	if (r->buf == TT_IN)
-		base = (char *)p->call.in;
-	else if (r->buf == TT_OUT)
-		base = p->call.out;
-	else
-		return p->tmp + (w % p->depth) * p->tmp_stride + p->tmp_at[r->buf] +
-		       p->elem * ((block_of(p, r->chunk) - first) * p->part.window +
-				  inner(p, w, r->chunk) - inner(p, w, buf->first));
-	return base + p->elem * (tt_part_offset(&p->part, w, r->chunk) - first * p->part.count);
-}
-
-size_t tt_prog_length(const struct tt_prog *p, const struct tt_ref *r, uint32_t w)
-{
-	return r->n ? tt_part_len(&p->part, w, r->chunk, r->n) : 0;
+	if (r->buf < TT_TMP)
+		return p->elem * (tt_part_offset(&p->part, w, r->chunk) - first * p->part.count);
+	return (w % p->depth) * p->tmp_stride + p->tmp_at[r->buf] +
+	       p->elem * ((block_of(p, r->chunk) - first) * p->part.window + inner(p, w, r->chunk) -
+			  inner(p, w, buf->first));
 }
 
 /* Elements of a block whose largest reference is a message of at most `bytes`. */
@@ -268,19 +279,18 @@ static void partition(struct tt_prog *p, const struct tt_call *call)
 {
 	const struct tt_sched *s = p->s;
 
-	p->elem = tt_type_size(call->type);
+	p->window_bytes = call->window_bytes;
 	p->part = (struct tt_part){ .count = call->count, .per_block = s->per_block,
 				    .weights = s->weights, .align = tt_max(64 / p->elem, 1) };
 	p->part.window = window_of(s, call->count, call->window_bytes, p->elem);
 	p->part.nwindows = call->count ? (uint32_t)tt_div_up(call->count, p->part.window) : 1;
 }
 
-size_t tt_run_tmp(struct tt_prog *p, const struct tt_call *call)
+static void lay_out_tmp(struct tt_prog *p)
 {
 	const struct tt_sched *s = p->s;
 	size_t at = 0;
 
-	partition(p, call);
 	for (uint32_t b = TT_TMP; b < s->nbufs; b++) {
 		const struct tt_buf *buf = &s->bufs[b];
 		uint32_t last = p->part.nwindows - 1;
@@ -298,5 +308,30 @@ size_t tt_run_tmp(struct tt_prog *p, const struct tt_call *call)
 		at += (len * p->elem + 127) & ~(size_t)63;
 	}
 	p->tmp_stride = at;
-	return at * (p->part.nwindows < p->depth ? p->part.nwindows : p->depth);
+	p->tmp_size = at * (p->part.nwindows < p->depth ? p->part.nwindows : p->depth);
+}
+
+static void place(const struct tt_prog *p, struct xref *r)
+{
+	if (!r->r.n)
+		return;
+	r->at = tt_prog_offset(p, &r->r, 0);
+	r->n = tt_part_len(&p->part, 0, r->r.chunk, r->r.n);
+}
+
+size_t tt_run_tmp(struct tt_prog *p, const struct tt_call *call)
+{
+	size_t elem = tt_type_size(call->type);
+
+	if (p->part.nwindows && p->part.count == call->count && p->elem == elem &&
+	    p->window_bytes == call->window_bytes)
+		return p->tmp_size;
+	p->elem = elem;
+	partition(p, call);
+	lay_out_tmp(p);
+	for (uint32_t i = 0; i < p->s->nrefs; i++)
+		place(p, &p->refs[i]);
+	for (uint32_t i = 0; i < p->s->nsteps; i++)
+		place(p, &p->x[i].dst);
+	return p->tmp_size;
 }
