@@ -206,6 +206,10 @@ void tt_reduce_run(void *dst, const void *const *src, int nsrc, size_t n, tuttiD
 
 	if (n == 0 || size == 0)
 		return;
+	if (nsrc == 2 && store == TT_STORE_PLAIN && !k->unpack[type] && op->kind != TT_OP_USER) {
+		k->fold2[type][kind](dst, src[0], src[1], n); /* the way of all small messages */
+		return;
+	}
 	if (nsrc == 1)
 		tt_copy_bytes(dst, src[0], n * size, store);
 	else if (op->kind == TT_OP_USER)
