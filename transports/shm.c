@@ -319,11 +319,7 @@ static bool recv_step(struct shm_link *l, struct tt_req *r)
 
 static bool nothing_there(struct shm_link *l)
 {
-	struct shm_frag f;
-
-	if (!attached(l))
-		return true;
-	return tt_shm_peek(&l->rx, &f) == SHM_NOTHING;
+	return !attached(l) || tt_shm_old(&l->rx, tt_shm_word0(&l->rx));
 }
 
 /* Where nothing is there: is it worth waiting? The order matters: closed first, then a second look. */

@@ -400,11 +400,12 @@ static bool locate(const struct shm_rx *rx, uint64_t w0, struct shm_frag *f)
 enum shm_peek tt_shm_peek(const struct shm_rx *rx, struct shm_frag *f)
 {
 	_Atomic uint64_t *w = rx->area->ring[rx->next % SHM_RING];
-	uint64_t w0 = atomic_load_explicit(&w[0], memory_order_acquire), w1, note[2];
+	uint64_t w0 = tt_shm_word0(rx), w1, note[2];
 
-	if ((uint32_t)w0 != rx->next + 1) /* unwritten, or the one of a round before */
-		return (uint32_t)w0 == 0 || (uint32_t)w0 == rx->next + 1 - SHM_RING ? SHM_NOTHING
-										    : SHM_BAD;
+	if (tt_shm_old(rx, w0))
+		return SHM_NOTHING;
+	if ((uint32_t)w0 != rx->next + 1)
+		return SHM_BAD;
 	w1 = atomic_load_explicit(&w[1], memory_order_relaxed);
 	f->len = w1 & UINT32_MAX;
 	f->measured = w1 >> 32 & 1;

@@ -117,6 +117,15 @@ bool tt_shm_room(struct shm_tx *tx, size_t left); /* would it find room? */
 bool tt_shm_reclaim(struct shm_tx *tx);           /* takes back what the receiver has done with */
 
 enum shm_peek { SHM_NOTHING, SHM_READY, SHM_BAD };
+static inline uint64_t tt_shm_word0(const struct shm_rx *rx)
+{
+	return atomic_load_explicit(&rx->area->ring[rx->next % SHM_RING][0], memory_order_acquire);
+}
+/* Unwritten, or the header of a round before. */
+static inline bool tt_shm_old(const struct shm_rx *rx, uint64_t w0)
+{
+	return (uint32_t)w0 != rx->next + 1 && ((uint32_t)w0 == rx->next + 1 - SHM_RING || (uint32_t)w0 == 0);
+}
 bool tt_shm_ready(const struct shm_rx *rx);
 enum shm_peek tt_shm_peek(const struct shm_rx *rx, struct shm_frag *f);
 void tt_shm_release(struct shm_rx *rx); /* done with what peek showed */
