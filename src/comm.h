@@ -39,6 +39,15 @@ struct tt_qprog_entry {
 	bool in_use; /* a call is being enqueued from it */
 };
 
+/* What a call like this needed last time: steady calls find it at once. */
+struct tt_recent {
+	struct tt_sig sig; /* seq 0: none */
+	bool commutes;
+	uint64_t hash;
+	struct tt_prog *prog;
+	size_t window;
+};
+
 /* How this rank waits for the answer to a question. */
 struct tt_answer {
 	bool there;
@@ -70,6 +79,7 @@ struct tuttiComm {
 	struct tt_ep *inproc;
 	struct tt_link ***links; /* [peer][lane], opened on first use */
 	struct tt_prog_entry *progs;
+	struct tt_recent recent[8];
 	void *tmp, *scratch;
 	size_t tmp_size, scratch_size;
 	pthread_mutex_t queue_lock; /* of the pools for calls on queues of devices */
@@ -201,7 +211,7 @@ tuttiResult_t tt_task_drive(struct tt_task *list);
 int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
 struct tt_row tt_task_row(const struct tt_task *t);
 tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out);
-struct tt_call tt_task_call(const struct tt_task *t, const struct tt_row *row);
+struct tt_call tt_task_call(const struct tt_task *t, uint64_t sig, size_t window);
 
 /* ---- on queues of devices (task_queue.c) ---- */
 /* Enqueues the device's part of the tasks here and now, and gives their network part to the progress thread.

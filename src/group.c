@@ -61,15 +61,13 @@ static void free_tasks(struct tt_task *t)
 	}
 }
 
-tuttiResult_t tt_submit(const struct tt_task *task)
+tuttiResult_t tt_submit(struct tt_task *task)
 {
-	struct tt_task *t, one;
+	struct tt_task *t;
 
 	if (!group.depth && !task->stream && !task->kind) {
-		one = *task;
-		one.next = NULL;
-		tt_task_submit(&one);
-		return tt_task_drive(&one);
+		tt_task_submit(task);
+		return tt_task_drive(task);
 	}
 	t = copy_task(task);
 	if (!t)

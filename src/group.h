@@ -21,7 +21,7 @@ struct tt_job {
 
 bool tt_group_open(void);                     /* inside GroupStart .. GroupEnd on this thread */
 tuttiResult_t tt_group_error(tuttiResult_t r); /* a call inside failed: so does the group */
-tuttiResult_t tt_submit(const struct tt_task *task); /* record, enqueue, or run to the end */
+tuttiResult_t tt_submit(struct tt_task *task); /* record, enqueue, or run to the end; copied where it stays */
 tuttiResult_t tt_submit_job(const struct tt_job *job); /* record, or run */
 tuttiResult_t tt_jobs_run(struct tt_job *list); /* together; the first error, in this thread's text */
 #endif

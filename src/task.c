@@ -166,6 +166,30 @@ found:
 	return tuttiSuccess;
 }
 
+static bool alike(const struct tt_recent *r, const struct tt_task *t)
+{
+	const struct tt_sig *a = &r->sig, *b = &t->sig;
+
+	return a->seq && a->coll == b->coll && a->type == b->type && a->op == b->op && a->root == b->root &&
+	       a->count == b->count && r->commutes == t->op.commutative;
+}
+
+static tuttiResult_t recall(struct tt_task *t, const struct tt_recent **out)
+{
+	struct tt_recent *r = &t->comm->recent[(t->count + t->coll) % 8];
+	struct tt_row row;
+
+	*out = r;
+	t->prog = r->prog;
+	if (alike(r, t))
+		return tuttiSuccess;
+	row = row_of(t);
+	TRY(find_prog(t, &row));
+	*r = (struct tt_recent){ .sig = t->sig, .commutes = t->op.commutative, .hash = tt_sig_hash(&t->sig),
+				 .prog = t->prog, .window = row.window };
+	return tuttiSuccess;
+}
+
 static tuttiResult_t reserve(void **p, size_t *have, size_t want)
 {
 	void *q;
@@ -199,23 +223,23 @@ static tuttiResult_t scale(struct tt_task *t)
 	return tuttiSuccess;
 }
 
-struct tt_call tt_task_call(const struct tt_task *t, const struct tt_row *row)
+struct tt_call tt_task_call(const struct tt_task *t, uint64_t sig, size_t window)
 {
 	return (struct tt_call){ .in = t->in, .out = t->out, .count = t->count, .type = t->type, .op = t->op,
-				 .sig = tt_sig_hash(&t->sig), .seq = t->sig.seq, .window_bytes = row->window,
+				 .sig = sig, .seq = t->sig.seq, .window_bytes = window,
 				 .queue = t->hosted ? NULL : t->q };
 }
 
 static tuttiResult_t start(struct tt_task *t)
 {
 	struct tuttiComm *c = t->comm;
-	struct tt_row row = tt_task_row(t);
+	const struct tt_recent *known;
 	struct tt_call call;
 	size_t tmp;
 
-	TRY(find_prog(t, &row));
+	TRY(recall(t, &known));
 	TRY(scale(t));
-	call = tt_task_call(t, &row);
+	call = tt_task_call(t, known->hash, known->window);
 	tmp = tt_run_tmp(t->prog, &call);
 	if (!call.queue)
 		TRY(reserve(&c->tmp, &c->tmp_size, tmp));

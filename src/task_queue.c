@@ -93,7 +93,7 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 		return tuttiSuccess;
 	}
 	TRY(take_qprog(t, &row, &p->prog));
-	p->call = tt_task_call(t, &row);
+	p->call = tt_task_call(t, 0, row.window);
 	scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
 	TRY(tt_qrun_open(&c->qruns, t->kind, p->prog->prog, &p->call, scratch, &t->q));
 	p->t = *t;
