@@ -276,7 +276,7 @@ tuttiResult_t tuttiCommSplit(tuttiComm_t comm, int color, int key, tuttiComm_t *
 
 static void wait_outside(struct tuttiComm *c)
 {
-	while (atomic_load_explicit(&c->inside, memory_order_acquire) > 0)
+	while (tt_comm_busy(c))
 		usleep(100);
 }
 

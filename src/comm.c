@@ -28,6 +28,12 @@ bool tt_comm_valid(const struct tuttiComm *c)
 	return c && c->magic == TT_COMM_MAGIC;
 }
 
+bool tt_comm_busy(struct tuttiComm *c)
+{
+	return atomic_load_explicit(&c->inside, memory_order_acquire) > 0 ||
+	       atomic_load_explicit(&c->finished, memory_order_acquire) != c->issued;
+}
+
 /* ---- making ---- */
 
 static double seconds_of(double value, const char *setting)
@@ -448,7 +454,7 @@ void tt_comm_free(struct tuttiComm *c)
 	if (c->procs && c->nranks > 1)
 		tt_comm_bury(c);
 	tt_comm_delist(c);
-	while (atomic_load_explicit(&c->inside, memory_order_acquire) > 0)
+	while (tt_comm_busy(c))
 		usleep(50); /* the watcher is telling it something */
 	tt_queue_free(c);
 	free_progs(c);

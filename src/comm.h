@@ -22,6 +22,12 @@ struct tt_sig {
 	uint32_t seq, pad;
 };
 
+/* One of the last calls: written by the calling thread, read by the watcher; odd while it is being written. */
+struct tt_sig_slot {
+	_Atomic uint32_t version;
+	_Atomic uint64_t words[sizeof(struct tt_sig) / 8];
+};
+
 struct tt_prog_entry {
 	struct tt_prog_entry *next;
 	struct tt_prog *prog;
@@ -101,7 +107,7 @@ struct tuttiComm {
 	uint8_t secret[32]; /* of the job: proves connections */
 
 	/* what other threads write */
-	_Atomic int inside;    /* calls and tasks that may touch it */
+	_Atomic int inside;    /* calls that may touch it; tasks may until `finished` is `issued` */
 	_Atomic int error;     /* sticky tuttiResult_t */
 	_Atomic int init_state; /* tuttiInProgress while a nonblocking init runs, then its result */
 	_Atomic bool aborting;
@@ -121,8 +127,7 @@ struct tuttiComm {
 	int where_from; /* answer to: how far are you? */
 	uint32_t where_seq;
 	uint64_t where_count;
-	_Atomic int sig_lock;
-	struct tt_sig sigs[32], p2p_sigs[16];
+	struct tt_sig_slot sigs[32], p2p_sigs[16];
 	uint32_t p2p_at;
 };
 
@@ -143,6 +148,7 @@ void tt_comm_goodbye(struct tuttiComm *c);
 void tt_comm_free(struct tuttiComm *c);
 tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t port, bool at);
 bool tt_comm_valid(const struct tuttiComm *c);
+bool tt_comm_busy(struct tuttiComm *c); /* other threads may touch it */
 tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link **link);
 void tt_comm_close_links(struct tuttiComm *c);
 extern _Atomic bool tt_forked; /* this is a child of the process that made the communicators */

@@ -191,25 +191,38 @@ static void fail_locally(const struct message *m)
 
 /* ---- differing calls ---- */
 
-static void sig_lock(struct tuttiComm *c)
-{
-	while (atomic_exchange_explicit(&c->sig_lock, 1, memory_order_acquire))
-		tt_pause();
-}
-
-static void sig_unlock(struct tuttiComm *c)
-{
-	atomic_store_explicit(&c->sig_lock, 0, memory_order_release);
-}
+enum { SIG_WORDS = sizeof(struct tt_sig) / 8 };
 
 void tt_comm_record(struct tuttiComm *c, const struct tt_sig *sig)
 {
-	sig_lock(c);
-	if (sig->coll == TT_SENDRECV)
-		c->p2p_sigs[c->p2p_at++ % 16] = *sig;
-	else
-		c->sigs[sig->seq % 32] = *sig;
-	sig_unlock(c);
+	bool p2p = sig->coll == TT_SENDRECV;
+	struct tt_sig_slot *s = p2p ? &c->p2p_sigs[c->p2p_at++ % 16] : &c->sigs[sig->seq % 32];
+	uint32_t version = atomic_load_explicit(&s->version, memory_order_relaxed);
+	uint64_t words[SIG_WORDS];
+
+	memcpy(words, sig, sizeof(words));
+	atomic_store_explicit(&s->version, version + 1, memory_order_relaxed);
+	for (int i = 0; i < SIG_WORDS; i++)
+		atomic_store_explicit(&s->words[i], words[i], memory_order_release); /* behind the odd version */
+	atomic_store_explicit(&s->version, version + 2, memory_order_release);
+}
+
+static struct tt_sig recorded(struct tt_sig_slot *s)
+{
+	uint64_t words[SIG_WORDS];
+	struct tt_sig sig;
+
+	for (;;) {
+		uint32_t version = atomic_load_explicit(&s->version, memory_order_acquire);
+
+		for (int i = 0; i < SIG_WORDS; i++)
+			words[i] = atomic_load_explicit(&s->words[i], memory_order_acquire);
+		if (!(version & 1) && version == atomic_load_explicit(&s->version, memory_order_relaxed))
+			break;
+		tt_pause();
+	}
+	memcpy(&sig, words, sizeof(sig));
+	return sig;
 }
 
 /* What this rank called where `from` called `sig`. */
@@ -217,21 +230,19 @@ static int look_up(struct tuttiComm *c, int from, const struct tt_sig *sig, stru
 {
 	int saw = NOT_YET;
 
-	sig_lock(c);
 	if (sig->coll != TT_SENDRECV) {
-		*mine = c->sigs[sig->seq % 32];
+		*mine = recorded(&c->sigs[sig->seq % 32]);
 		if (mine->seq == sig->seq && mine->seq)
 			saw = tt_sig_hash(mine) == tt_sig_hash(sig) ? SAW_SAME : SAW_OTHER;
 	}
 	for (int i = 0; sig->coll == TT_SENDRECV && i < 16; i++) {
-		const struct tt_sig *s = &c->p2p_sigs[i];
+		struct tt_sig s = recorded(&c->p2p_sigs[i]);
 
-		if (s->seq == sig->seq && s->coll == TT_SENDRECV && s->root == from && !s->op != !sig->op) {
-			*mine = *s;
-			saw = tt_sig_hash(s) == tt_sig_hash(sig) ? SAW_SAME : SAW_OTHER;
+		if (s.seq == sig->seq && s.coll == TT_SENDRECV && s.root == from && !s.op != !sig->op) {
+			*mine = s;
+			saw = tt_sig_hash(&s) == tt_sig_hash(sig) ? SAW_SAME : SAW_OTHER;
 		}
 	}
-	sig_unlock(c);
 	return saw;
 }
 
@@ -561,9 +572,7 @@ bool tt_comm_differs(struct tuttiComm *c, int peer, const struct tt_sig *mine, u
 			return true;
 		if (mine->coll == TT_SENDRECV || mine->seq < back + 2)
 			break;
-		sig_lock(c);
-		sig = c->sigs[(mine->seq - back - 1) % 32];
-		sig_unlock(c);
+		sig = recorded(&c->sigs[(mine->seq - back - 1) % 32]);
 	}
 	return false;
 }

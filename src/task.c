@@ -62,17 +62,25 @@ static uint64_t before(struct tt_task *list, const struct tt_task *t, bool strea
 	return n;
 }
 
+/* Calls on a communicator come from one thread at a time: no need for an atomic increment. */
+static uint64_t issue(struct tuttiComm *c)
+{
+	uint64_t n = atomic_load_explicit(&c->issued, memory_order_relaxed);
+
+	atomic_store_explicit(&c->issued, n + 1, memory_order_release);
+	return n;
+}
+
 void tt_task_submit(struct tt_task *list)
 {
 	for (struct tt_task *t = list; t; t = t->next) {
-		atomic_fetch_add_explicit(&t->comm->inside, 1, memory_order_relaxed);
 		number(t);
 		t->phase = WAITING;
 		t->result = tuttiSuccess;
 		t->text = NULL;
 		atomic_store_explicit(&t->done, false, memory_order_relaxed);
 		t->after = list->next ? chain_of(list, t) : NULL;
-		t->first = t->comm->issued++ - (list->next ? before(list, t, false) : 0);
+		t->first = issue(t->comm) - (list->next ? before(list, t, false) : 0);
 		if (t->stream)
 			t->stream_first = tt_stream_issue(t->stream, 1) - before(list, t, true);
 	}
@@ -298,11 +306,10 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	if (t->q)
 		tt_qrun_close(t->q, r != tuttiSuccess);
 	t->result = r;
-	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
 	atomic_store_explicit(&t->done, true, memory_order_release);
 	if (s)
 		tt_stream_finished(s, r);
-	atomic_fetch_sub_explicit(&c->inside, 1, memory_order_release);
+	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
 }
 
 static tuttiResult_t dead(struct tt_task *t, int rank)
