@@ -211,12 +211,16 @@ static enum tt_post shm_send(void *link, const void *p, size_t n, const struct t
 		fail_ended(l);
 	if (l->error != tuttiSuccess)
 		return TT_FAILED;
-	if (l->sends.n == MAX_PENDING || (l->sends.n == 0 && !tt_shm_room(l->tx, n)))
+	if (l->sends.n == MAX_PENDING)
+		return no_room(l, n);
+	req_init(req, (void *)p, n, NULL);
+	if (l->sends.n == 0 && send_step(l, req, note)) {
+		l->want_room = 0;
+		return TT_DONE;
+	}
+	if (l->sends.n == 0 && req->done == 0) /* nothing has been placed */
 		return no_room(l, n);
 	l->want_room = 0;
-	req_init(req, (void *)p, n, NULL);
-	if (l->sends.n == 0 && send_step(l, req, note))
-		return TT_DONE;
 	memcpy(req->priv, note, sizeof(*note));
 	enqueue(l, &l->sends, req);
 	return TT_POSTED;
@@ -412,7 +416,7 @@ static void set_asleep(struct shm_ep *ep, uint32_t v)
 /* Would a call on l, or poll, get further now than last time? */
 static bool can_move(struct shm_link *l)
 {
-	size_t room = l->want_room;
+	size_t room = l->want_room, total = room - 1;
 
 	if (l->error != tuttiSuccess || (room == 0 && l->sends.n + l->recvs.n == 0 && !l->want_data))
 		return false;
@@ -420,9 +424,11 @@ static bool can_move(struct shm_link *l)
 		return true;
 	if ((l->want_data || l->recvs.n > 0) && attached(l) && (tt_shm_ready(&l->rx) || ended(l)))
 		return true;
-	if (l->sends.n > 0)
-		room = 1 + l->sends.first->n - l->sends.first->done;
-	return room > 0 && (send_ended(l) || tt_shm_room(l->tx, room - 1) || l->tx->bad);
+	if (l->sends.n > 0) {
+		total = l->sends.first->n;
+		room = 1 + total - l->sends.first->done;
+	}
+	return room > 0 && (send_ended(l) || tt_shm_room(l->tx, room - 1, total) || l->tx->bad);
 }
 
 static bool shm_arm(void *ep_)

@@ -256,7 +256,7 @@ static struct shm_arrival *take_all(struct shm_ep *ep)
 	return out;
 }
 
-void tt_shm_conn_poll(struct shm_ep *ep)
+void tt_shm_take_in(struct shm_ep *ep)
 {
 	struct shm_arrival *a = NULL;
 

@@ -46,7 +46,12 @@ void tt_shm_ep_close(struct shm_ep *ep);
 struct shm_conn *tt_shm_conn_get(struct shm_ep *ep, uint64_t peer);
 tuttiResult_t tt_shm_conn_dial(struct shm_ep *ep, struct shm_conn *c);
 /* Takes in what has arrived; cheap where nothing can have. */
-void tt_shm_conn_poll(struct shm_ep *ep);
+void tt_shm_take_in(struct shm_ep *ep);
+static inline void tt_shm_conn_poll(struct shm_ep *ep)
+{
+	if (atomic_load_explicit(&ep->arrivals, memory_order_relaxed) != NULL || ep->nsocks != 0)
+		tt_shm_take_in(ep);
+}
 void tt_shm_arrive(struct shm_ep *ep, uint64_t peer, int fd);
 size_t tt_shm_ep_memory(const struct shm_ep *ep);
 

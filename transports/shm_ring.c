@@ -12,7 +12,7 @@
 enum { DIR_FREE, DIR_USED, DIR_GONE }; /* gone: free, but the search goes on behind it */
 
 static const uint64_t region_magic = 0x69747475742d6d73;
-enum { REGION_VERSION = 1, PAGE = 65536 };
+enum { REGION_VERSION = 2, PAGE = 65536 };
 
 static size_t round_up(size_t n, size_t to)
 {
@@ -268,13 +268,13 @@ static bool pool_ready(struct shm_tx *tx)
 }
 
 /* Small slots carry bulk only where the link has no pool slot that could come back instead. */
-static bool choose(struct shm_tx *tx, size_t left, enum shm_kind *kind)
+static bool choose(struct shm_tx *tx, size_t left, size_t total, enum shm_kind *kind)
 {
 	bool small = tx->small_used < SHM_NSMALL;
 
 	if (tx->tail - tx->head == SHM_RING)
 		return false;
-	if (left <= SHM_INLINE)
+	if (left <= SHM_INLINE && left == total)
 		*kind = SHM_IN_HEADER;
 	else if (left <= SHM_SMALL && small)
 		*kind = SHM_IN_SMALL;
@@ -287,19 +287,19 @@ static bool choose(struct shm_tx *tx, size_t left, enum shm_kind *kind)
 	return true;
 }
 
-static bool find_room(struct shm_tx *tx, size_t left, enum shm_kind *kind)
+static bool find_room(struct shm_tx *tx, size_t left, size_t total, enum shm_kind *kind)
 {
-	return choose(tx, left, kind) || (tt_shm_reclaim(tx) && choose(tx, left, kind));
+	return choose(tx, left, total, kind) || (tt_shm_reclaim(tx) && choose(tx, left, total, kind));
 }
 
-bool tt_shm_room(struct shm_tx *tx, size_t left)
+bool tt_shm_room(struct shm_tx *tx, size_t left, size_t total)
 {
 	enum shm_kind kind;
 
-	return find_room(tx, left, &kind);
+	return find_room(tx, left, total, &kind);
 }
 
-/* Writes a pool slot by the policy of the moment; returns what word 1 says besides the length. */
+/* Writes a pool slot by the policy of the moment; returns what word 3 says besides the length. */
 static uint64_t fill_slot(struct shm_tx *tx, uint16_t slot, const void *p, size_t n)
 {
 	struct shm_tuner *t = &tx->pool->tune;
@@ -317,20 +317,12 @@ static uint64_t fill_slot(struct shm_tx *tx, uint16_t slot, const void *p, size_
 	return (uint64_t)1 << 32 | (uint64_t)c.store << 33 | (uint64_t)c.burst << 40;
 }
 
-/* Moves the bytes of the next fragment; returns its word 1. */
-static uint64_t fill(struct shm_tx *tx, enum shm_kind kind, const void *p, size_t left,
-		     uint64_t words[3])
+/* Moves the bytes of the next fragment to a slot; returns its word 3. */
+static uint64_t fill(struct shm_tx *tx, enum shm_kind kind, const void *p, size_t left)
 {
 	uint32_t at = tx->tail % SHM_RING;
 	size_t n;
 
-	tx->kind[at] = (uint8_t)kind;
-	tx->slot[at] = 0;
-	if (kind == SHM_IN_HEADER) {
-		if (left > 0)
-			memcpy(words, p, left);
-		return left;
-	}
 	if (kind == SHM_IN_SMALL) {
 		n = tt_min(left, SHM_SMALL);
 		tx->slot[at] = (uint16_t)(tx->small_tail++ % SHM_NSMALL);
@@ -343,28 +335,44 @@ static uint64_t fill(struct shm_tx *tx, enum shm_kind kind, const void *p, size_
 	return n | fill_slot(tx, tx->slot[at], p, n);
 }
 
+static void put_inline(_Atomic uint64_t *w, const void *p, size_t n)
+{
+	uint64_t words[SHM_INLINE / 8] = { 0 };
+
+	if (n == 8)
+		memcpy(words, p, 8);
+	else if (n > 0)
+		memcpy(words, p, n);
+	for (size_t i = 0; 8 * i < n; i++)
+		atomic_store_explicit(&w[3 + i], words[i], memory_order_relaxed);
+}
+
 /* Word 0 goes last and sequentially consistent: the caller reads the receiver's `asleep` next, and one
  * of the two must see the other. It also orders streaming stores. */
 int64_t tt_shm_put(struct shm_tx *tx, const void *p, size_t left, size_t total,
 		   const struct tt_note *note)
 {
-	uint64_t words[3] = { 0 }, first, second, n;
-	_Atomic uint64_t *w = tx->area->ring[tx->tail % SHM_RING];
+	uint32_t at = tx->tail % SHM_RING;
+	_Atomic uint64_t *w = tx->area->ring[at];
+	uint64_t words[2], n = left, where = left;
 	enum shm_kind kind;
 
-	if (!find_room(tx, left, &kind))
+	if (!find_room(tx, left, total, &kind))
 		return -1;
-	n = fill(tx, kind, p, left, words);
-	memcpy(&first, note, 8);
-	memcpy(&second, (const char *)note + 8, 8);
-	atomic_store_explicit(&w[1], n, memory_order_relaxed);
-	atomic_store_explicit(&w[2], total, memory_order_relaxed);
-	atomic_store_explicit(&w[3], first, memory_order_relaxed);
-	atomic_store_explicit(&w[4], second, memory_order_relaxed);
-	for (int i = 0; kind == SHM_IN_HEADER && i < 3; i++)
-		atomic_store_explicit(&w[5 + i], words[i], memory_order_relaxed);
-	first = (uint64_t)kind << 32 | (uint64_t)tx->slot[tx->tail % SHM_RING] << 40;
-	atomic_store_explicit(&w[0], first | (uint32_t)(tx->tail + 1), memory_order_seq_cst);
+	tx->kind[at] = (uint8_t)kind;
+	if (kind == SHM_IN_HEADER) {
+		put_inline(w, p, left);
+	} else {
+		n = fill(tx, kind, p, left);
+		where = tx->slot[at];
+		atomic_store_explicit(&w[3], n, memory_order_relaxed);
+		atomic_store_explicit(&w[4], total, memory_order_relaxed);
+	}
+	memcpy(words, note, sizeof(words));
+	atomic_store_explicit(&w[1], words[0], memory_order_relaxed);
+	atomic_store_explicit(&w[2], words[1], memory_order_relaxed);
+	atomic_store_explicit(&w[0], where << 40 | (uint64_t)kind << 32 | (uint32_t)(tx->tail + 1),
+			      memory_order_seq_cst);
 	tx->tail++;
 	return (int64_t)(n & UINT32_MAX);
 }
@@ -382,10 +390,6 @@ static bool locate(const struct shm_rx *rx, uint64_t w0, struct shm_frag *f)
 {
 	uint32_t kind = w0 >> 32 & 0xff, slot = w0 >> 40 & 0xffff;
 
-	if (kind == SHM_IN_HEADER) {
-		f->data = (const unsigned char *)f->copy;
-		return f->len <= SHM_INLINE;
-	}
 	if (kind == SHM_IN_SMALL && slot < SHM_NSMALL) {
 		f->data = rx->area->small[slot];
 		return f->len <= SHM_SMALL;
@@ -397,29 +401,39 @@ static bool locate(const struct shm_rx *rx, uint64_t w0, struct shm_frag *f)
 	return false;
 }
 
+static enum shm_peek get_inline(_Atomic uint64_t *w, uint64_t n, struct shm_frag *f)
+{
+	if (n > SHM_INLINE)
+		return SHM_BAD;
+	for (size_t i = 0; 8 * i < n; i++)
+		f->copy[i] = atomic_load_explicit(&w[3 + i], memory_order_relaxed);
+	f->len = f->total = n;
+	f->measured = false;
+	f->data = (const unsigned char *)f->copy;
+	return SHM_READY;
+}
+
 enum shm_peek tt_shm_peek(const struct shm_rx *rx, struct shm_frag *f)
 {
 	_Atomic uint64_t *w = rx->area->ring[rx->next % SHM_RING];
-	uint64_t w0 = tt_shm_word0(rx), w1, note[2];
+	uint64_t w0 = tt_shm_word0(rx), w3, note[2];
 
 	if (tt_shm_old(rx, w0))
 		return SHM_NOTHING;
 	if ((uint32_t)w0 != rx->next + 1)
 		return SHM_BAD;
-	w1 = atomic_load_explicit(&w[1], memory_order_relaxed);
-	f->len = w1 & UINT32_MAX;
-	f->measured = w1 >> 32 & 1;
-	f->store = w1 >> 33 & 1 ? TT_STORE_STREAM : TT_STORE_PLAIN;
-	f->burst = w1 >> 40 & 0xff;
-	f->total = atomic_load_explicit(&w[2], memory_order_relaxed);
-	note[0] = atomic_load_explicit(&w[3], memory_order_relaxed);
-	note[1] = atomic_load_explicit(&w[4], memory_order_relaxed);
+	note[0] = atomic_load_explicit(&w[1], memory_order_relaxed);
+	note[1] = atomic_load_explicit(&w[2], memory_order_relaxed);
 	memcpy(&f->note, note, sizeof(f->note));
-	if (!locate(rx, w0, f) || f->len > f->total || (f->len == 0 && f->total > 0))
-		return SHM_BAD;
-	for (int i = 0; f->data == (unsigned char *)f->copy && i < 3; i++)
-		f->copy[i] = atomic_load_explicit(&w[5 + i], memory_order_relaxed);
-	return SHM_READY;
+	if ((w0 >> 32 & 0xff) == SHM_IN_HEADER)
+		return get_inline(w, w0 >> 40, f);
+	w3 = atomic_load_explicit(&w[3], memory_order_relaxed);
+	f->len = w3 & UINT32_MAX;
+	f->measured = w3 >> 32 & 1;
+	f->store = w3 >> 33 & 1 ? TT_STORE_STREAM : TT_STORE_PLAIN;
+	f->burst = w3 >> 40 & 0xff;
+	f->total = atomic_load_explicit(&w[4], memory_order_relaxed);
+	return locate(rx, w0, f) && f->len <= f->total && f->len > 0 ? SHM_READY : SHM_BAD;
 }
 
 void tt_shm_release(struct shm_rx *rx)

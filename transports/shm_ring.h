@@ -6,7 +6,8 @@
  * receiver gives them back by moving `head` on, so nothing is ever taken by two.
  *
  * A message is a sequence of fragments, one header each: data inline, in a small slot or in a pool
- * slot. All but the last are multiples of 64 bytes, so that elements are never torn.
+ * slot. All but the last are multiples of 64 bytes, so that elements are never torn. Inline are only whole
+ * messages: one cache line then carries all.
  *
  * The other side is not trusted: each word of it is read once and checked before it is used. */
 #ifndef TT_SHM_RING_H
@@ -19,7 +20,7 @@ enum {
 	SHM_RING = 8,      /* headers of a link */
 	SHM_SMALL = 1024,  /* bytes of a small slot */
 	SHM_NSMALL = 4,    /* own small slots of a link: what Send promises to take */
-	SHM_INLINE = 24,   /* bytes in a header */
+	SHM_INLINE = 40,   /* bytes of a whole message in a header */
 	SHM_AHEAD = 4,     /* pool slots that one link may hold */
 	SHM_TUNED = 16384, /* bytes from which on a fragment counts for the store policy */
 	SHM_AREAS = 16384, /* links of one direction; a power of two */
@@ -29,9 +30,9 @@ enum {
 enum shm_kind { SHM_IN_HEADER, SHM_IN_SMALL, SHM_IN_POOL };
 enum shm_fault { SHM_OK, SHM_FAIL_LENGTH, SHM_FAIL_GARBAGE, SHM_FAIL_OTHER };
 
-/* Words of a header: 0 sequence | kind << 32 | slot << 40, 1 bytes of the fragment | measured << 32 |
- * policy << 33 | burst << 40, 2 bytes of the message, 3 and 4 the note, 5 to 7 inline data. Word 0 is
- * stored last. */
+/* Words of a header: 0 sequence | kind << 32 | slot, or bytes inline << 40, 1 and 2 the note, then either inline
+ * data in 3 to 7, or 3 bytes of the fragment | measured << 32 | policy << 33 | burst << 40, 4 bytes of the
+ * message. Word 0 is stored last. */
 struct shm_area {
 	_Alignas(64) _Atomic uint32_t fail;  /* either side, enum shm_fault */
 	_Atomic uint32_t tx_closed;          /* sender */
@@ -98,7 +99,7 @@ struct shm_frag {
 	bool measured;
 	enum tt_store store; /* with which it was written */
 	uint32_t burst;
-	uint64_t copy[3];
+	uint64_t copy[SHM_INLINE / 8];
 };
 
 tuttiResult_t tt_shm_create(struct shm_region *r, struct shm_pool *pool, int *fd);
@@ -113,8 +114,8 @@ struct shm_area *tt_shm_area_find(const struct shm_region *r, uint64_t key);
  * or -1 where there is no room. */
 int64_t tt_shm_put(struct shm_tx *tx, const void *p, size_t left, size_t total,
 		   const struct tt_note *note);
-bool tt_shm_room(struct shm_tx *tx, size_t left); /* would it find room? */
-bool tt_shm_reclaim(struct shm_tx *tx);           /* takes back what the receiver has done with */
+bool tt_shm_room(struct shm_tx *tx, size_t left, size_t total); /* would it find room? */
+bool tt_shm_reclaim(struct shm_tx *tx); /* takes back what the receiver has done with */
 
 enum shm_peek { SHM_NOTHING, SHM_READY, SHM_BAD };
 static inline uint64_t tt_shm_word0(const struct shm_rx *rx)
