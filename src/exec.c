@@ -30,13 +30,8 @@ int tt_prog_eps(const struct tt_prog *p, struct tt_ep **eps, int max)
 
 /* ---- the order of messages: (batch, window + skew, step) ---- */
 
-static void seek(struct tt_prog *p, struct xdir *d)
+static void seek_windows(struct tt_prog *p, struct xdir *d)
 {
-	if (p->part.nwindows == 1) {
-		d->step = d->pos < d->n ? d->order[d->pos] : TT_NONE;
-		d->window = 0;
-		return;
-	}
 	while (d->batch < p->part.nwindows) {
 		uint32_t left = p->part.nwindows - d->batch, nb = left < p->depth ? left : p->depth;
 
@@ -57,6 +52,16 @@ static void seek(struct tt_prog *p, struct xdir *d)
 	d->step = TT_NONE;
 }
 
+static inline void seek(struct tt_prog *p, struct xdir *d)
+{
+	if (p->part.nwindows != 1) {
+		seek_windows(p, d);
+		return;
+	}
+	d->step = d->pos < d->n ? d->order[d->pos] : TT_NONE;
+	d->window = 0;
+}
+
 static void next(struct tt_prog *p, struct xdir *d)
 {
 	d->pos++;
@@ -70,7 +75,7 @@ void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 	tt_run_tmp(p, call);
 	p->tmp = tmp;
 	p->base = p->s->nsteps ? 0 : p->part.nwindows; /* a barrier of one has no steps */
-	p->began = false;
+	p->began = p->look = false;
 	p->fault = (struct tt_run_fault){ 0 };
 	memset(p->done, 0, (size_t)(p->finished + p->depth - p->done) * sizeof(*p->done));
 	for (uint32_t i = 0; i < p->ndirs; i++) {
@@ -83,7 +88,7 @@ void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 
 /* ---- running ---- */
 
-static bool ready(const struct tt_prog *p, uint32_t i, uint32_t w)
+static inline bool ready(const struct tt_prog *p, uint32_t i, uint32_t w)
 {
 	const struct xstep *x = &p->x[i];
 
@@ -101,7 +106,7 @@ static uint32_t *finished(const struct tt_prog *p, uint32_t w)
 	return &p->finished[w < p->depth ? w : w % p->depth]; /* seldom divides */
 }
 
-static void finish(struct tt_prog *p, uint32_t i, uint32_t w)
+static inline void finish(struct tt_prog *p, uint32_t i, uint32_t w)
 {
 	p->done[i]++;
 	if (++*finished(p, w) < p->s->nsteps)
@@ -195,8 +200,10 @@ static bool reap(struct tt_prog *p, struct xdir *d, int *moved)
 		struct post *o = &d->posts[d->tail % TT_POSTS];
 		int state = atomic_load_explicit(&o->req.state, memory_order_acquire);
 
-		if (state == TT_REQ_POSTED)
+		if (state == TT_REQ_POSTED) {
+			p->look = true;
 			return true;
+		}
 		if (state == TT_REQ_FAILED)
 			return fail(p, d);
 		if (!d->is_send && !check_note(p, d, &o->req.note, o->pos))
@@ -227,6 +234,7 @@ static bool issue(struct tt_prog *p, struct xdir *d, int *moved)
 		if (o->fused)
 			p->claimed[p->x[o->step].fused]++;
 		if (r == TT_POSTED) {
+			p->look = true;
 			d->head++;
 		} else {
 			if (!d->is_send && !check_note(p, d, &o->req.note, o->pos))
@@ -299,12 +307,14 @@ enum tt_run_state tt_run_pass(struct tt_prog *p, int *moved)
 	*moved = 0;
 	for (int i = 0; i < p->neps; i++) {
 		mine[i] = tt_ep_trylock(p->eps[i]);
-		if (mine[i])
+		if (mine[i] && p->look)
 			p->eps[i]->t->poll(p->eps[i]->priv);
 	}
-	if (!p->call.queue)
-		pass_local(p, moved);
+	p->look = false;
 	ok = pass_links(p, mine, moved);
+	if (!p->call.queue && p->base < p->part.nwindows)
+		pass_local(p, moved);
+	p->look |= !*moved;
 	for (int i = 0; i < p->neps; i++)
 		if (mine[i])
 			tt_ep_unlock(p->eps[i]);

@@ -63,7 +63,7 @@ struct tt_prog {
 	size_t elem, window_bytes, tmp_size, tmp_stride, *tmp_at; /* with part: kept while calls are alike */
 	char *tmp;
 	uint32_t base, *finished; /* windows finished; steps finished per window in flight */
-	bool began;
+	bool began, look; /* look: poll in the next pass, as posts are outstanding or nothing moved */
 	struct tt_run_fault fault;
 };
 
