@@ -191,7 +191,7 @@ static tuttiResult_t recall(struct tt_task *t, const struct tt_recent **out)
 	t->prog = r->prog;
 	if (alike(r, t))
 		return tuttiSuccess;
-	row = row_of(t);
+	row = tt_task_row(t);
 	TRY(find_prog(t, &row));
 	*r = (struct tt_recent){ .sig = t->sig, .commutes = t->op.commutative, .hash = tt_sig_hash(&t->sig),
 				 .prog = t->prog, .window = row.window };
@@ -378,7 +378,7 @@ static tuttiResult_t error_of(struct tuttiComm *c)
 	return (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
 }
 
-static bool begin(struct tt_task *t)
+static void begin(struct tt_task *t)
 {
 	tuttiResult_t r = error_of(t->comm);
 
@@ -390,20 +390,24 @@ static bool begin(struct tt_task *t)
 		if (error_of(t->comm) == tuttiSuccess)
 			tt_comm_pass(t->comm, false, r);
 		finish(t, r);
-		return true;
+		return;
 	}
 	t->phase = RUNNING;
 	t->moved_ns = t->asked_ns = t->noted_ns = t->absent_ns = 0;
 	t->peer_there = false;
-	return true;
 }
 
 bool tt_task_step(struct tt_task *t)
 {
 	int moved;
 
-	if (t->phase == WAITING)
-		return turn(t) && (!t->q || tt_qrun_begun(t->q)) && begin(t);
+	if (t->phase == WAITING) {
+		if (!turn(t) || (t->q && !tt_qrun_begun(t->q)))
+			return false;
+		begin(t);
+		if (t->phase != RUNNING)
+			return true;
+	}
 	if (t->comm->cut) { /* by another task of this unit */
 		finish(t, error_of(t->comm));
 		return true;
