@@ -288,6 +288,18 @@ static tuttiResult_t add_proc(struct tuttiComm *c, int rank, const struct tt_pro
 	return tuttiSuccess;
 }
 
+/* Where ranks outnumber the cores, the one that is waited for may wait for the core. A rank that has a core of
+ * its own, but sees only that one, still looks a few times. */
+static void set_patience(struct tuttiComm *c)
+{
+	const struct tt_proc *mine = &c->procs[c->proc_of[c->rank]];
+	int here = 0;
+
+	for (int i = 0; i < c->nranks; i++)
+		here += same_host(&c->procs[c->proc_of[i]], mine);
+	c->pauses = here > tt_usable_cores() ? 4 : 20;
+}
+
 /* Control connections at distances of powers of two: deaths reach everybody along them, each member has
  * O(log n). The lower end opens. */
 static tuttiResult_t meet_neighbours(struct tuttiComm *c, uint64_t deadline_ns)
@@ -344,6 +356,7 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	r = take_table(c, &table);
 	tt_table_free(&table);
 	TRY(r);
+	set_patience(c);
 	tt_comm_enlist(c);
 	return meet_neighbours(c, end);
 }
@@ -359,6 +372,7 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 	TRY(arrays(c, n));
 	for (int i = 0; i < n; i++)
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
+	set_patience(c);
 	tt_comm_enlist(c);
 	return meet_neighbours(c, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline));
 }

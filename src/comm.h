@@ -76,6 +76,7 @@ struct tuttiComm {
 	bool blocking;
 	double init_deadline;
 	uint64_t deadline_ns, arrival_ns, spin_ns;
+	uint32_t pauses; /* how often a waiting rank looks before it gives its core away */
 	struct tuttiComm *next; /* in the table of all */
 
 	struct tt_proc *procs; /* unique processes of the members */

@@ -596,14 +596,14 @@ static bool step_all(struct tt_task *list, bool *moved)
 }
 
 /* Nothing moved: spin a little, then give the core away, then sleep. */
-static void idle(struct tt_task *list, uint32_t idles, uint64_t *since)
+static void idle(struct tt_task *list, uint32_t idles, uint32_t pauses, uint64_t *since)
 {
 	struct tt_ep *eps[MAX_DRIVE_EPS];
 	uint64_t now;
 	uint64_t spin = 0;
 	int n = 0, wake_fd = -1;
 
-	if (idles < 20) {
+	if (idles <= pauses) {
 		tt_pause();
 		return;
 	}
@@ -630,7 +630,7 @@ tuttiResult_t tt_task_drive(struct tt_task *list)
 {
 	tuttiResult_t r = tuttiSuccess;
 	uint64_t since = 0;
-	uint32_t idles = 0;
+	uint32_t idles = 0, pauses = list->comm->pauses;
 	bool moved;
 
 	while (step_all(list, &moved)) {
@@ -638,7 +638,7 @@ tuttiResult_t tt_task_drive(struct tt_task *list)
 			idles = 0;
 			since = 0;
 		} else {
-			idle(list, ++idles, &since);
+			idle(list, ++idles, pauses, &since);
 		}
 	}
 	for (struct tt_task *t = list; t; t = t->next) {
