@@ -195,6 +195,24 @@ static int affinity_cores(void)
 	return (int)sysconf(_SC_NPROCESSORS_ONLN);
 }
 
+void tt_next_core(void)
+{
+	int cpu = sched_getcpu(), saved = errno;
+	cpu_set_t all, one;
+
+	CPU_ZERO(&one);
+	if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof(all), &all) || CPU_COUNT(&all) < 2)
+		goto out;
+	do
+		cpu = (cpu + 1) % CPU_SETSIZE;
+	while (!CPU_ISSET(cpu, &all));
+	CPU_SET(cpu, &one);
+	if (!sched_setaffinity(0, sizeof(one), &one))
+		sched_setaffinity(0, sizeof(all), &all);
+out:
+	errno = saved;
+}
+
 int tt_usable_cores(void)
 {
 	int saved = errno, cores = affinity_cores(), quota = cgroup_cores();

@@ -69,6 +69,7 @@ int tt_env_shared(char *out, size_t n);       /* the same as text "NAME=value ..
 uint64_t tt_now_ns(void);                     /* monotonic */
 uint64_t tt_hash64(const void *p, size_t n, uint64_t seed);
 tuttiResult_t tt_random_bytes(void *p, size_t n);
+void tt_next_core(void);                      /* moves this thread, once; its affinity stays */
 int tt_usable_cores(void);                    /* affinity and cgroup quota, at least 1 */
 size_t tt_type_size(tuttiDataType_t t);       /* bytes of an element, 0 if invalid */
 const char *tt_type_name(tuttiDataType_t t);  /* as nccl-tests prints it: float, half, bfloat16 ... */

@@ -297,7 +297,7 @@ static void set_patience(struct tuttiComm *c)
 
 	for (int i = 0; i < c->nranks; i++)
 		here += same_host(&c->procs[c->proc_of[i]], mine);
-	c->pauses = here > tt_usable_cores() ? 4 : 20;
+	c->pauses = here > tt_usable_cores() ? 4 : TT_PATIENT;
 }
 
 /* Control connections at distances of powers of two: deaths reach everybody along them, each member has

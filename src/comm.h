@@ -9,6 +9,7 @@
 
 #define TT_COMM_MAGIC 0x7a77c033u
 #define TT_USER_OPS 64
+#define TT_PATIENT 20
 #define TT_LANES 34                 /* links to a peer: lanes of schedules ... */
 #define TT_P2P_LANE (TT_LANES - 1) /* ... and one for Send and Recv */
 
@@ -76,7 +77,7 @@ struct tuttiComm {
 	bool blocking;
 	double init_deadline;
 	uint64_t deadline_ns, arrival_ns, spin_ns;
-	uint32_t pauses; /* how often a waiting rank looks before it gives its core away */
+	uint32_t pauses; /* TT_PATIENT, or fewer: how often a waiting rank looks before it gives its core away */
 	struct tuttiComm *next; /* in the table of all */
 
 	struct tt_proc *procs; /* unique processes of the members */

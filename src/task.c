@@ -626,21 +626,40 @@ static void idle(struct tt_task *list, uint32_t idles, uint32_t pauses, uint64_t
 		tt_net_sleep(eps, n, wake_fd, list->next ? 1 : 50);
 }
 
+/* A wait is over that came to yield. Where one yield after another brings the message at once, its sender runs on
+ * this very core; the kernel leaves two that yield to each other together, each call two switches long, though other
+ * cores are idle. Then one of the two moves: ranks lose patience at different times, and ever later. */
+static void apart(uint32_t yields, int rank)
+{
+	static _Thread_local uint32_t together, patience = 32;
+
+	together = yields == 1 ? together + 1 : 0;
+	if (together < patience + 8 * (uint32_t)(rank % 4))
+		return;
+	tt_next_core();
+	together = 0;
+	patience = patience < 1 << 15 ? 2 * patience : patience;
+}
+
 tuttiResult_t tt_task_drive(struct tt_task *list)
 {
 	tuttiResult_t r = tuttiSuccess;
 	uint64_t since = 0;
 	uint32_t idles = 0, pauses = list->comm->pauses;
-	bool moved;
+	int rank = list->comm->rank;
+	bool moved, going;
 
-	while (step_all(list, &moved)) {
+	do {
+		going = step_all(list, &moved);
+		if (moved && idles > pauses && pauses == TT_PATIENT)
+			apart(idles - pauses, rank);
 		if (moved) {
 			idles = 0;
 			since = 0;
-		} else {
+		} else if (going) {
 			idle(list, ++idles, pauses, &since);
 		}
-	}
+	} while (going);
 	for (struct tt_task *t = list; t; t = t->next) {
 		if (r == tuttiSuccess && t->result != tuttiSuccess)
 			r = tt_note_error(t->result, "%s", t->text ? t->text : tt_result_text(t->result));
