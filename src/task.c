@@ -634,7 +634,7 @@ static void apart(uint32_t yields, int rank)
 	static _Thread_local uint32_t together, patience = 32;
 
 	together = yields == 1 ? together + 1 : 0;
-	if (together < patience + 8 * (uint32_t)(rank % 4))
+	if (together < patience + 8 * (uint32_t)(rank % 16))
 		return;
 	tt_next_core();
 	together = 0;

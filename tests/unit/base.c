@@ -4,6 +4,7 @@
 #include "test.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,6 +229,21 @@ static void small_things(void)
 	CHECK(tt_div_up(7, 4) == 2 && tt_div_up(8, 4) == 2 && tt_min(1, 2) == 1 && tt_max(1, 2) == 2);
 }
 
+/* The thread goes elsewhere where it may, and may go where it could before. */
+static void next_core(void)
+{
+	cpu_set_t before, after;
+	int cpu = sched_getcpu(), now = cpu;
+
+	CHECK(!sched_getaffinity(0, sizeof(before), &before));
+	for (int i = 0; i < 100 && now == cpu; i++) { /* the kernel may move it back at any time */
+		tt_next_core();
+		now = sched_getcpu();
+	}
+	CHECK(CPU_COUNT(&before) < 2 || now != cpu);
+	CHECK(!sched_getaffinity(0, sizeof(after), &after) && CPU_EQUAL(&before, &after));
+}
+
 static void table(void)
 {
 	char *text = NULL;
@@ -257,5 +273,6 @@ const struct test tests[] = {
 	{ "result: last error", errors, 0 },
 	{ "base: hashes and random bytes", hashes, 0 },
 	{ "base: time, names, numbers", small_things, 0 },
+	{ "base: moving to another core", next_core, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
