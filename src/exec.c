@@ -161,7 +161,7 @@ static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 {
 	const struct tt_transport *t = d->link->ep->t;
 	const struct xstep *x = &p->x[o->step];
-	const struct tt_ref *ref = d->is_send ? x->src : &x->dst;
+	const struct xref *ref = d->is_send ? x->src : &x->dst;
 	size_t n = tt_prog_length(p, ref, o->window) * p->elem;
 	void *at = !n ? NULL : p->call.queue ? tt_qrun_slot(p->call.queue, (uint32_t)(d - p->dirs), o->pos) :
 		   tt_prog_address(p, ref, o->window);

@@ -15,7 +15,7 @@
 enum { BY_QUEUE, BY_HOST };
 
 struct tt_qprog {
-	struct tt_prog view; /* of which address and length use schedule, depth and binding */
+	struct tt_prog view; /* schedule and binding alone: no links, nothing that runs */
 	uint32_t *dir_of;    /* per step: its direction, numbered as tt_prog_new does */
 	uint32_t ndirs, max_skew;
 	const void **srcs;
@@ -43,6 +43,8 @@ void tt_qprog_free(struct tt_qprog *p)
 	if (!p)
 		return;
 	tt_sched_free(p->view.s);
+	free(p->view.x);
+	free(p->view.refs);
 	free(p->view.tmp_at);
 	free(p->dir_of);
 	free(p->srcs);
@@ -63,6 +65,23 @@ static uint32_t number_dir(const struct tt_sched *s, uint32_t i, const uint32_t 
 	return (*ndirs)++;
 }
 
+static void take_steps(struct tt_qprog *p)
+{
+	const struct tt_sched *s = p->view.s;
+
+	for (uint32_t i = 0; i < s->nrefs; i++)
+		p->view.refs[i].r = s->refs[i];
+	for (uint32_t i = 0; i < s->nsteps; i++) {
+		const struct tt_step *st = &s->steps[i];
+
+		p->view.x[i] = (struct xstep){ .op = st->op, .skew = st->skew, .nsrc = st->nsrc,
+					       .dst = { .r = st->dst }, .src = p->view.refs + st->src };
+		if (st->op == TT_SEND || st->op == TT_RECV)
+			p->dir_of[i] = number_dir(s, i, p->dir_of, &p->ndirs);
+		p->max_skew = tt_max(p->max_skew, (uint32_t)st->skew);
+	}
+}
+
 tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog **out)
 {
 	struct tt_qprog *p = calloc(1, sizeof(*p));
@@ -75,20 +94,17 @@ tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog *
 	p->view.s = s;
 	p->view.depth = depth ? depth : 1;
 	p->view.tmp_at = calloc(s->nbufs + 1, sizeof(*p->view.tmp_at));
+	p->view.x = calloc(s->nsteps + 1, sizeof(*p->view.x));
+	p->view.refs = calloc(s->nrefs + 1, sizeof(*p->view.refs));
 	p->dir_of = calloc(s->nsteps + 1, sizeof(*p->dir_of));
-	for (uint32_t i = 0; p->dir_of && i < s->nsteps; i++) {
-		const struct tt_step *st = &s->steps[i];
-
-		if (st->op == TT_SEND || st->op == TT_RECV)
-			p->dir_of[i] = number_dir(s, i, p->dir_of, &p->ndirs);
-		max_src = tt_max(max_src, st->nsrc);
-		p->max_skew = tt_max(p->max_skew, (uint32_t)st->skew);
-	}
+	for (uint32_t i = 0; i < s->nsteps; i++)
+		max_src = tt_max(max_src, s->steps[i].nsrc);
 	p->srcs = calloc(max_src, sizeof(*p->srcs));
-	if (!p->view.tmp_at || !p->dir_of || !p->srcs) {
+	if (!p->view.tmp_at || !p->view.x || !p->view.refs || !p->dir_of || !p->srcs) {
 		tt_qprog_free(p);
 		return tt_fail(tuttiSystemError, "no memory for a program of %u steps", s->nsteps);
 	}
+	take_steps(p);
 	*out = p;
 	return tuttiSuccess;
 }
@@ -96,19 +112,19 @@ tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog *
 /* Bytes of the largest message: of the first window or the last. */
 static size_t largest_message(const struct tt_qprog *p)
 {
-	const struct tt_sched *s = p->view.s;
+	const struct tt_prog *v = &p->view;
 	size_t most = 0;
 
-	for (uint32_t i = 0; i < s->nsteps; i++) {
-		const struct tt_step *st = &s->steps[i];
-		const struct tt_ref *r = st->op == TT_RECV ? &st->dst : &s->refs[st->src];
+	for (uint32_t i = 0; i < v->s->nsteps; i++) {
+		const struct xstep *x = &v->x[i];
+		const struct xref *r = x->op == TT_RECV ? &x->dst : x->src;
 
-		if (st->op != TT_SEND && st->op != TT_RECV)
+		if (x->op != TT_SEND && x->op != TT_RECV)
 			continue;
-		most = tt_max(most, tt_prog_length(&p->view, r, 0));
-		most = tt_max(most, tt_prog_length(&p->view, r, p->view.part.nwindows - 1));
+		most = tt_max(most, tt_prog_length(v, r, 0));
+		most = tt_max(most, tt_prog_length(v, r, v->part.nwindows - 1));
 	}
-	return most * p->view.elem;
+	return most * v->elem;
 }
 
 /* ---- memory ---- */
@@ -282,7 +298,7 @@ static char *slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
 static tuttiResult_t enqueue_send(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
 {
 	const struct tt_prog *v = &q->prog->view;
-	const struct tt_ref *src = &v->s->refs[v->s->steps[i].src];
+	const struct xref *src = v->x[i].src;
 	uint32_t dir = q->prog->dir_of[i], pos = q->count[dir]++;
 	size_t n = tt_prog_length(v, src, w) * v->elem;
 
@@ -296,7 +312,7 @@ static tuttiResult_t enqueue_send(struct tt_qrun *q, tuttiStream_t queue, uint32
 static tuttiResult_t enqueue_recv(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
 {
 	const struct tt_prog *v = &q->prog->view;
-	const struct tt_ref *dst = &v->s->steps[i].dst;
+	const struct xref *dst = &v->x[i].dst;
 	uint32_t dir = q->prog->dir_of[i], pos = q->count[dir]++;
 	size_t n = tt_prog_length(v, dst, w) * v->elem;
 
@@ -309,17 +325,17 @@ static tuttiResult_t enqueue_recv(struct tt_qrun *q, tuttiStream_t queue, uint32
 static tuttiResult_t enqueue_local(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
 {
 	const struct tt_prog *v = &q->prog->view;
-	const struct tt_step *st = &v->s->steps[i];
-	size_t n = tt_prog_length(v, &st->dst, w);
+	const struct xstep *x = &v->x[i];
+	size_t n = tt_prog_length(v, &x->dst, w);
 	void *dst;
 
 	if (!n)
 		return tuttiSuccess;
-	dst = tt_prog_address(v, &st->dst, w);
-	for (uint32_t k = 0; k < st->nsrc; k++)
-		q->prog->srcs[k] = tt_prog_address(v, &v->s->refs[st->src + k], w);
-	if (st->op == TT_REDUCE_STEP)
-		return q->kind->reduce(queue, dst, q->prog->srcs, (int)st->nsrc, n, q->call.type, &q->call.op,
+	dst = tt_prog_address(v, &x->dst, w);
+	for (uint32_t k = 0; k < x->nsrc; k++)
+		q->prog->srcs[k] = tt_prog_address(v, &x->src[k], w);
+	if (x->op == TT_REDUCE_STEP)
+		return q->kind->reduce(queue, dst, q->prog->srcs, (int)x->nsrc, n, q->call.type, &q->call.op,
 				       TT_SCALE_NONE);
 	return dst == q->prog->srcs[0] ? tuttiSuccess :
 					 q->kind->copy(queue, dst, q->prog->srcs[0], n * v->elem);
@@ -327,7 +343,7 @@ static tuttiResult_t enqueue_local(struct tt_qrun *q, tuttiStream_t queue, uint3
 
 static tuttiResult_t enqueue_step(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
 {
-	switch (q->prog->view.s->steps[i].op) {
+	switch (q->prog->view.x[i].op) {
 	case TT_SEND:
 		return enqueue_send(q, queue, i, w);
 	case TT_RECV:
@@ -361,7 +377,7 @@ tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t b
 
 	for (uint32_t turn = 0; turn < nb + q->prog->max_skew; turn++)
 		for (uint32_t i = 0; i < v->s->nsteps; i++) {
-			uint32_t skew = v->s->steps[i].skew;
+			uint32_t skew = v->x[i].skew;
 
 			if (turn >= skew && turn - skew < nb)
 				TRY(enqueue_step(q, queue, i, first + turn - skew));
