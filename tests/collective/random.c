@@ -501,7 +501,8 @@ static void process_round(const char *transports, int n, struct round *round)
 
 static void processes(const char *transports, int first, bool device)
 {
-	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : 160);
+	bool few = device && test_setting("TEST_QUICK", 0);
+	long cases = test_setting("TEST_CASES", test_setting("TEST_LONG", 0) ? 2000 : few ? 48 : 160);
 
 	for (int i = 0; i * PER_COMM < cases; i++) {
 		struct round round = { .seed = test_seed(), .comm = first + i, .ncases = PER_COMM,
@@ -510,7 +511,7 @@ static void processes(const char *transports, int first, bool device)
 
 		process_round(transports, 2 + (int)draw(&s, 4), &round);
 	}
-	for (int n = 2; n < (device ? 4 : 5); n++) {
+	for (int n = 2; n < (few ? 3 : device ? 4 : 5); n++) {
 		struct round round = { .seed = test_seed(), .comm = -n, .ncases = BORDERS * BARRIER,
 				       .sweep = true, .device = device };
 

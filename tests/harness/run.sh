@@ -12,8 +12,8 @@ mkdir -p "$logs"
 # Sanitizers map fixed addresses; a randomized layout can be in their way.
 if [ -n "${TEST_SANITIZE:-}" ]; then
 	setarch -R true 2> /dev/null && before="setarch -R"
-	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:halt_on_error=1
-	export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:halt_on_error=1:allocator_may_return_null=1
+	export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1:allocator_may_return_null=1
 	export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
 fi
 
