@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what is missing to build, check, or fuzz; nothing where all is there. SPDX-License-Identifier: Apache-2.0
-#   setup.sh build | check | fuzz
+# Installs what is missing to build, check, fuzz, or run tests/vm; nothing where all is there.
+# SPDX-License-Identifier: Apache-2.0
+#   setup.sh build | check | fuzz | rdma
 set -u
 
 missing=
@@ -25,8 +26,25 @@ check)
 	need binutils command -v nm
 	;;
 fuzz) need clang command -v clang ;;
+# Not rdma-core: it is udev rules, which the machine of tests/vm does without, and pulls udev and systemd.
+rdma)
+	PATH=$PATH:/usr/sbin:/sbin
+	need qemu-system-x86 command -v qemu-system-x86_64
+	need busybox-static sh -c 'busybox --list | grep -x cpio'
+	need kmod command -v modprobe
+	need iproute2 command -v rdma
+	need xz-utils command -v xz
+	need perftest command -v ib_send_bw
+	need ibverbs-utils command -v ibv_devinfo
+	need rdmacm-utils command -v rping
+	need libibverbs-dev has_header infiniband/verbs.h
+	need librdmacm-dev has_header rdma/rdma_cma.h
+	need libibverbs1 sh -c 'ls /usr/lib/*/libibverbs.so.1'
+	need librdmacm1 sh -c 'ls /usr/lib/*/librdmacm.so.1'
+	need ibverbs-providers sh -c 'ls /usr/lib/*/libibverbs/librxe-*.so && ls /usr/lib/*/libibverbs/libsiw-*.so'
+	;;
 *)
-	echo "usage: $0 build|check|fuzz" >&2
+	echo "usage: $0 build|check|fuzz|rdma" >&2
 	exit 2
 	;;
 esac
