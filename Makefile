@@ -5,6 +5,7 @@
 #   make check-sanitize   SAN=address,undefined (default) or SAN=thread
 #   make check-long       the long forms; parts: unit conformance collective process matrix
 #                         sanitize fuzz
+#   make check-rdma       on soft-RoCE and soft-iWARP in an emulated machine; check-rdma-smoke: a minute of it
 #   make fuzz             each fuzzer for FUZZ_SECONDS
 #   make demo             a first run: what this machine is, and allreduce between two processes
 #   make docs-settings    docs/settings.md from the table in src/env.c
@@ -75,8 +76,8 @@ LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
 RUN := TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
-.PHONY: all lib tests check check-deps check-sanitize sanitized check-long fuzz demo docs-settings bench-peers \
-	install clean FORCE
+.PHONY: all lib tests check check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
+	docs-settings bench-peers install clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -165,6 +166,18 @@ check-long-sanitize:
 	@$(MAKE) --no-print-directory check-sanitize SAN=thread TEST_TIMEOUT=1800
 check-long-fuzz:
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=300
+
+# ---- RDMA devices without hardware: docs/testing.md
+VM_TESTS := $(filter-out tests/vm/faults.sh,$(wildcard tests/vm/*.sh))
+check-rdma-smoke: VM_TESTS := tests/vm/smoke.sh
+check-rdma check-rdma-smoke: check-deps
+ifeq ($(TEST_NO_RDMA),1)
+	@echo "$@: skipped, as TEST_NO_RDMA is 1"
+else
+	@tests/vm/rdma-vm --setup
+	@$(MAKE) --no-print-directory $(B)/tests/conformance/conformance
+	@$(RUN) $(VM_TESTS)
+endif
 
 # ---- fuzzing: the static library once more, with coverage, and one program for each tests/fuzz/*.c
 FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*.c))
