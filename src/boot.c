@@ -543,6 +543,7 @@ static int listen_all(uint16_t want, uint16_t *got)
 		tt_node_listen(&tt_node.addrs[i].addr, &port, &e);
 		if (e == EADDRINUSE || e == EACCES)
 			return e;
+		tt_node.addrs[i].listens = e == 0;
 		if (e == 0)
 			me->addrs[n++] = tt_node.addrs[i].addr;
 	}

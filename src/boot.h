@@ -54,14 +54,15 @@ bool tt_node_alive(uint64_t proc, char *why, size_t n); /* false: gone, with wor
 
 /* ---- rendezvous: a root gathers one entry per rank and answers all with one table. ----
  * The root is part of the node of the process that opened it. 2n messages at the root, 2 at a rank. */
-#define TT_ROOT_MAGIC 0x746f6f72u
+#define TT_ROOT_MAGIC 0x746f6f73u
 struct tt_root_id {            /* the content of a tuttiUniqueId, 128 bytes */
 	uint32_t magic;
-	uint16_t port, naddrs;
+	uint16_t port;
+	uint8_t ports;             /* tried from `port` on; 0: not a launcher's */
+	uint8_t used;              /* bytes of addrs */
 	uint64_t job;              /* names the secret */
 	uint8_t secret[32];
-	struct { uint8_t family; uint8_t ip[16]; uint8_t scope; } addrs[4];
-	uint8_t pad[8];
+	uint8_t addrs[80];         /* packed by tt_id_put, best first: 16 of IPv4, or 4 of IPv6 and 2 of IPv4 */
 };
 /* `finish` runs on the watcher when all have joined: makes from the n entries the blob that all get with the
  * table (malloc'ed; freed by boot). It may refuse: every rank then gets that error text. */

@@ -46,14 +46,13 @@ void tt_table_free(struct tt_table *t)
 
 static void root_targets(struct tt_dial *d, const struct tt_root_id *id)
 {
-	int ports = id->pad[0] > 1 ? id->pad[0] : 1, i, k;
-
-	bool launched = id->pad[0] > 0;
+	int ports = id->ports > 1 ? id->ports : 1, k;
+	bool launched = id->ports > 0;
+	struct tt_addr a;
+	size_t at, n;
 
 	for (k = 0; k < ports && id->port + k <= 65535; k++)
-		for (i = 0; i < id->naddrs && i < 4; i++) {
-			struct tt_addr a = tt_root_addr(id, i);
-
+		for (at = 0; (n = tt_id_get(id, at, &a)) > 0; at += n) {
 			if (!launched)
 				a.scope = 0; /* the root's name of the link, not ours */
 			tt_dial_add(d, &a, (uint16_t)(id->port + k));

@@ -184,7 +184,7 @@ struct tt_target {
 	uint16_t port;
 	bool local; /* the unix socket of hello.to */
 };
-#define TT_MAX_TARGETS 72
+#define TT_MAX_TARGETS 128
 struct tt_dial {
 	struct tt_target targets[TT_MAX_TARGETS];
 	int n;
@@ -221,6 +221,5 @@ void tt_root_lost(struct tt_conn *c, const char *why);
 bool tt_roots_tick(uint64_t now);         /* may leave and take the lock again; true: some are open */
 void tt_roots_leave(void);
 void tt_roots_free(void);
-struct tt_addr tt_root_addr(const struct tt_root_id *id, int i); /* needs no lock */
 
 #endif

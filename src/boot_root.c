@@ -9,6 +9,8 @@
 
 #define KEEP_OVER 64 /* roots that are over but still answered for */
 #define SCAN_PORTS 16
+#define ROOT_NAMES 8 /* addresses of the root's name that are looked at; each with SCAN_PORTS is a target */
+_Static_assert(ROOT_NAMES * SCAN_PORTS <= TT_MAX_TARGETS, "every port of every address is tried");
 
 enum root_state { ROOT_GATHER, ROOT_READY, ROOT_FINISHING, ROOT_OVER };
 
@@ -427,38 +429,33 @@ static struct tt_root *new_root(const struct tt_root_id *id, tt_root_finish fini
 	return r;
 }
 
-static void put_addr(struct tt_root_id *id, const struct tt_addr *a)
+/* How much an address of this host promises to others, less is more. */
+static int promise(int i)
 {
-	int i;
+	const struct tt_local_addr *a = &tt_node.addrs[i], *b;
 
-	for (i = 0; i < id->naddrs; i++)
-		if (memcmp(id->addrs[i].ip, a->ip, 16) == 0 && id->addrs[i].family == a->family)
-			return;
-	if (id->naddrs == 4)
-		return;
-	id->addrs[id->naddrs].family = a->family;
-	id->addrs[id->naddrs].scope = a->scope <= UINT8_MAX ? (uint8_t)a->scope : 0; /* 0: any link */
-	memcpy(id->addrs[id->naddrs++].ip, a->ip, 16);
-}
-
-struct tt_addr tt_root_addr(const struct tt_root_id *id, int i)
-{
-	struct tt_addr a = { .family = id->addrs[i].family, .scope = id->addrs[i].scope };
-
-	memcpy(a.ip, id->addrs[i].ip, 16);
-	return a;
+	if (a->link_local)
+		return 4; /* the last resort, but all that there is between some hosts */
+	if (a->decoy || !a->carrier)
+		return 3;
+	for (b = tt_node.addrs; b < a; b++)
+		if (b->addr.family == a->addr.family && strcmp(b->name, a->name) == 0)
+			return 2; /* one of IPv6's many */
+	return a->routed ? 0 : 1;
 }
 
 static void put_node_addrs(struct tt_root_id *id)
 {
-	int i;
+	int level, i;
 
-	for (i = 0; i < tt_node.self.naddrs; i++)
-		if (!tt_addr_link_local(&tt_node.self.addrs[i]))
-			put_addr(id, &tt_node.self.addrs[i]);
-	/* Link-local ones are the last resort, but all that there is between some hosts. */
-	for (i = 0; i < tt_node.self.naddrs; i++)
-		put_addr(id, &tt_node.self.addrs[i]);
+	for (level = 0; level <= 4; level++)
+		for (i = 0; i < tt_node.naddrs; i++) {
+			struct tt_addr a = tt_node.addrs[i].addr;
+
+			a.scope = 0; /* our name of the link, not theirs */
+			if (tt_node.addrs[i].listens && promise(i) == level)
+				tt_id_put(id, &a);
+		}
 }
 
 tuttiResult_t tt_root_open(struct tt_root_id *id, tt_root_finish finish)
@@ -484,26 +481,25 @@ tuttiResult_t tt_root_open(struct tt_root_id *id, tt_root_finish finish)
 tuttiResult_t tt_root_id_set(struct tt_root_id *id, const char *addr, uint16_t port, bool scan)
 {
 	static const struct tt_addr any4 = { .family = 4 }, any6 = { .family = 6 };
-	struct tt_addr found[4];
-	int i, n = tt_addr_resolve(addr, found, 4);
+	struct tt_addr found[ROOT_NAMES];
+	int i, n = tt_addr_resolve(addr, found, ROOT_NAMES);
 
 	id->magic = TT_ROOT_MAGIC;
 	id->port = port;
-	id->naddrs = 0;
+	id->used = 0;
 	memset(id->addrs, 0, sizeof(id->addrs));
-	memset(id->pad, 0, sizeof(id->pad));
-	id->pad[0] = scan ? SCAN_PORTS : 1;
+	id->ports = scan ? SCAN_PORTS : 1;
 	for (i = 0; i < n; i++) {
 		if (tt_addr_equal(&found[i], &any4) || tt_addr_equal(&found[i], &any6))
 			return tt_fail(tuttiInvalidUsage, "\"%s\" is no address that others could connect to", addr);
-		put_addr(id, &found[i]);
+		tt_id_put(id, &found[i]);
 	}
 	if (n == 0)
 		return tt_fail(tuttiSystemError, "the root's address \"%s\" is unknown to the resolver", addr);
 	return tuttiSuccess;
 }
 
-/* An id holds small scopes alone. */
+/* An id does not tell the scopes of the node's addresses. */
 static struct tt_addr own_scope(struct tt_addr a)
 {
 	int i;
@@ -517,12 +513,13 @@ static struct tt_addr own_scope(struct tt_addr a)
 /* One port on all addresses of the id that are ours; 0, or why not. The caller undoes. */
 static int listen_port(const struct tt_root_id *id, uint16_t *port)
 {
-	int i, e, first = EADDRNOTAVAIL;
+	int e, first = EADDRNOTAVAIL;
+	struct tt_addr a;
 	bool any = false;
+	size_t at, n;
 
-	for (i = 0; i < id->naddrs; i++) {
-		struct tt_addr a = own_scope(tt_root_addr(id, i));
-
+	for (at = 0; (n = tt_id_get(id, at, &a)) > 0; at += n) {
+		a = own_scope(a);
 		tt_node_listen(&a, port, &e);
 		if (e == EADDRINUSE || e == EACCES)
 			return e;
@@ -538,8 +535,9 @@ static tuttiResult_t listen_at(struct tt_root_id *id, const char *addr, uint16_t
 	int tries = port == 0 ? 32 : scan ? SCAN_PORTS : 1, i, e = 0;
 	const struct tt_source *mark = tt_node.listeners;
 
-	struct tt_addr wish = id->naddrs > 0 ? tt_root_addr(id, 0) : tt_node.self.addrs[0];
+	struct tt_addr wish = tt_node.self.addrs[0];
 
+	tt_id_get(id, 0, &wish);
 	/* A launcher may know this host by a name for loopback alone: others come by the real addresses. */
 	put_node_addrs(id);
 	/* The next rendezvous at the same place shares the sockets: a job tells them apart. */
@@ -573,8 +571,7 @@ tuttiResult_t tt_root_open_at(struct tt_root_id *id, const char *addr, uint16_t 
 
 	if (addr == NULL) {
 		wish.magic = TT_ROOT_MAGIC;
-		wish.naddrs = 0;
-		memset(wish.pad, 0, sizeof(wish.pad));
+		wish.used = wish.ports = 0;
 	} else {
 		TRY(tt_root_id_set(&wish, addr, port, scan)); /* may ask the resolver: not under the lock */
 	}
@@ -668,8 +665,9 @@ tuttiResult_t tt_root_join(const struct tt_root_id *id, int rank, int n, const v
 	struct tt_root *here;
 	tuttiResult_t r;
 
-	if (id->magic != TT_ROOT_MAGIC || id->naddrs > 4)
-		return tt_fail(tuttiInvalidArgument, "the unique id is damaged or comes from another library");
+	if (!tt_id_valid(id))
+		return tt_fail(tuttiInvalidArgument, "the unique id is damaged or comes from another library or "
+			       "version");
 	if (n < 1 || (unsigned int)n > TT_MAX_RANKS || rank < 0 || rank >= n || size > TT_MAX_CONTROL - 64)
 		return tt_fail(tuttiInvalidArgument, "rank %d of %d ranks (at most %u)", rank, n, TT_MAX_RANKS);
 	j.remaining_ns = deadline_ns > now ? deadline_ns - now : 0;

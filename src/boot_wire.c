@@ -1,4 +1,4 @@
-/* Handshake proofs and the parsers of what others send. SPDX-License-Identifier: Apache-2.0 */
+/* Handshake proofs, the addresses in an id, and the parsers of what others send. SPDX-License-Identifier: Apache-2.0 */
 #include <string.h>
 
 #include "boot_wire.h"
@@ -20,6 +20,71 @@ void tt_wire_mac(const uint8_t secret[32], const char *label, const struct tt_he
 	memset(all.reply.mac, 0, sizeof(all.reply.mac));
 	tt_hmac(secret, 32, &all, sizeof(all), out);
 }
+
+/* ---- the addresses of an id: a tag, 4 or 16 bytes, for the last tag a scope ---- */
+
+enum id_tag { ID_IP4 = 4, ID_IP6 = 6, ID_IP6_SCOPE = 7 };
+
+static size_t id_bytes(uint8_t tag)
+{
+	switch (tag) {
+	case ID_IP4:
+		return 1 + 4;
+	case ID_IP6:
+		return 1 + 16;
+	case ID_IP6_SCOPE:
+		return 1 + 16 + sizeof(uint32_t);
+	default:
+		return 0;
+	}
+}
+
+size_t tt_id_get(const struct tt_root_id *id, size_t at, struct tt_addr *out)
+{
+	size_t used = tt_min((size_t)id->used, sizeof(id->addrs)), n;
+
+	n = at < used ? id_bytes(id->addrs[at]) : 0;
+	if (n == 0 || n > used - at)
+		return 0;
+	memset(out, 0, sizeof(*out));
+	out->family = id->addrs[at] == ID_IP4 ? 4 : 6;
+	memcpy(out->ip, id->addrs + at + 1, out->family == 4 ? 4 : 16);
+	if (id->addrs[at] == ID_IP6_SCOPE)
+		memcpy(&out->scope, id->addrs + at + 17, sizeof(out->scope));
+	return n;
+}
+
+void tt_id_put(struct tt_root_id *id, const struct tt_addr *a)
+{
+	uint8_t tag = a->family == 4 ? ID_IP4 : a->scope == 0 ? ID_IP6 : ID_IP6_SCOPE, *to;
+	struct tt_addr have;
+	size_t at, n;
+
+	for (at = 0; (n = tt_id_get(id, at, &have)) > 0; at += n)
+		if (tt_addr_equal(&have, a) && (have.scope == a->scope || a->scope == 0))
+			return;
+	n = id_bytes(tag);
+	if (at + n > sizeof(id->addrs))
+		return;
+	to = id->addrs + at;
+	to[0] = tag;
+	memcpy(to + 1, a->ip, a->family == 4 ? 4 : 16);
+	if (tag == ID_IP6_SCOPE)
+		memcpy(to + 17, &a->scope, sizeof(a->scope));
+	id->used = (uint8_t)(at + n);
+}
+
+bool tt_id_valid(const struct tt_root_id *id)
+{
+	struct tt_addr a;
+	size_t at = 0, n;
+
+	while ((n = tt_id_get(id, at, &a)) > 0)
+		at += n;
+	return id->magic == TT_ROOT_MAGIC && at > 0 && at == id->used;
+}
+
+/* ---- frames ---- */
 
 int64_t tt_frame_next(const uint8_t *p, size_t n, size_t max, struct tt_frame *out)
 {

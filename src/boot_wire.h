@@ -86,6 +86,13 @@ struct tt_frame {
 	size_t n;
 };
 
+/* Adds an address that the id does not have yet; no longer an id than fits. */
+void tt_id_put(struct tt_root_id *id, const struct tt_addr *a);
+/* Bytes of the address at `at` of the id, 0 at the end or where it is damaged. */
+size_t tt_id_get(const struct tt_root_id *id, size_t at, struct tt_addr *out);
+/* Whether it is a whole id with at least one address. */
+bool tt_id_valid(const struct tt_root_id *id);
+
 void tt_wire_mac(const uint8_t secret[32], const char *label, const struct tt_hello *h,
 		 const struct tt_reply *r, uint8_t out[TT_MAC_BYTES]);
 

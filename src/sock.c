@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <net/route.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -176,6 +177,38 @@ static bool describe(const struct ifaddrs *i, struct tt_local_addr *a)
 	return true;
 }
 
+static void mark_routed(struct tt_local_addr *a, int n, int family, const char *name)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (a[i].addr.family == family && !a[i].link_local && strcmp(a[i].name, name) == 0)
+			a[i].routed = true;
+}
+
+/* Which interfaces have a default route or a gateway, as far as the kernel tells. */
+static void find_routes(struct tt_local_addr *a, int n)
+{
+	const char *const v4 = "%15s %x %x %x %*s %*s %*s %x", *const v6 = "%*s %x %*s %*s %*s %*s %*s %*s %x %15s";
+	unsigned int to, gateway, flags, mask;
+	char line[512], name[16];
+	FILE *f = fopen("/proc/net/route", "re");
+
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, v4, name, &to, &gateway, &flags, &mask) == 5 &&
+		    (flags & (RTF_UP | RTF_REJECT)) == RTF_UP && (gateway != 0 || (to == 0 && mask == 0)))
+			mark_routed(a, n, 4, name);
+	if (f != NULL)
+		fclose(f);
+	f = fopen("/proc/net/ipv6_route", "re");
+	while (f != NULL && fgets(line, sizeof(line), f) != NULL)
+		if (sscanf(line, v6, &mask, &flags, name) == 3 &&
+		    (flags & (RTF_UP | RTF_REJECT)) == RTF_UP && ((flags & RTF_GATEWAY) != 0 || mask == 0))
+			mark_routed(a, n, 6, name);
+	if (f != NULL)
+		fclose(f);
+}
+
 /* One word of ADDRS against one address. */
 static bool word_matches(const char *word, const struct tt_local_addr *a)
 {
@@ -223,6 +256,15 @@ static int by_cost(const void *a, const void *b)
 	return d != 0 ? d : memcmp(x->addr.ip, y->addr.ip, 16);
 }
 
+/* For the choice of those that are told at all: beyond cost, those with a route. */
+static int by_use(const void *a, const void *b)
+{
+	const struct tt_local_addr *x = a, *y = b;
+	int d = cost(x) - cost(y) + 2 * (!x->routed - !y->routed);
+
+	return d != 0 ? d : by_cost(a, b);
+}
+
 /* Without a wish: no loopback and no dead interface while there is a better one. */
 static int drop_useless(struct tt_local_addr *a, int n)
 {
@@ -250,7 +292,12 @@ int tt_addr_list(const char *want, struct tt_local_addr *out, int max)
 	qsort(all, (size_t)n, sizeof(all[0]), by_cost);
 	if (any)
 		n = drop_useless(all, n);
-	n = n < max ? n : max;
+	find_routes(all, n);
+	if (n > max) {
+		qsort(all, (size_t)n, sizeof(all[0]), by_use);
+		n = max;
+		qsort(all, (size_t)n, sizeof(all[0]), by_cost);
+	}
 	memcpy(out, all, (size_t)n * sizeof(all[0]));
 	return n;
 }

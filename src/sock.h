@@ -16,16 +16,17 @@ struct tt_addr { /* packed for the wire: family 4 or 6, address, scope id */
 #define TT_ADDR_TEXT 96 /* bytes that hold any address as text */
 #define TT_ENDS_TEXT (2 * TT_ADDR_TEXT + 8)
 
-/* An address of this host. `decoy`: a bridge or tunnel, the same on many hosts. */
+/* An address of this host. `decoy`: a bridge or tunnel, the same on many hosts. `routed`: a way to other networks
+ * goes by its interface. `listens` is the node's. */
 struct tt_local_addr {
 	struct tt_addr addr;
 	char name[16];
-	bool loopback, link_local, decoy, carrier;
+	bool loopback, link_local, decoy, carrier, routed, listens;
 };
 
 /* Fills `out` with the addresses to use, best first, and returns how many. `want` is the setting ADDRS:
  * addresses, networks (a.b.c.d/len) or interface names, separated by commas; empty or NULL: all usable ones,
- * loopback only where there is no other. */
+ * loopback only where there is no other. Of more than `max` those that lead furthest stay. */
 int tt_addr_list(const char *want, struct tt_local_addr *out, int max);
 
 socklen_t tt_addr_to(const struct tt_addr *a, uint16_t port, struct sockaddr_storage *ss);

@@ -60,12 +60,29 @@ static void walk_frame(const struct tt_frame *f)
 	walk_table(f->p, f->n);
 }
 
+static void walk_id(const uint8_t *p, size_t n)
+{
+	struct tt_root_id id;
+	struct tt_addr a = { .family = 4 };
+	size_t at = 0, len;
+
+	if (n < sizeof(id))
+		return;
+	memcpy(&id, p, sizeof(id));
+	for (; (len = tt_id_get(&id, at, &a)) > 0; at += len)
+		expect((a.family == 4 || a.family == 6) && at + len <= sizeof(id.addrs));
+	expect(!tt_id_valid(&id) || (at > 0 && at == id.used));
+	tt_id_put(&id, &a); /* onto any bytes */
+	expect(id.used <= sizeof(id.addrs) || memcmp(&id, p, sizeof(id)) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *p, size_t n)
 {
 	struct tt_frame f = { .p = p, .n = n };
 	size_t at = 0;
 	int64_t used;
 
+	walk_id(p, n);
 	walk_frame(&f);
 	while ((used = tt_frame_next(p + at, n - at, 1 << 16, &f)) > 0) {
 		expect(f.p + f.n <= p + n);

@@ -25,6 +25,7 @@ struct variant {
 	const char *root;         /* TUTTI_ROOT, NULL: by unique id */
 	const char *ports;        /* TUTTI_PORT_RANGE, or NULL */
 	bool route;               /* the addresses are of no common network */
+	int crowd;                /* more addresses that both hosts have, named before the way */
 };
 
 struct result {
@@ -98,6 +99,8 @@ static int host_up(int host, const struct variant *v)
 	bad |= decoys_up(name);
 	bad |= shell("ip -n %s link add asleep type veth peer name asleep.end", name);
 	bad |= shell("ip -n %s addr add 192.168.99.%d/24 dev asleep", name, host + 1);
+	for (int i = 0; i < v->crowd; i++)
+		bad |= shell("ip -n %s addr add 10.60.%d.1/24 dev aether", name, i);
 	if (!v->address[host])
 		return bad | shell("ip -n %s addr add 10.77.%d.1/24 dev aether", name, host);
 	bad |= shell("ip -n %s link set way up", name);
@@ -227,6 +230,12 @@ static void decoys_answer(void)
 				 .root = "10.213.7.1:29411", .ports = "29500-29507", .route = true });
 }
 
+/* The one address that leads to the root is the last of ten and more. */
+static void many(void)
+{
+	meets(&(struct variant){ .name = "many", .address = { "10.213.7.1/24", "10.213.7.2/24" }, .crowd = 9 });
+}
+
 static void ipv6(void)
 {
 	meets(&(struct variant){ .name = "IPv6", .address = { "fd00:77::1/64", "fd00:77::2/64" } });
@@ -279,6 +288,7 @@ static void no_way(void)
 const struct test tests[] = {
 	{ "two hosts over IPv4", ipv4, 60 },
 	{ "two hosts whose decoys answer", decoys_answer, 110 },
+	{ "two hosts of many addresses", many, 60 },
 	{ "two hosts over IPv6 alone", ipv6, 60 },
 	{ "two hosts over link-local addresses", link_local, 60 },
 	{ "two hosts by TUTTI_ROOT", by_root, 110 },

@@ -360,6 +360,68 @@ static void test_addresses(void)
 	CHECK(tt_addr_resolve("::1", a, 4) == 1 && tt_addr_loopback(&a[0]));
 }
 
+static size_t count_addrs(const struct tt_root_id *id)
+{
+	struct tt_addr a;
+	size_t at = 0, n, count = 0;
+
+	for (; (n = tt_id_get(id, at, &a)) > 0; at += n)
+		count++;
+	return count;
+}
+
+static void test_id(void)
+{
+	struct tt_root_id id = { .magic = TT_ROOT_MAGIC };
+	struct tt_addr four = { .family = 4, .ip = { 10 } }, six = { .family = 6, .ip = { 0xfd } }, got;
+	size_t n;
+	int i;
+
+	CHECK(!tt_id_valid(&id));
+	for (i = 0; i < 20; i++) {
+		four.ip[3] = six.ip[15] = (uint8_t)(i / 2);
+		tt_id_put(&id, &four);
+		if (i < 6)
+			tt_id_put(&id, &six);
+	}
+	CHECK(tt_id_valid(&id) && count_addrs(&id) == 8); /* 3 of IPv6, as many of IPv4 as fit */
+	n = tt_id_get(&id, 0, &got);
+	CHECK(tt_addr_equal(&got, &(struct tt_addr){ .family = 4, .ip = { 10 } }));
+	CHECK(tt_id_get(&id, n, &got) > 0 && got.family == 6 && got.scope == 0);
+	id.used = 0;
+	for (i = 0; i < 40; i++) {
+		four.ip[3] = (uint8_t)i;
+		tt_id_put(&id, &four);
+	}
+	CHECK(tt_id_valid(&id) && count_addrs(&id) == 16);
+	id.used = 0;
+	six.scope = 70000;
+	tt_id_put(&id, &six);
+	CHECK(tt_id_get(&id, 0, &got) == id.used && got.scope == 70000 && tt_id_get(&id, id.used, &got) == 0);
+}
+
+/* Cut, too long, of an unknown kind, of another version. */
+static void test_damaged_id(void)
+{
+	struct tt_root_id id = { .magic = TT_ROOT_MAGIC, .used = 22, .addrs = { [0] = 4, [5] = 6 } }, bad = id;
+	struct tt_addr got;
+	int used;
+
+	CHECK(tt_id_valid(&id));
+	for (used = 0; used <= UINT8_MAX; used++) {
+		bad.used = (uint8_t)used;
+		CHECKF(tt_id_valid(&bad) == (used == 22 || used == 5), "an id of %d bytes", used);
+		CHECK(tt_id_get(&bad, 5, &got) == 0 || used >= 22);
+		CHECK(tt_id_get(&bad, 200, &got) == 0);
+	}
+	bad = id;
+	bad.addrs[5] = 5;
+	CHECK(!tt_id_valid(&bad));
+	bad = id;
+	bad.magic--;
+	CHECK(!tt_id_valid(&bad));
+}
+
 static const role roles[] = {
 	mesh_unix, mesh_tcp, crossing, line, late, silence, restarts, forks, settings,
 };
@@ -371,6 +433,8 @@ static role role_at(int k)
 
 const struct test tests[] = {
 	{ "addresses", test_addresses, 0 },
+	{ "id", test_id, 0 },
+	{ "damaged_id", test_damaged_id, 0 },
 	{ "mesh_unix", test_mesh_unix, 0 },
 	{ "mesh_tcp", test_mesh_tcp, 0 },
 	{ "crossing", test_crossing, 0 },

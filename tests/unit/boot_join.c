@@ -203,6 +203,52 @@ static void test_scan(void)
 	close(fd);
 }
 
+/* A listener whose queue is full: what connects hears nothing, as behind a firewall. */
+static int black_hole(const struct tt_addr *a, uint16_t port)
+{
+	struct tt_addr self = *a;
+	int fd, other, k;
+
+	NEED(tt_sock_listen(&self, &port, &fd) == 0 && listen(fd, 0) == 0);
+	for (k = 0; k < 4; k++)
+		NEED(tt_sock_connect(&self, port, &other) == 0);
+	return 0;
+}
+
+/* Ten addresses, of which the last leads to the root. */
+static int last_of_ten(int i)
+{
+	struct tt_addr a = { .family = 4, .ip = { 127, 0, 0, 0 } };
+	struct tt_root_id id;
+	struct tt_table t;
+	uint64_t start;
+
+	setenv("TUTTI_ADDRS", "127.0.0.1", 1);
+	NEED(tt_node_get(&events) == tuttiSuccess);
+	if (open_root(i) != 0)
+		return 1;
+	id = board->id;
+	id.used = 0;
+	for (a.ip[3] = 11; i == 1 && a.ip[3] < 20; a.ip[3]++) {
+		NEED(black_hole(&a, id.port) == 0);
+		tt_id_put(&id, &a);
+	}
+	a.ip[3] = 1;
+	tt_id_put(&id, &a);
+	start = tt_now_ns();
+	NEED(tt_root_join(&id, i, 2, "entry", 6, after(20), NULL, &t) == tuttiSuccess);
+	NEED(i == 0 || tt_now_ns() - start < 4 * SEC);
+	tt_table_free(&t);
+	NEED(meet_all(0, 2));
+	tt_node_put();
+	return 0;
+}
+
+static void test_last_of_ten(void)
+{
+	run_all(2, last_of_ten);
+}
+
 static _Atomic bool stop_flag;
 
 static void stop_soon(int k, void *arg)
@@ -239,9 +285,9 @@ static void test_stop(void)
 
 static int dial_root(int *fd)
 {
-	struct tt_addr a = { .family = board->id.addrs[0].family, .scope = board->id.addrs[0].scope };
+	struct tt_addr a;
 
-	memcpy(a.ip, board->id.addrs[0].ip, sizeof(a.ip));
+	NEED(tt_id_get(&board->id, 0, &a) > 0);
 	return tt_sock_connect(&a, board->id.port, fd);
 }
 
@@ -394,7 +440,7 @@ static void test_nobody(void)
 
 static const role roles[] = {
 	missing, duplicate, other_size, dies_in_init, root_dies, threads, scanned, stops,
-	strangers, wrong_secret, versions, nobody,
+	strangers, wrong_secret, versions, nobody, last_of_ten,
 };
 
 static role role_at(int k)
@@ -410,6 +456,7 @@ const struct test tests[] = {
 	{ "root_dies", test_root_dies, 0 },
 	{ "many_threads", test_many_threads, 0 },
 	{ "scan", test_scan, 0 },
+	{ "last_of_ten", test_last_of_ten, 0 },
 	{ "stop", test_stop, 0 },
 	{ "strangers", test_strangers, 0 },
 	{ "wrong_secret", test_wrong_secret, 0 },
