@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -211,6 +212,26 @@ void tt_next_core(void)
 		sched_setaffinity(0, sizeof(all), &all);
 out:
 	errno = saved;
+}
+
+#define BLOCK_MAPPED ((size_t)64 << 10)
+
+void *tt_block_new(size_t n)
+{
+	void *p;
+
+	if (n < BLOCK_MAPPED)
+		return aligned_alloc(64, (n + 63) & ~(size_t)63);
+	p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return p == MAP_FAILED ? NULL : p;
+}
+
+void tt_block_free(void *p, size_t n)
+{
+	if (n < BLOCK_MAPPED)
+		free(p);
+	else
+		munmap(p, n);
 }
 
 int tt_usable_cores(void)

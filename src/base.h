@@ -75,6 +75,11 @@ size_t tt_type_size(tuttiDataType_t t);       /* bytes of an element, 0 if inval
 const char *tt_type_name(tuttiDataType_t t);  /* as nccl-tests prints it: float, half, bfloat16 ... */
 const char *tt_op_name(int op);               /* sum prod max min avg premulsum user */
 
+/* Memory that grows in steps: what is given back goes to the system at once, not to the heap, where it is large.
+ * Aligned to 64; NULL: there is none. */
+void *tt_block_new(size_t n);
+void tt_block_free(void *p, size_t n);
+
 static inline size_t tt_min(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t tt_max(size_t a, size_t b) { return a > b ? a : b; }
 static inline size_t tt_div_up(size_t a, size_t b) { return (a + b - 1) / b; }

@@ -488,8 +488,8 @@ void tt_comm_free(struct tuttiComm *c)
 	free((void *)c->left_seq);
 	free(c->p2p_seq);
 	free((void *)c->received);
-	free(c->tmp);
-	free(c->scratch);
+	tt_block_free(c->tmp, c->tmp_size);
+	tt_block_free(c->scratch, c->scratch_size);
 	c->magic = 0;
 	free(c);
 }

@@ -200,15 +200,13 @@ static tuttiResult_t recall(struct tt_task *t, const struct tt_recent **out)
 
 static tuttiResult_t reserve(void **p, size_t *have, size_t want)
 {
-	void *q;
-
 	if (want <= *have)
 		return tuttiSuccess;
-	q = aligned_alloc(64, (want + 63) & ~(size_t)63);
-	if (!q)
+	tt_block_free(*p, *have);
+	*have = 0;
+	*p = tt_block_new(want);
+	if (!*p)
 		return tt_fail(tuttiSystemError, "no memory: %zu bytes for temporaries", want);
-	free(*p);
-	*p = q;
 	*have = want;
 	return tuttiSuccess;
 }

@@ -242,7 +242,7 @@ static void pair_rank(struct rank *r)
 	}
 	m->small = (pages_of(r) - start - m->large) / FURTHER;
 	for (int i = 0; i < FURTHER; i++)
-		for (size_t n = 2 * MIB; n >= 64; n /= 8) /* largest first: outgrown temporaries stay in the heap */
+		for (size_t n = 64; n <= 2 * MIB; n *= 8)
 			sum(r, c[i], buf, n);
 	m->temporaries = touched(c[0]->tmp, c[0]->tmp_size) + touched(c[0]->scratch, c[0]->scratch_size);
 	m->further = (pages_of(r) - start - m->large) / FURTHER;
