@@ -11,6 +11,8 @@
 #include "boot_node.h"
 
 #define BATCH 64
+#define STARVED_NS (TT_NS / 10)       /* how long a listener without descriptors pauses */
+#define STARVED_LOG_NS (60 * TT_NS)
 
 struct tt_node tt_node = { .lock = PTHREAD_MUTEX_INITIALIZER, .epoll = -1, .wake.fd = -1 };
 _Atomic uint64_t tt_frames_sent, tt_frames_received;
@@ -281,10 +283,12 @@ void tt_node_wait(uint64_t until_ns)
 
 /* ---- the watcher ---- */
 
-/* Out of descriptors: gives up the oldest stranger; without one, pauses until the next tick. */
+/* Out of descriptors: gives up the oldest stranger; without one, pauses, as the socket stays readable. */
 static void accept_failed(struct tt_listener *l)
 {
 	struct epoll_event none = { .events = 0, .data.ptr = l };
+	uint64_t before = tt_node.starved_ns;
+	const char *words;
 
 	if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
 		return;
@@ -292,10 +296,12 @@ static void accept_failed(struct tt_listener *l)
 		tt_conn_close(tt_node.half.first);
 		return;
 	}
+	words = strerror(errno);
 	l->paused = true;
 	epoll_ctl(tt_node.epoll, EPOLL_CTL_MOD, l->src.fd, &none);
-	tt_log(TT_LOG_WARN, "boot", "cannot accept connections: %s; raise the limit of open files",
-	       strerror(errno));
+	tt_node.starved_ns = tt_now_ns();
+	if (before == 0 || tt_node.starved_ns > before + STARVED_LOG_NS)
+		tt_log(TT_LOG_WARN, "boot", "cannot accept connections: %s; raise the limit of open files", words);
 }
 
 static void accept_some(struct tt_listener *l)
@@ -315,10 +321,17 @@ static void accept_some(struct tt_listener *l)
 	}
 }
 
-static void resume_listeners(void)
+static bool pausing(uint64_t now)
+{
+	return tt_node.starved_ns != 0 && now < tt_node.starved_ns + STARVED_NS;
+}
+
+static void resume_listeners(uint64_t now)
 {
 	struct tt_source *s;
 
+	if (pausing(now))
+		return;
 	for (s = tt_node.listeners; s != NULL; s = s->next) {
 		struct epoll_event e = { .events = EPOLLIN, .data.ptr = s };
 		struct tt_listener *l = (struct tt_listener *)s;
@@ -375,13 +388,13 @@ static void check_lingered(uint64_t now)
 }
 
 /* Milliseconds until somebody's deadline may need a look. */
-static int idle_ms(bool roots)
+static int idle_ms(bool roots, uint64_t now)
 {
 	if (tt_node.events_first != NULL)
 		return 0;
 	if (tt_node.leaving)
 		return 5;
-	if (roots || tt_node.half.n > 0)
+	if (roots || tt_node.half.n > 0 || pausing(now))
 		return 50;
 	return tt_node.full.n > 0 ? 250 : 1000;
 }
@@ -393,12 +406,12 @@ static void watch_round(void)
 	bool roots;
 	int i, n, ms;
 
-	resume_listeners();
+	resume_listeners(now);
 	tt_conns_tick(now);
 	roots = tt_roots_tick(now);
 	check_lingered(now);
 	deliver();
-	ms = idle_ms(roots);
+	ms = idle_ms(roots, now);
 	reap();
 	pthread_mutex_unlock(&tt_node.lock);
 	n = epoll_wait(tt_node.epoll, ev, BATCH, ms);
@@ -633,6 +646,7 @@ static void take_down(void)
 	n->wake.fd = n->epoll = -1;
 	n->at_base = n->at_port = 0;
 	n->ndeaths = 0;
+	n->starved_ns = 0;
 	n->running = n->stop = n->leaving = n->lingered = false;
 	pthread_cond_destroy(&n->changed);
 }

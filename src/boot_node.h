@@ -133,6 +133,7 @@ struct tt_node {
 	int epoll;
 	struct tt_source wake;
 	struct tt_source *listeners;
+	uint64_t starved_ns;            /* when a listener was last paused */
 	struct tt_addr at_addr; /* of the last root at a fixed place: the wish, and the port that it got */
 	uint16_t at_base, at_port;
 	struct tt_conn_list half, full; /* not yet proved, proved */

@@ -1,4 +1,7 @@
 /* A node: meeting, messages, data connections, deaths, restarts. SPDX-License-Identifier: Apache-2.0 */
+#include <sys/resource.h>
+#include <time.h>
+
 #include "boot_procs.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -360,6 +363,43 @@ static void test_addresses(void)
 	CHECK(tt_addr_resolve("::1", a, 4) == 1 && tt_addr_loopback(&a[0]));
 }
 
+/* Out of descriptors while somebody connects: waits without spinning, and serves when there are some again. */
+static int starved(int i)
+{
+	struct rlimit old, few;
+	struct timespec a, b;
+	struct tt_table t;
+	int next;
+
+	setenv("TUTTI_ADDRS", "lo", 1);
+	NEED(tt_node_get(&events) == tuttiSuccess);
+	if (i == 0) {
+		NEED(tt_root_open(&board->id, finish) == tuttiSuccess);
+		next = dup(0);
+		NEED(next >= 0 && close(next) == 0 && getrlimit(RLIMIT_NOFILE, &old) == 0);
+		few = (struct rlimit){ (rlim_t)next, old.rlim_max };
+		NEED(setrlimit(RLIMIT_NOFILE, &few) == 0);
+		atomic_store(&board->ready, 1);
+		usleep(100000);
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+		usleep(500000);
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+		NEED((b.tv_sec - a.tv_sec) * 1000000000 + b.tv_nsec - a.tv_nsec < 50000000);
+		NEED(setrlimit(RLIMIT_NOFILE, &old) == 0);
+	}
+	NEED(wait_int(&board->ready, 1, 20));
+	NEED(join(i, 2, 10, &t) == tuttiSuccess);
+	tt_table_free(&t);
+	NEED(meet_all(0, 2));
+	tt_node_put();
+	return 0;
+}
+
+static void test_starved(void)
+{
+	run_all(2, starved);
+}
+
 static size_t count_addrs(const struct tt_root_id *id)
 {
 	struct tt_addr a;
@@ -424,6 +464,7 @@ static void test_damaged_id(void)
 
 static const role roles[] = {
 	mesh_unix, mesh_tcp, crossing, line, late, silence, restarts, forks, settings,
+	starved,
 };
 
 static role role_at(int k)
@@ -444,5 +485,6 @@ const struct test tests[] = {
 	{ "restart", test_restart, 0 },
 	{ "fork", test_fork, 0 },
 	{ "settings", test_settings, 0 },
+	{ "starved", test_starved, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
