@@ -46,6 +46,9 @@ void tt_node_secret_drop(uint64_t job);
  * equal and it answers, else each pair of addresses in turn. *local: by unix. Blocks until deadline_ns
  * (absolute). Errors: Timeout or SystemError with every pair tried and why; PeerDead. */
 tuttiResult_t tt_node_meet(const struct tt_proc *peer, uint64_t job, uint64_t deadline_ns, bool *local);
+/* The same from both ends in init; the one that does not open waits a while for the other's connection first. Who has
+ * met all his neighbours may leave: none looks for him in vain, and to have been here and left is success. */
+tuttiResult_t tt_node_neighbour(const struct tt_proc *peer, uint64_t job, bool open, uint64_t deadline_ns);
 /* A control message to a met process; kept in order; does not block (queued for the watcher). */
 tuttiResult_t tt_node_send(uint64_t proc, uint32_t type, const void *p, size_t n);
 /* A data connection to a met process: arrives at events.accept there. */

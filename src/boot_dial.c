@@ -14,6 +14,7 @@
 #define STAGGER_NS (TT_NS / 10)
 #define FIRST_LIMIT_NS TT_NS
 #define LAST_LIMIT_NS (5 * TT_NS)
+#define EXPECT_NS (2 * TT_NS)
 #define HOPELESS_NS (10 * TT_NS) /* every pair refused or unreachable for so long: not worth waiting */
 
 /* ---- one round over all targets ---- */
@@ -549,6 +550,27 @@ tuttiResult_t tt_node_meet(const struct tt_proc *peer, uint64_t job, uint64_t de
 
 	pthread_mutex_lock(&tt_node.lock);
 	r = meet(peer, job, deadline_ns, local);
+	pthread_mutex_unlock(&tt_node.lock);
+	return r;
+}
+
+tuttiResult_t tt_node_neighbour(const struct tt_proc *peer, uint64_t job, bool open, uint64_t deadline_ns)
+{
+	uint64_t until = open ? 0 : tt_min(deadline_ns, tt_now_ns() + EXPECT_NS);
+	struct tt_peer *p = NULL;
+	tuttiResult_t r;
+	bool local;
+
+	pthread_mutex_lock(&tt_node.lock);
+	r = tt_node_check();
+	if (r == tuttiSuccess)
+		p = tt_peer_get(peer->id);
+	while (p != NULL && p->conn == NULL && p->gone == TT_HERE && !tt_node.leaving && tt_now_ns() < until)
+		tt_node_wait(until);
+	if (r == tuttiSuccess && (p == NULL || p->gone != TT_LEFT))
+		r = meet(peer, job, deadline_ns, &local);
+	if (p != NULL && p->gone == TT_LEFT)
+		r = tuttiSuccess;
 	pthread_mutex_unlock(&tt_node.lock);
 	return r;
 }

@@ -301,20 +301,20 @@ static void set_patience(struct tuttiComm *c)
 }
 
 /* Control connections at distances of powers of two: deaths reach everybody along them, each member has
- * O(log n). The lower end opens. */
+ * O(log n). The lower end opens; the other waits for it, as it must not leave unseen. */
 static tuttiResult_t meet_neighbours(struct tuttiComm *c, uint64_t deadline_ns)
 {
 	int me = c->proc_of[c->rank], n = c->nprocs;
-	bool local;
 
-	for (int d = 1; d < n; d *= 2) {
-		int a = (me + d) % n, b = (me + n - d) % n;
+	for (int open = 1; open >= 0; open--)
+		for (int d = 1; d < n; d *= 2) {
+			int a = (me + d) % n, b = (me + n - d) % n;
 
-		if (a > me)
-			TRY(tt_node_meet(&c->procs[a], c->job, deadline_ns, &local));
-		if (b > me && b != a)
-			TRY(tt_node_meet(&c->procs[b], c->job, deadline_ns, &local));
-	}
+			if ((a > me) == open)
+				TRY(tt_node_neighbour(&c->procs[a], c->job, open, deadline_ns));
+			if ((b > me) == open)
+				TRY(tt_node_neighbour(&c->procs[b], c->job, open, deadline_ns));
+		}
 	return tuttiSuccess;
 }
 

@@ -68,7 +68,29 @@ static void late_with_limit(void)
 	unsetenv("TUTTI_ALGO");
 }
 
+static void brief_rank(struct rank *r)
+{
+	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
+
+	config.initDeadline = 4;
+	RANK_OK(r, rank_init(r, &config));
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+}
+
+/* Who has nothing to do leaves at once; the others' init must not look for it in vain. */
+static void leaves_at_once(void)
+{
+	static struct procs ps;
+
+	for (int i = 0; i < 16; i++) {
+		procs_start(&ps, i % 2 ? 3 : 2, 0, NULL, brief_rank, NULL);
+		procs_wait(&ps, 20);
+		procs_expect(&ps, 1, -1);
+	}
+}
+
 const struct test tests[] = {
+	{ "gone after init", leaves_at_once, 60 },
 	{ "later than the deadline", late_without_limit, 60 },
 	{ "later than it may be", late_with_limit, 40 },
 };
