@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define NAME_S 30.0 /* how long a name may take to become known */
 
 struct launch {
 	const char *launcher;
@@ -78,6 +81,33 @@ static tuttiResult_t find(struct launch *l)
 		       "use tuttiGetUniqueId and tuttiCommInitRank");
 }
 
+/* In clusters a host's name may become known only some time after the host's peers have started. Without an answer
+ * in time the resolver is asked once more by those who tell of it. */
+static void await_name(const char *host, const tuttiConfig_t *g)
+{
+	bool told = g && g->magic == TUTTI_CONFIG_MAGIC && g->size >= sizeof(*g) && g->initDeadline >= 0;
+	double seconds = told ? g->initDeadline : tt_env_seconds("INIT_DEADLINE");
+	uint64_t end = tt_now_ns() + (uint64_t)(1e9 * (seconds < NAME_S ? seconds : NAME_S));
+	struct tt_addr a;
+
+	for (bool said = false; tt_addr_resolve(host, &a, 1) == 0 && tt_now_ns() < end; said = true) {
+		if (!said)
+			tt_log(TT_LOG_WARN, "launch", "the root's address \"%s\" is unknown to the resolver, "
+			       "asking again", host);
+		usleep(200000);
+	}
+}
+
+static tuttiResult_t check_port(const struct launch *l)
+{
+	int port = l->port + l->served;
+
+	if (port >= 1 && port <= UINT16_MAX)
+		return tuttiSuccess;
+	return tt_fail(tuttiInvalidUsage, "%s: the root's port is %d; a port is 1 to %d", l->launcher, port,
+		       UINT16_MAX);
+}
+
 tuttiResult_t tuttiCommInitFromEnv(tuttiComm_t *comm, tuttiConfig_t *config)
 {
 	static _Atomic uint32_t generation; /* the n-th call of each process is one communicator */
@@ -90,6 +120,8 @@ tuttiResult_t tuttiCommInitFromEnv(tuttiComm_t *comm, tuttiConfig_t *config)
 	if (!comm)
 		return tt_fail(tuttiInvalidArgument, "CommInitFromEnv: comm is NULL");
 	TRY(find(&l));
+	TRY(check_port(&l));
+	await_name(l.host, config);
 	snprintf(seed, sizeof(seed), "%s %d %u", l.secret, l.size, atomic_fetch_add(&generation, 1));
 	tt_sha256(seed, strlen(seed), id.secret);
 	id.job = tt_hash64(id.secret, sizeof(id.secret), 11);

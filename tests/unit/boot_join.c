@@ -1,5 +1,9 @@
 /* Rendezvous: what fails, many, late, strangers, other versions. SPDX-License-Identifier: Apache-2.0 */
+#include <arpa/inet.h>
+#include <netdb.h>
+
 #include "boot_procs.h"
+#include "tutti.h"
 
 /* ---- rendezvous that fail ---- */
 
@@ -249,6 +253,83 @@ static void test_last_of_ten(void)
 	run_all(2, last_of_ten);
 }
 
+/* ---- names ---- */
+
+struct found {
+	struct addrinfo ai;
+	struct sockaddr_in to;
+};
+
+/* The resolver: literal addresses, and a name that becomes known at the third question. */
+int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **out)
+{
+	static _Atomic int asked;
+	bool late = strcmp(name, "late.test") == 0;
+	struct found *f;
+
+	if (late && atomic_fetch_add(&asked, 1) < 2)
+		return asked == 1 ? EAI_AGAIN : EAI_NONAME;
+	f = calloc(1, sizeof(*f));
+	if (f == NULL || inet_pton(AF_INET, late ? "127.0.0.1" : name, &f->to.sin_addr) != 1) {
+		free(f);
+		return EAI_NONAME;
+	}
+	f->to.sin_family = AF_INET;
+	f->ai.ai_family = AF_INET;
+	f->ai.ai_addr = (struct sockaddr *)&f->to;
+	f->ai.ai_addrlen = sizeof(f->to);
+	*out = &f->ai;
+	return 0;
+}
+
+void freeaddrinfo(struct addrinfo *ai)
+{
+	free(ai);
+}
+
+static int launched(int i)
+{
+	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
+	char text[64];
+	tuttiComm_t c;
+
+	config.initDeadline = 10;
+	setenv("TUTTI_ADDRS", "lo", 1);
+	setenv("TUTTI_RANK", i == 0 ? "0" : "1", 1);
+	setenv("TUTTI_SIZE", "2", 1);
+	setenv("TUTTI_JOB", "names", 1);
+	setenv("TUTTI_ROOT", "late.test:0", 1);
+	NEED(tuttiCommInitFromEnv(&c, &config) == tuttiInvalidUsage);
+	setenv("TUTTI_ROOT", "late.test:65536", 1);
+	NEED(tuttiCommInitFromEnv(&c, &config) == tuttiInvalidUsage);
+	snprintf(text, sizeof(text), "late.test:%u", board->id.port);
+	setenv("TUTTI_ROOT", text, 1);
+	NEED(tuttiCommInitFromEnv(&c, &config) == tuttiSuccess);
+	NEED(tuttiCommDestroy(c) == tuttiSuccess);
+	config.initDeadline = 0.5;
+	setenv("TUTTI_ROOT", "nowhere.test:29400", 1);
+	NEED(tuttiCommInitFromEnv(&c, &config) == tuttiSystemError);
+	NEED(strstr(tt_last_error(), "\"nowhere.test\" is unknown to the resolver") != NULL);
+	return 0;
+}
+
+/* The name of the root may become known only when its host is up. */
+static void test_launched(void)
+{
+	struct tt_addr any = { .family = 4, .ip = { 127, 0, 0, 1 } };
+	pid_t pids[2];
+	uint16_t port = 0;
+	int fd, i;
+
+	new_board();
+	CHECK(tt_sock_listen(&any, &port, &fd) == 0); /* the first port is taken, which stays so */
+	board->id.port = port;
+	spawn(2, launched, pids);
+	for (i = 0; i < 2; i++)
+		CHECK(reap(pids[i]) == 0);
+	close(fd);
+}
+
 static _Atomic bool stop_flag;
 
 static void stop_soon(int k, void *arg)
@@ -441,6 +522,7 @@ static void test_nobody(void)
 static const role roles[] = {
 	missing, duplicate, other_size, dies_in_init, root_dies, threads, scanned, stops,
 	strangers, wrong_secret, versions, nobody, last_of_ten,
+	launched,
 };
 
 static role role_at(int k)
@@ -457,6 +539,7 @@ const struct test tests[] = {
 	{ "many_threads", test_many_threads, 0 },
 	{ "scan", test_scan, 0 },
 	{ "last_of_ten", test_last_of_ten, 0 },
+	{ "launched", test_launched, 0 },
 	{ "stop", test_stop, 0 },
 	{ "strangers", test_strangers, 0 },
 	{ "wrong_secret", test_wrong_secret, 0 },
