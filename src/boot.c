@@ -763,6 +763,13 @@ const struct tt_proc *tt_node_self(void)
 	return &tt_node.self;
 }
 
+void tt_node_offer(uint32_t transports)
+{
+	pthread_mutex_lock(&tt_node.lock);
+	tt_node.self.transports = transports;
+	pthread_mutex_unlock(&tt_node.lock);
+}
+
 tuttiResult_t tt_node_check(void)
 {
 	if (tt_node.running)

@@ -16,7 +16,7 @@ struct tt_proc {
 	uint8_t boot_id[16];
 	char host[64];
 	uint16_t port, naddrs;
-	uint32_t pad;
+	uint32_t transports;    /* that work in it: bits, in the order of the registry */
 	struct tt_addr addrs[TT_MAX_ADDRS];
 };
 
@@ -35,6 +35,7 @@ struct tt_node_events {
 tuttiResult_t tt_node_get(const struct tt_node_events *events);
 void tt_node_put(void);
 const struct tt_proc *tt_node_self(void);
+void tt_node_offer(uint32_t transports); /* before any peer hears of this process */
 void tt_node_exit(uint64_t ns);         /* the same from exit(), whoever holds the node */
 void tt_node_linger(uint64_t ns);       /* says goodbye on all connections and flushes; bounded */
 

@@ -93,22 +93,12 @@ tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *p
 
 /* ---- the rendezvous ---- */
 
-static uint32_t transports_on(void)
-{
-	uint32_t mask = 0;
-
-	for (int i = 0; i < tt_ntransports; i++)
-		mask |= (uint32_t)tt_net_enabled(tt_transports[i]->name) << i;
-	return mask;
-}
-
 static void introduce(struct tt_member *m)
 {
 	memset(m, 0, sizeof(*m));
 	m->proc = *tt_node_self();
 	m->version = WIRE_VERSION;
 	m->settings = tt_env_digest();
-	m->transports = transports_on();
 	m->cores = (uint32_t)tt_usable_cores();
 	tt_env_shared(m->setting_text, sizeof(m->setting_text));
 }
@@ -403,7 +393,7 @@ static tuttiResult_t choose(struct tuttiComm *c, int peer, struct tt_ep **ep)
 	if (p->id == tt_node_self()->id)
 		return tuttiSuccess;
 	TRY(tt_node_meet(p, c->job, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline), &local));
-	*ep = tt_net_reach(local, why, sizeof(why));
+	*ep = tt_net_reach(p, local, why, sizeof(why));
 	if (!*ep)
 		return tt_fail(tuttiSystemError, "no transport between rank %d and rank %d (%s, pid %u): %s",
 			       c->rank, peer, p->host, p->pid, why);

@@ -137,7 +137,7 @@ struct tuttiComm {
 struct tt_member { /* what a rank brings to the rendezvous; begins with its process */
 	struct tt_proc proc;
 	uint64_t settings;
-	uint32_t version, transports, cores, pad;
+	uint32_t version, cores;
 	char setting_text[256];
 };
 tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,

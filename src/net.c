@@ -90,6 +90,8 @@ static void accepted(void *ctx, uint64_t proc, const char *transport, int index,
 
 static void open_all(void)
 {
+	uint32_t open = 0;
+
 	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++) {
 		const struct tt_transport *t = tt_transports[i];
 
@@ -101,7 +103,9 @@ static void open_all(void)
 			strncpy(net.why[i], tt_last_error(), sizeof(net.why[i]) - 1);
 		if (!net.eps[i])
 			tt_log(TT_LOG_INFO, "net", "%s is off: %s", t->name, net.why[i]);
+		open |= (uint32_t)(net.eps[i] != NULL) << i;
 	}
+	tt_node_offer(open);
 }
 
 tuttiResult_t tt_net_get(const struct tt_node_events *events)
@@ -146,20 +150,22 @@ void tt_net_put(void)
 }
 
 /* The first of the registry that reaches; the others' reasons go into `why`. */
-struct tt_ep *tt_net_reach(bool local, char *why, size_t n)
+struct tt_ep *tt_net_reach(const struct tt_proc *peer, bool local, char *why, size_t n)
 {
 	size_t at = 0;
 
 	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++) {
 		struct tt_ep *ep = net.eps[i];
+		bool there = peer->transports >> i & 1;
 
 		if (tt_transports[i]->ep_per_rank)
 			continue;
-		if (ep && (local || ep->caps.across_hosts))
+		if (ep && there && (local || ep->caps.across_hosts))
 			return ep;
 		at += (size_t)snprintf(why + tt_min(at, n), n - tt_min(at, n), "%s%s: %s", at ? "; " : "",
 				       tt_transports[i]->name,
-				       ep ? "not the same host, or unix sockets do not reach" : net.why[i]);
+				       !ep ? net.why[i] : !there ? "does not work in the other process" :
+				       "not the same host, or unix sockets do not reach");
 	}
 	return NULL;
 }

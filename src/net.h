@@ -24,9 +24,9 @@ struct tt_link {
 /* Counted: first get starts the node and its shared endpoints. `events` as tt_node_get's, less accept. */
 tuttiResult_t tt_net_get(const struct tt_node_events *events);
 void tt_net_put(void);
-/* The shared endpoint by which another process is reached, NULL with the reasons in `why`. local: it is on this
- * host, as the control connection proved. */
-struct tt_ep *tt_net_reach(bool local, char *why, size_t n);
+/* The shared endpoint by which another process is reached, NULL with the reasons in `why`: both must have it.
+ * local: it is on this host, as the control connection proved. */
+struct tt_ep *tt_net_reach(const struct tt_proc *peer, bool local, char *why, size_t n);
 bool tt_net_enabled(const char *name); /* by TUTTI_TRANSPORTS */
 
 /* An endpoint of one rank's own (ep_per_rank); `group`: that of its communicator. */

@@ -1,7 +1,12 @@
 /* How communicators come and go: one thread with many ranks, nonblocking init, InitAll, Split, destroying in
  * any order. SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ranks.h"
 #include "test.h"
@@ -290,7 +295,43 @@ static void churn(void)
 	       count_threads(), rounds, fds, threads);
 }
 
+/* The node's epoll set is the first of a process, shm's the second. */
+static _Atomic int epolls, epoll_refused;
+
+int epoll_create1(int flags)
+{
+	if (atomic_fetch_add(&epolls, 1) + 1 == atomic_load(&epoll_refused)) {
+		errno = EMFILE;
+		return -1;
+	}
+	return (int)syscall(SYS_epoll_create1, flags);
+}
+
+static void without_shm_rank(struct rank *r)
+{
+	int v = 1;
+
+	setenv("TUTTI_DEADLINE", "4", 1);
+	atomic_store(&epolls, 0);
+	atomic_store(&epoll_refused, r->rank == 1 ? 2 : 0);
+	RANK_OK(r, rank_init(r, NULL));
+	RANK_OK(r, tuttiAllReduce(&v, &v, 1, tuttiInt32, tuttiSum, r->comm, NULL));
+	RANK_CHECKF(r, v == 3, "the sum is %d", v);
+	RANK_CHECKF(r, r->rank != 1 || epolls > 2, "shm was not refused");
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+}
+
+/* One process cannot have a transport: its peers take another for it. */
+static void without_shm(void)
+{
+	static struct procs ps;
+
+	procs_start(&ps, 3, 0, "all", without_shm_rank, NULL);
+	procs_expect(&ps, 20, -1);
+}
+
 const struct test tests[] = {
+	{ "one process without shm", without_shm, 40 },
 	{ "one thread drives many ranks", one_thread, 40 },
 	{ "InitAll", init_all, 40 },
 	{ "nonblocking init", nonblocking_init, 50 },
