@@ -720,9 +720,9 @@ void tt_node_exit(uint64_t ns)
 {
 	struct timespec until;
 
-	clock_gettime(CLOCK_REALTIME, &until);
+	clock_gettime(CLOCK_MONOTONIC, &until); /* that of the day may be set meanwhile */
 	until.tv_sec += 1;
-	if (pthread_mutex_timedlock(&tt_node.lock, &until))
+	if (pthread_mutex_clocklock(&tt_node.lock, CLOCK_MONOTONIC, &until))
 		return;
 	if (tt_node.running && !tt_node.leaving)
 		linger(tt_min(ns, TT_NS));

@@ -537,7 +537,9 @@ tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out)
 
 	if (b->s->nranks == 1 && b->error == tuttiSuccess)
 		build_alone(b);
-	if (b->error == tuttiSuccess) {
+	/* Others point into the arrays, at no element too: there must be arrays. */
+	if (grow(b, &b->s->deps, &b->cap_deps, 1, sizeof *b->s->deps) &&
+	    grow(b, &b->s->refs, &b->cap_refs, 1, sizeof *b->s->refs) && b->error == tuttiSuccess) {
 		drop_implied(b);
 		settle_locals(b);
 	}

@@ -654,7 +654,7 @@ static void linger(struct tcp_ep *ep, uint64_t until)
 static void tcp_ep_close(void *e)
 {
 	struct tcp_ep *ep = e;
-	uint64_t until = tt_now_ns() + TCP_GRACE_NS;
+	uint64_t until = tt_now_ns() + TCP_GRACE_NS / 2; /* Abort stays under a second, whatever a peer does */
 	int kept = errno;
 
 	if (!ep || !ep->open)

@@ -28,7 +28,7 @@
 #define TCP_CREDITS 4u
 #define TCP_SOCKETS_MAX 8
 #define TCP_ORPHANS_MAX 65536u
-#define TCP_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; also ep_close */
+#define TCP_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; half of it for ep_close */
 
 enum tcp_type {
 	FRAME_EAGER = 1, /* out: a whole message */
