@@ -26,13 +26,13 @@
 #define WRITE_ROUNDS 4    /* chunks a socket and poll, so that reading is not forgotten */
 
 struct tcp_link {
-	struct tcp_flow *flow;
+	struct msg_flow *flow;
 	const char *why;
 };
 
 /* ---- peers ---- */
 
-static void say_where(struct tcp_peer *p, int fd)
+static void say_where(struct msg_peer *p, int fd)
 {
 	struct sockaddr_storage a = { 0 };
 	socklen_t len = sizeof(a);
@@ -54,7 +54,7 @@ static void say_where(struct tcp_peer *p, int fd)
 	}
 }
 
-void tt_peer_break(struct tcp_peer *p, tuttiResult_t error, const char *fmt, ...)
+void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt, ...)
 {
 	char why[sizeof(p->why)];
 	va_list ap;
@@ -70,7 +70,7 @@ void tt_peer_break(struct tcp_peer *p, tuttiResult_t error, const char *fmt, ...
 	p->ep->nbroken++;
 }
 
-void tt_peer_closing(struct tcp_peer *p, int err)
+void tt_msg_peer_closing(struct msg_peer *p, int err)
 {
 	if (p->closing_ns || p->dead)
 		return;
@@ -89,17 +89,17 @@ void tt_peer_closing(struct tcp_peer *p, int err)
 }
 
 /* The peer in use under this id; those that end are not, though links may still hold them. */
-static struct tcp_peer *peer_find(struct tcp_ep *ep, uint64_t id)
+static struct msg_peer *peer_find(struct tcp_ep *ep, uint64_t id)
 {
-	for (struct tcp_peer *p = ep->peers; p; p = p->next)
+	for (struct msg_peer *p = ep->peers; p; p = p->next)
 		if (p->id == id && !p->broken && !p->dead && !p->closing_ns)
 			return p;
 	return NULL;
 }
 
-static struct tcp_peer *peer_get(struct tcp_ep *ep, uint64_t id)
+static struct msg_peer *peer_get(struct tcp_ep *ep, uint64_t id)
 {
-	struct tcp_peer *p = peer_find(ep, id);
+	struct msg_peer *p = peer_find(ep, id);
 
 	if (p)
 		return p;
@@ -113,9 +113,9 @@ static struct tcp_peer *peer_get(struct tcp_ep *ep, uint64_t id)
 	return p;
 }
 
-static void peer_free(struct tcp_peer *p)
+static void peer_free(struct msg_peer *p)
 {
-	struct tcp_peer **at = &p->ep->peers;
+	struct msg_peer **at = &p->ep->peers;
 
 	while (*at != p)
 		at = &(*at)->next;
@@ -123,9 +123,9 @@ static void peer_free(struct tcp_peer *p)
 	free(p);
 }
 
-static void peer_close_sockets(struct tcp_peer *p)
+static void peer_close_sockets(struct msg_peer *p)
 {
-	for (int i = 0; i < TCP_SOCKETS_MAX; i++) {
+	for (int i = 0; i < MSG_CONNS_MAX; i++) {
 		if (p->out[i])
 			tt_tcp_conn_free(p->out[i]);
 		if (p->in[i])
@@ -137,7 +137,7 @@ static void peer_close_sockets(struct tcp_peer *p)
 
 /* Fails all that this peer was for. Links never opened here stay if they hold messages: they may be
  * opened yet, and what has arrived is delivered. */
-static void peer_end(struct tcp_peer *p)
+static void peer_end(struct msg_peer *p)
 {
 	struct tcp_ep *ep = p->ep;
 
@@ -145,12 +145,12 @@ static void peer_end(struct tcp_peer *p)
 	ep->nclosing -= p->closing_ns != 0;
 	p->broken = false;
 	p->closing_ns = 0;
-	for (struct tcp_flow *f = p->flows, *next; f; f = next) {
+	for (struct msg_flow *f = p->flows, *next; f; f = next) {
 		next = f->next;
 		if (f->state == FLOW_CLOSED || (f->state == FLOW_ORPHAN && !f->slot_count))
-			tt_flow_free(f);
+			tt_msg_flow_free(f);
 		else
-			tt_flow_fail(f, p->error, "%s", p->why);
+			tt_msg_flow_fail(f, p->error, "%s", p->why);
 	}
 	peer_close_sockets(p);
 	p->dead = true;
@@ -158,17 +158,17 @@ static void peer_end(struct tcp_peer *p)
 		peer_free(p);
 }
 
-static bool all_lost(const struct tcp_peer *p)
+static bool all_lost(const struct msg_peer *p)
 {
-	for (int i = 0; i < TCP_SOCKETS_MAX; i++)
+	for (int i = 0; i < MSG_CONNS_MAX; i++)
 		if ((p->out[i] && !p->out[i]->lost) || (p->in[i] && !p->in[i]->lost))
 			return false;
 	return true;
 }
 
-static void peer_drain(struct tcp_peer *p)
+static void peer_drain(struct msg_peer *p)
 {
-	for (int i = 0; i < TCP_SOCKETS_MAX; i++) {
+	for (int i = 0; i < MSG_CONNS_MAX; i++) {
 		if (p->in[i])
 			tt_tcp_conn_read(p->in[i], 64);
 		if (p->out[i])
@@ -182,12 +182,12 @@ static void reap(struct tcp_ep *ep)
 {
 	uint64_t now = tt_now_ns();
 
-	for (struct tcp_peer *p = ep->peers, *next; p; p = next) {
+	for (struct msg_peer *p = ep->peers, *next; p; p = next) {
 		next = p->next;
 		if (p->dead || (!p->broken && !p->closing_ns))
 			continue;
 		peer_drain(p);
-		if (p->broken || all_lost(p) || !p->flows || now - p->closing_ns > TCP_GRACE_NS)
+		if (p->broken || all_lost(p) || !p->flows || now - p->closing_ns > MSG_GRACE_NS)
 			peer_end(p);
 	}
 }
@@ -197,15 +197,15 @@ static void reap(struct tcp_ep *ep)
 static void tcp_accept(void *e, uint64_t peer, int index, int fd)
 {
 	struct tcp_ep *ep = e;
-	struct tcp_arrival *a = malloc(sizeof(*a)), **at;
+	struct msg_arrival *a = malloc(sizeof(*a)), **at;
 	uint64_t one = 1;
 
-	if (!a || index < 0 || index >= TCP_SOCKETS_MAX) {
+	if (!a || index < 0 || index >= MSG_CONNS_MAX) {
 		free(a);
 		close(fd);
 		return;
 	}
-	*a = (struct tcp_arrival){ NULL, peer, index, fd };
+	*a = (struct msg_arrival){ NULL, peer, index, fd };
 	pthread_mutex_lock(&ep->lock);
 	for (at = &ep->arrivals; *at; at = &(*at)->next)
 		;
@@ -217,7 +217,7 @@ static void tcp_accept(void *e, uint64_t peer, int index, int fd)
 }
 
 /* A process that connects anew, or is connected to, may have ended old connections unnoticed. */
-static void notice_end(struct tcp_peer *p)
+static void notice_end(struct msg_peer *p)
 {
 	char byte;
 
@@ -226,9 +226,9 @@ static void notice_end(struct tcp_peer *p)
 			tt_tcp_conn_lost(p->out[i], 0);
 }
 
-static void take_arrival(struct tcp_ep *ep, const struct tcp_arrival *a)
+static void take_arrival(struct tcp_ep *ep, const struct msg_arrival *a)
 {
-	struct tcp_peer *p = peer_find(ep, a->peer);
+	struct msg_peer *p = peer_find(ep, a->peer);
 
 	if (p)
 		notice_end(p);
@@ -237,7 +237,7 @@ static void take_arrival(struct tcp_ep *ep, const struct tcp_arrival *a)
 		/* It dials anew: its old connections have ended, or are to. */
 		peer_drain(p);
 		if (!p->closing_ns)
-			tt_peer_break(p, tuttiRemoteError, "process %016llx at %s has connected anew",
+			tt_msg_peer_break(p, tuttiRemoteError, "process %016llx at %s has connected anew",
 				      (unsigned long long)p->id, p->where);
 		p = peer_get(ep, a->peer);
 	}
@@ -248,14 +248,14 @@ static void take_arrival(struct tcp_ep *ep, const struct tcp_arrival *a)
 	if (p && p->in[a->index])
 		return;
 	if (p)
-		tt_peer_break(p, tuttiSystemError, "no memory for a connection from process %016llx",
+		tt_msg_peer_break(p, tuttiSystemError, "no memory for a connection from process %016llx",
 			      (unsigned long long)p->id);
 	close(a->fd);
 }
 
 static void take_arrivals(struct tcp_ep *ep)
 {
-	struct tcp_arrival *a, *next;
+	struct msg_arrival *a, *next;
 	uint64_t count;
 
 	if (!atomic_load_explicit(&ep->arrived, memory_order_acquire))
@@ -300,13 +300,13 @@ static int sockets_wanted(int fd)
 	int64_t k = tt_env_int("TCP_SOCKETS");
 
 	if (k > 0)
-		return (int)tt_min((size_t)k, TCP_SOCKETS_MAX);
+		return (int)tt_min((size_t)k, MSG_CONNS_MAX);
 	if (same_host(fd))
 		return 1;
 	return tt_usable_cores() >= 8 ? 4 : 2;
 }
 
-static tuttiResult_t dial_one(struct tcp_peer *p, int index, int *fd)
+static tuttiResult_t dial_one(struct msg_peer *p, int index, int *fd)
 {
 	const struct tt_ep_config *config = &p->ep->config;
 
@@ -322,7 +322,7 @@ static tuttiResult_t dial_one(struct tcp_peer *p, int index, int *fd)
 }
 
 /* The first socket must be had; with fewer than wanted it is only slower. */
-static tuttiResult_t dial(struct tcp_peer *p)
+static tuttiResult_t dial(struct msg_peer *p)
 {
 	int fd, want;
 
@@ -343,13 +343,13 @@ static tuttiResult_t tcp_link_open(void *e, void *l, uint64_t peer, uint64_t key
 {
 	struct tcp_ep *ep = e;
 	struct tcp_link *link = l;
-	struct tcp_peer *p;
+	struct msg_peer *p;
 
 	take_arrivals(ep);
 	p = peer_find(ep, peer);
 	if (p && p->nout)
 		notice_end(p);
-	link->flow = tt_flow_adopt(ep, peer, key);
+	link->flow = tt_msg_flow_adopt(ep, peer, key);
 	p = link->flow ? link->flow->peer : peer_get(ep, peer);
 	if (!p)
 		return tt_fail(tuttiSystemError, "no memory for process %016llx", (unsigned long long)peer);
@@ -358,28 +358,28 @@ static tuttiResult_t tcp_link_open(void *e, void *l, uint64_t peer, uint64_t key
 
 		if (r != tuttiSuccess) {
 			if (link->flow)
-				tt_flow_close(link->flow);
+				tt_msg_flow_close(link->flow);
 			link->flow = NULL;
 			return r;
 		}
 	}
-	return link->flow ? tuttiSuccess : tt_flow_open(p, key, &link->flow);
+	return link->flow ? tuttiSuccess : tt_msg_flow_open(p, key, &link->flow);
 }
 
 static void tcp_link_close(void *l)
 {
 	struct tcp_link *link = l;
-	struct tcp_flow *f = link ? link->flow : NULL;
-	struct tcp_peer *p;
+	struct msg_flow *f = link ? link->flow : NULL;
+	struct msg_peer *p;
 
 	if (!f)
 		return;
 	link->flow = NULL;
 	p = f->peer;
-	tt_flow_close(f);
+	tt_msg_flow_close(f);
 	if (!p->dead)
 		return;
-	tt_flow_free(f);
+	tt_msg_flow_free(f);
 	if (!p->flows)
 		peer_free(p);
 }
@@ -387,17 +387,17 @@ static void tcp_link_close(void *l)
 static enum tt_post tcp_send(void *l, const void *p, size_t n, const struct tt_note *note,
 			     struct tt_req *req)
 {
-	return tt_flow_send(((struct tcp_link *)l)->flow, p, n, note, req);
+	return tt_msg_send(((struct tcp_link *)l)->flow, p, n, note, req);
 }
 
 static enum tt_post tcp_recv(void *l, void *p, size_t n, struct tt_req *req)
 {
-	return tt_flow_recv(((struct tcp_link *)l)->flow, p, n, req);
+	return tt_msg_recv(((struct tcp_link *)l)->flow, p, n, req);
 }
 
 static tuttiResult_t tcp_link_error(void *l, const char **why)
 {
-	const struct tcp_flow *f = ((struct tcp_link *)l)->flow;
+	const struct msg_flow *f = ((struct tcp_link *)l)->flow;
 
 	if (why)
 		*why = f->error ? f->why : "";
@@ -432,7 +432,7 @@ static void write_conn(struct tcp_conn *c)
 	if (!c->outgoing)
 		return;
 	for (int i = 0; i < WRITE_ROUNDS && tt_tcp_conn_idle(c) && !c->lost; i++) {
-		if (!tt_flow_feed(c))
+		if (!tt_msg_feed(c))
 			return;
 		tt_tcp_conn_write(c);
 	}
@@ -440,13 +440,13 @@ static void write_conn(struct tcp_conn *c)
 
 static void write_all(struct tcp_ep *ep)
 {
-	tt_flow_emit_all(ep);
+	tt_msg_emit_all(ep);
 	if (!ep->nwriting && !ep->nready)
 		return;
 	for (struct tcp_conn *c = ep->conns; c; c = c->next)
 		if (!c->peer->broken && (!tt_tcp_conn_idle(c) || c->peer->ready))
 			write_conn(c);
-	tt_flow_emit_all(ep);
+	tt_msg_emit_all(ep);
 }
 
 static int tcp_poll(void *e)
@@ -466,7 +466,7 @@ static int tcp_poll(void *e)
 		reap(ep);
 	ep->idle = moved == ep->moved ? ep->idle + 1 : 0;
 	if (ep->idle == IDLE_POLLS)
-		tt_flow_ask_all(ep);
+		tt_msg_ask_all(ep);
 	n = ep->completed - ep->reported;
 	ep->reported = ep->completed;
 	return n;
@@ -491,7 +491,7 @@ static bool tcp_arm(void *e)
 	struct tcp_ep *ep = e;
 	struct epoll_event ev;
 
-	tt_flow_ask_all(ep);
+	tt_msg_ask_all(ep);
 	write_all(ep);
 	if (ep->nbroken || ep->nclosing || atomic_load_explicit(&ep->arrived, memory_order_acquire))
 		return false;
@@ -515,9 +515,9 @@ static void tcp_peer_gone(void *e, uint64_t peer)
 	struct tcp_ep *ep = e;
 
 	take_arrivals(ep);
-	for (struct tcp_peer *p = ep->peers; p; p = p->next)
+	for (struct msg_peer *p = ep->peers; p; p = p->next)
 		if (p->id == peer)
-			tt_peer_break(p, tuttiPeerDead, "process %016llx at %s is gone",
+			tt_msg_peer_break(p, tuttiPeerDead, "process %016llx at %s is gone",
 				      (unsigned long long)peer, p->where);
 	if (ep->nbroken)
 		reap(ep);
@@ -528,10 +528,10 @@ static size_t tcp_memory(void *e)
 	const struct tcp_ep *ep = e;
 	size_t n = sizeof(*ep) + TCP_SCRATCH + ep->slot_bytes;
 
-	for (const struct tcp_peer *p = ep->peers; p; p = p->next)
+	for (const struct msg_peer *p = ep->peers; p; p = p->next)
 		n += sizeof(*p);
-	return n + (size_t)ep->nconns * sizeof(struct tcp_conn) + ep->nflows * sizeof(struct tcp_flow) +
-	       ep->nbuckets * sizeof(struct tcp_flow *);
+	return n + (size_t)ep->nconns * sizeof(struct tcp_conn) + ep->nflows * sizeof(struct msg_flow) +
+	       ep->nbuckets * sizeof(struct msg_flow *);
 }
 
 /* ---- endpoint ---- */
@@ -540,7 +540,7 @@ static size_t eager_setting(void)
 {
 	int64_t n = tt_env_int("TCP_EAGER");
 
-	return n < 0 ? 0 : tt_min((size_t)n, TCP_EAGER_MAX);
+	return n < 0 ? 0 : tt_min((size_t)n, MSG_EAGER_MAX);
 }
 
 static bool tcp_probe(struct tt_caps *caps, char *why, size_t why_size)
@@ -555,8 +555,8 @@ static bool tcp_probe(struct tt_caps *caps, char *why, size_t why_size)
 	}
 	close(fd);
 	*caps = (struct tt_caps){
-		.latency = 6e-6, .bandwidth = 1.3e9, .max_message = TCP_MAX_MESSAGE,
-		.eager = eager_setting(), .depth = TCP_DEPTH, .lanes = 2,
+		.latency = 6e-6, .bandwidth = 1.3e9, .max_message = MSG_MAX_MESSAGE,
+		.eager = eager_setting(), .depth = MSG_DEPTH, .lanes = 2,
 		.across_hosts = true, .across_processes = true,
 	};
 	return true;
@@ -654,7 +654,7 @@ static void linger(struct tcp_ep *ep, uint64_t until)
 static void tcp_ep_close(void *e)
 {
 	struct tcp_ep *ep = e;
-	uint64_t until = tt_now_ns() + TCP_GRACE_NS / 2; /* Abort stays under a second, whatever a peer does */
+	uint64_t until = tt_now_ns() + MSG_GRACE_NS / 2; /* Abort stays under a second, whatever a peer does */
 	int kept = errno;
 
 	if (!ep || !ep->open)
@@ -665,10 +665,10 @@ static void tcp_ep_close(void *e)
 		(void)shutdown(c->fd, SHUT_WR);
 	linger(ep, until);
 	while (ep->peers) {
-		struct tcp_peer *p = ep->peers;
+		struct msg_peer *p = ep->peers;
 
 		while (p->flows)
-			tt_flow_free(p->flows);
+			tt_msg_flow_free(p->flows);
 		peer_close_sockets(p);
 		peer_free(p);
 	}

@@ -1,5 +1,5 @@
 /* TCP: one socket: frames to bytes and back. What comes from the peer is checked here and in
- * tt_flow_frame; nothing it sends may reach memory that was not posted for it.
+ * tt_msg_frame; nothing it sends may reach memory that was not posted for it.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <endian.h>
 #include <errno.h>
@@ -44,7 +44,7 @@ static uint64_t get64(const uint8_t *b)
 	return le64toh(v);
 }
 
-void tt_tcp_pack(uint8_t b[TCP_HEADER], const struct tcp_frame *f)
+void tt_msg_pack(uint8_t b[MSG_HEADER], const struct msg_frame *f)
 {
 	put32(b, MAGIC);
 	put32(b + 4, f->type | (uint32_t)f->side << 8);
@@ -60,7 +60,7 @@ void tt_tcp_pack(uint8_t b[TCP_HEADER], const struct tcp_frame *f)
 	put32(b + 60, f->note.pos);
 }
 
-const char *tt_tcp_unpack(struct tcp_frame *f, const uint8_t b[TCP_HEADER])
+const char *tt_msg_unpack(struct msg_frame *f, const uint8_t b[MSG_HEADER])
 {
 	uint32_t kind = get32(b + 4);
 
@@ -78,19 +78,19 @@ const char *tt_tcp_unpack(struct tcp_frame *f, const uint8_t b[TCP_HEADER])
 	f->note.sig = get64(b + 48);
 	f->note.seq = get32(b + 56);
 	f->note.pos = get32(b + 60);
-	if (kind >> 16 || f->side > 1 || f->type < FRAME_EAGER || f->type > FRAME_CLOSE)
+	if (kind >> 16 || f->side > 1 || f->type < MSG_EAGER || f->type > MSG_CLOSE)
 		return "a frame of unknown type";
-	if (f->type == FRAME_EAGER)
-		return f->len > TCP_EAGER_MAX || f->len != f->total || f->off ?
+	if (f->type == MSG_EAGER)
+		return f->len > MSG_EAGER_MAX || f->len != f->total || f->off ?
 			       "an eager frame of bad length" : NULL;
-	if (f->type == FRAME_DATA)
-		return !f->len || f->len > TCP_CHUNK || f->total > TCP_MAX_MESSAGE ||
+	if (f->type == MSG_DATA)
+		return !f->len || f->len > TCP_CHUNK || f->total > MSG_MAX_MESSAGE ||
 			       f->len > f->total || f->off > f->total - f->len ?
 			       "a chunk of bad length" : NULL;
 	return f->len ? "a control frame with payload" : NULL;
 }
 
-struct tcp_conn *tt_tcp_conn_new(struct tcp_peer *p, int fd, int index, bool outgoing)
+struct tcp_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing)
 {
 	struct tcp_conn *c = calloc(1, sizeof(*c));
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
@@ -144,7 +144,7 @@ void tt_tcp_conn_free(struct tcp_conn *c)
 
 void tt_tcp_conn_lost(struct tcp_conn *c, int err)
 {
-	struct tcp_peer *p = c->peer;
+	struct msg_peer *p = c->peer;
 	bool cut = c->left || c->ipos != c->ilen;
 
 	if (c->lost)
@@ -152,65 +152,65 @@ void tt_tcp_conn_lost(struct tcp_conn *c, int err)
 	c->lost = true;
 	drop_output(c);
 	(void)epoll_ctl(p->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
-	tt_peer_closing(p, err);
+	tt_msg_peer_closing(p, err);
 	/* What the lost socket still owed cannot come; otherwise the others may hold the rest. */
 	if (!c->outgoing && (err || cut))
-		tt_peer_break(p, p->error, "%s%s", p->why, cut ? " in the middle of a message" : "");
+		tt_msg_peer_break(p, p->error, "%s%s", p->why, cut ? " in the middle of a message" : "");
 }
 
-void tt_tcp_conn_refuse(struct tcp_conn *c, const char *what)
+void tt_msg_refuse(struct tcp_conn *c, const char *what)
 {
 	c->lost = true;
-	tt_peer_break(c->peer, tuttiRemoteError, "process %016llx at %s sent %s",
+	tt_msg_peer_break(c->peer, tuttiRemoteError, "process %016llx at %s sent %s",
 		      (unsigned long long)c->peer->id, c->peer->where, what);
 }
 
 /* ---- output ---- */
 
-bool tt_tcp_conn_put(struct tcp_conn *c, const struct tcp_frame *f)
+bool tt_tcp_conn_put(struct tcp_conn *c, const struct msg_frame *f)
 {
 	if (c->lost)
 		return true;
 	if (c->opos == c->olen)
 		c->opos = c->olen = 0;
-	if (c->olen + TCP_HEADER > TCP_OBUF) {
+	if (c->olen + MSG_HEADER > TCP_OBUF) {
 		memmove(c->obuf, c->obuf + c->opos, c->olen - c->opos);
 		c->olen -= c->opos;
 		c->opos = 0;
 	}
-	if (c->olen + TCP_HEADER > TCP_OBUF)
+	if (c->olen + MSG_HEADER > TCP_OBUF)
 		return false;
 	if (tt_tcp_conn_idle(c))
 		c->peer->ep->nwriting++;
-	tt_tcp_pack(c->obuf + c->olen, f);
-	c->olen += TCP_HEADER;
+	tt_msg_pack(c->obuf + c->olen, f);
+	c->olen += MSG_HEADER;
 	return true;
 }
 
-void tt_tcp_conn_start(struct tcp_conn *c, const struct tcp_frame *f, const void *body, struct tcp_flow *flow)
+void tt_tcp_conn_start(struct tcp_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow)
 {
 	c->peer->ep->nwriting++;
 	c->busy = true;
 	c->cur_flow = flow;
 	c->cur_seq = f->seq;
-	tt_tcp_pack(c->cur_head, f);
+	tt_msg_pack(c->cur_head, f);
 	c->cur_body = body;
 	c->cur_len = f->len;
 	c->cur_sent = 0;
 	c->cur_inline = f->len && f->len <= TCP_INLINE;
 	if (c->cur_inline)
-		memcpy(c->cur_head + TCP_HEADER, body, f->len);
+		memcpy(c->cur_head + MSG_HEADER, body, f->len);
 }
 
 static int output_spans(const struct tcp_conn *c, struct iovec v[3])
 {
-	size_t head = TCP_HEADER + (c->cur_inline ? c->cur_len : 0);
+	size_t head = MSG_HEADER + (c->cur_inline ? c->cur_len : 0);
 	int n = 0;
 
 	if (c->busy && c->cur_sent < head)
 		v[n++] = (struct iovec){ (void *)(c->cur_head + c->cur_sent), head - c->cur_sent };
 	if (c->busy && c->cur_len && !c->cur_inline) {
-		size_t off = c->cur_sent > TCP_HEADER ? c->cur_sent - TCP_HEADER : 0;
+		size_t off = c->cur_sent > MSG_HEADER ? c->cur_sent - MSG_HEADER : 0;
 
 		v[n++] = (struct iovec){ (void *)(c->cur_body + off), c->cur_len - off };
 	}
@@ -222,19 +222,19 @@ static int output_spans(const struct tcp_conn *c, struct iovec v[3])
 static void output_sent(struct tcp_conn *c, size_t n)
 {
 	if (c->busy) {
-		size_t k = tt_min(n, TCP_HEADER + c->cur_len - c->cur_sent);
+		size_t k = tt_min(n, MSG_HEADER + c->cur_len - c->cur_sent);
 
 		c->cur_sent += k;
 		n -= k;
-		if (c->cur_sent == TCP_HEADER + c->cur_len) {
-			struct tcp_flow *f = c->cur_flow;
+		if (c->cur_sent == MSG_HEADER + c->cur_len) {
+			struct msg_flow *f = c->cur_flow;
 
 			c->busy = false;
 			c->cur_flow = NULL;
 			free(c->cur_own);
 			c->cur_own = NULL;
 			if (f)
-				tt_flow_written(f, c->cur_seq, c->cur_len);
+				tt_msg_written(f, c->cur_seq, c->cur_len);
 		}
 	}
 	c->opos += n;
@@ -276,7 +276,7 @@ void tt_tcp_conn_write(struct tcp_conn *c)
 	errno = kept;
 }
 
-void tt_tcp_conn_forget(struct tcp_conn *c, const struct tcp_flow *f)
+void tt_tcp_conn_forget(struct tcp_conn *c, const struct msg_flow *f)
 {
 	if (c->sink_flow == f) {
 		c->sink_flow = NULL;
@@ -289,7 +289,7 @@ void tt_tcp_conn_forget(struct tcp_conn *c, const struct tcp_flow *f)
 		return;
 	c->cur_own = malloc(c->cur_len);
 	if (!c->cur_own) {
-		tt_peer_break(c->peer, tuttiSystemError, "no memory to finish a frame to process %016llx",
+		tt_msg_peer_break(c->peer, tuttiSystemError, "no memory to finish a frame to process %016llx",
 			      (unsigned long long)c->peer->id);
 		drop_output(c);
 		return;
@@ -306,13 +306,13 @@ static void payload_in(struct tcp_conn *c, size_t n)
 	if (c->sink)
 		c->sink += n;
 	if (!c->left && c->sink_flow)
-		tt_flow_chunk_done(c);
+		tt_msg_chunk_done(c);
 }
 
 /* One frame, or what is there of a chunk's payload; false: more bytes are needed. */
 static bool parse_one(struct tcp_conn *c)
 {
-	struct tcp_frame f;
+	struct msg_frame f;
 	const uint8_t *b = c->ibuf + c->ipos;
 	size_t have = c->ilen - c->ipos;
 	const char *bad;
@@ -327,17 +327,17 @@ static bool parse_one(struct tcp_conn *c)
 			payload_in(c, n);
 		return n;
 	}
-	if (have < TCP_HEADER)
+	if (have < MSG_HEADER)
 		return false;
-	bad = tt_tcp_unpack(&f, b);
+	bad = tt_msg_unpack(&f, b);
 	if (bad) {
-		tt_tcp_conn_refuse(c, bad);
+		tt_msg_refuse(c, bad);
 		return false;
 	}
-	if (f.type == FRAME_EAGER && have < TCP_HEADER + f.len)
+	if (f.type == MSG_EAGER && have < MSG_HEADER + f.len)
 		return false;
-	c->ipos += TCP_HEADER + (f.type == FRAME_EAGER ? f.len : 0);
-	tt_flow_frame(c, &f, b + TCP_HEADER);
+	c->ipos += MSG_HEADER + (f.type == MSG_EAGER ? f.len : 0);
+	tt_msg_frame(c, &f, b + MSG_HEADER);
 	return true;
 }
 
@@ -357,7 +357,7 @@ static int input_spans(struct tcp_conn *c, struct iovec v[2])
 		v[0] = (struct iovec){ c->sink, c->left };
 	else
 		v[0] = (struct iovec){ c->peer->ep->scratch, tt_min(c->left, TCP_SCRATCH) };
-	v[1] = (struct iovec){ c->ibuf, TCP_HEADER };
+	v[1] = (struct iovec){ c->ibuf, MSG_HEADER };
 	return v[0].iov_len == c->left ? 2 : 1;
 }
 

@@ -1,13 +1,13 @@
 /* Inside the TCP transport. SPDX-License-Identifier: Apache-2.0
  *
  * conn (tcp_conn.c): one socket: frames out, frames in, nothing about messages.
- * flow (tcp_flow.c): one end of a link: posts, eager slots, adverts. Lives from the first frame or the
+ * flow (msg_flow.c): one end of a link: posts, eager slots, adverts. Lives from the first frame or the
  *     opening, whichever is first, until both ends have said that they closed it.
  * peer (tcp.c): the sockets of one process: `out` dialled here, which carry our messages there, and `in`
  *     dialled there, which carry theirs. What answers a message (adverts, credits) goes back on the socket
  *     it came by, so it never stands in the queue behind bulk. A peer dies as a whole.
  *
- * A message of up to `eager` bytes goes at once, at most TCP_CREDITS ahead of the receiver's receives. A
+ * A message of up to `eager` bytes goes at once, at most MSG_CREDITS ahead of the receiver's receives. A
  * longer one waits for the receiver's advert, sent when the receive is posted, then goes in chunks, each by
  * whichever socket is free. */
 #ifndef TT_TCP_CONN_H
@@ -17,31 +17,31 @@
 
 #include "transport.h"
 
-#define TCP_HEADER 64
+#define MSG_HEADER 64
 #define TCP_CHUNK ((size_t)256 << 10)
-#define TCP_MAX_MESSAGE ((size_t)16 << 20)
-#define TCP_EAGER_MAX ((size_t)16 << 10)
+#define MSG_MAX_MESSAGE ((size_t)16 << 20)
+#define MSG_EAGER_MAX ((size_t)16 << 10)
 #define TCP_IBUF ((size_t)32 << 10)   /* holds the longest eager frame */
 #define TCP_OBUF ((size_t)4 << 10)
 #define TCP_INLINE ((size_t)448)      /* payload up to here is copied behind its header */
-#define TCP_DEPTH 8u
-#define TCP_CREDITS 4u
-#define TCP_SOCKETS_MAX 8
-#define TCP_ORPHANS_MAX 65536u
-#define TCP_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; half of it for ep_close */
+#define MSG_DEPTH 8u
+#define MSG_CREDITS 4u
+#define MSG_CONNS_MAX 8
+#define MSG_ORPHANS_MAX 65536u
+#define MSG_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; half of it for ep_close */
 
-enum tcp_type {
-	FRAME_EAGER = 1, /* out: a whole message */
-	FRAME_DATA,      /* out: a chunk of an adverted message */
-	FRAME_ASK,       /* out: the sender waits for the advert of this message; finds unequal lengths */
-	FRAME_ADVERT,    /* in: a receive is posted */
-	FRAME_CREDIT,    /* in: only for its credit field */
-	FRAME_ERROR,     /* any: the link has failed; off and total are the lengths */
-	FRAME_CLOSE,     /* both: this end is closed; seq: messages sent */
+enum msg_type {
+	MSG_EAGER = 1, /* out: a whole message */
+	MSG_DATA,      /* out: a chunk of an adverted message */
+	MSG_ASK,       /* out: the sender waits for the advert of this message; finds unequal lengths */
+	MSG_ADVERT,    /* in: a receive is posted */
+	MSG_CREDIT,    /* in: only for its credit field */
+	MSG_ERROR,     /* any: the link has failed; off and total are the lengths */
+	MSG_CLOSE,     /* both: this end is closed; seq: messages sent */
 };
 
 /* On the wire: 64 bytes, little endian, then len bytes of payload. */
-struct tcp_frame {
+struct msg_frame {
 	uint8_t type;
 	uint8_t side;      /* of the receiving end, where both ends are in one process */
 	uint32_t len, seq;
@@ -52,7 +52,7 @@ struct tcp_frame {
 };
 
 struct tcp_conn {
-	struct tcp_peer *peer;
+	struct msg_peer *peer;
 	struct tcp_conn *next; /* of the endpoint */
 	int fd, index;
 	bool outgoing, inet;
@@ -60,16 +60,16 @@ struct tcp_conn {
 	bool armed;            /* epoll also watches for room to write */
 	bool busy;             /* a frame is on its way out: the cur_ fields */
 	/* Output: the current frame, then the control frames of obuf. */
-	struct tcp_flow *cur_flow; /* NULL: nobody is to be told when it is out */
+	struct msg_flow *cur_flow; /* NULL: nobody is to be told when it is out */
 	uint32_t cur_seq;
 	bool cur_inline;       /* the payload stands behind the header in cur_head */
-	uint8_t cur_head[TCP_HEADER + TCP_INLINE];
+	uint8_t cur_head[MSG_HEADER + TCP_INLINE];
 	const uint8_t *cur_body;
 	void *cur_own;         /* cur_body when it is a private copy */
 	size_t cur_len, cur_sent;
 	size_t opos, olen;
 	/* Input: `left` bytes of a chunk go to sink (NULL: nowhere), else frames are parsed in ibuf. */
-	struct tcp_flow *sink_flow;
+	struct msg_flow *sink_flow;
 	uint32_t sink_seq;
 	uint8_t *sink;
 	size_t left, sink_len;
@@ -78,14 +78,14 @@ struct tcp_conn {
 	uint8_t ibuf[TCP_IBUF];
 };
 
-struct tcp_peer {
+struct msg_peer {
 	struct tcp_ep *ep;
-	struct tcp_peer *next;
+	struct msg_peer *next;
 	uint64_t id;
-	struct tcp_conn *out[TCP_SOCKETS_MAX], *in[TCP_SOCKETS_MAX];
+	struct tcp_conn *out[MSG_CONNS_MAX], *in[MSG_CONNS_MAX];
 	int nout;
-	struct tcp_flow *flows;
-	struct tcp_flow *ready, *ready_last; /* flows with something to send, in turn */
+	struct msg_flow *flows;
+	struct msg_flow *ready, *ready_last; /* flows with something to send, in turn */
 	uint32_t orphans, pending;           /* flows never opened here; sends not yet complete */
 	bool broken;                         /* fails at the next poll */
 	bool dead;                           /* has failed: sockets closed, flows wait to be closed */
@@ -95,20 +95,20 @@ struct tcp_peer {
 	char where[64];
 };
 
-enum tcp_flow_state { FLOW_ORPHAN, FLOW_OPEN, FLOW_CLOSED };
+enum msg_flow_state { FLOW_ORPHAN, FLOW_OPEN, FLOW_CLOSED };
 enum { WAY_FORWARD = 1, WAY_BACK = 2, WAY_BOTH = 3 }; /* of a CLOSE: with messages, with answers */
 enum { OWE_ERROR = 1, OWE_CREDIT = 2, OWE_ASK = 4, OWE_CLOSE_FORWARD = 8, OWE_CLOSE_BACK = 16 };
 
-struct tcp_slot {
+struct msg_slot {
 	uint32_t seq, len;
 	struct tt_note note;
 };
 
-struct tcp_flow {
-	struct tcp_flow *chain;               /* of the table, oldest first */
-	struct tcp_flow *next, **link;        /* of the peer */
-	struct tcp_flow *ready_next, *owe_next;
-	struct tcp_peer *peer;
+struct msg_flow {
+	struct msg_flow *chain;               /* of the table, oldest first */
+	struct msg_flow *next, **link;        /* of the peer */
+	struct msg_flow *ready_next, *owe_next;
+	struct msg_peer *peer;
 	uint64_t key;
 	uint32_t token, peer_token;
 	uint8_t state, side, got_close, owe, adverts_due, adverted, slot_head, slot_count;
@@ -119,9 +119,9 @@ struct tcp_flow {
 	uint32_t sent;                            /* send_take, but not moved by a cancel */
 	uint32_t asked_seq, ask_seq, close_seq;
 	uint64_t ask_len;
-	struct tt_req *sends[TCP_DEPTH], *recvs[TCP_DEPTH];
-	uint64_t advert[TCP_DEPTH];
-	struct tcp_slot slots[TCP_CREDITS];
+	struct tt_req *sends[MSG_DEPTH], *recvs[MSG_DEPTH];
+	uint64_t advert[MSG_DEPTH];
+	struct msg_slot slots[MSG_CREDITS];
 	uint8_t *slot_mem;
 	tuttiResult_t error;
 	bool lengths;                     /* the error: unequal lengths, the next three */
@@ -130,8 +130,8 @@ struct tcp_flow {
 	char why[200];
 };
 
-struct tcp_arrival {
-	struct tcp_arrival *next;
+struct msg_arrival {
+	struct msg_arrival *next;
 	uint64_t peer;
 	int index, fd;
 };
@@ -143,10 +143,10 @@ struct tcp_ep {
 	size_t eager;
 	struct tcp_conn *conns;
 	int nconns;
-	struct tcp_peer *peers;
-	struct tcp_flow **table;
+	struct msg_peer *peers;
+	struct msg_flow **table;
 	size_t nbuckets, nflows;
-	struct tcp_flow *owing;        /* flows with control frames that found no room */
+	struct msg_flow *owing;        /* flows with control frames that found no room */
 	bool owe_retry;
 	int nwriting, nready, nbroken, nclosing; /* conns with output, flows ready, peers so */
 	uint32_t pending, polls, idle, tokens;
@@ -155,85 +155,85 @@ struct tcp_ep {
 	size_t slot_bytes;
 	uint8_t *scratch;              /* where unwanted payload goes */
 	pthread_mutex_t lock;          /* of arrivals */
-	struct tcp_arrival *arrivals;
+	struct msg_arrival *arrivals;
 	_Atomic bool arrived;
 };
 
 #define TCP_SCRATCH ((size_t)64 << 10)
 
 /* ---- tcp_conn.c ---- */
-void tt_tcp_pack(uint8_t b[TCP_HEADER], const struct tcp_frame *f);
+void tt_msg_pack(uint8_t b[MSG_HEADER], const struct msg_frame *f);
 /* NULL, or what is wrong with it. */
-const char *tt_tcp_unpack(struct tcp_frame *f, const uint8_t b[TCP_HEADER]);
-struct tcp_conn *tt_tcp_conn_new(struct tcp_peer *p, int fd, int index, bool outgoing);
+const char *tt_msg_unpack(struct msg_frame *f, const uint8_t b[MSG_HEADER]);
+struct tcp_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing);
 void tt_tcp_conn_free(struct tcp_conn *c);
 static inline bool tt_tcp_conn_idle(const struct tcp_conn *c)
 {
 	return !c->busy && c->opos == c->olen;
 }
 /* Appends a control frame; false: no room now. */
-bool tt_tcp_conn_put(struct tcp_conn *c, const struct tcp_frame *f);
-/* Makes this the current frame of an idle conn; tt_flow_written follows unless flow is NULL. */
-void tt_tcp_conn_start(struct tcp_conn *c, const struct tcp_frame *f, const void *body, struct tcp_flow *flow);
+bool tt_tcp_conn_put(struct tcp_conn *c, const struct msg_frame *f);
+/* Makes this the current frame of an idle conn; tt_msg_written follows unless flow is NULL. */
+void tt_tcp_conn_start(struct tcp_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow);
 void tt_tcp_conn_write(struct tcp_conn *c);
 void tt_tcp_conn_read(struct tcp_conn *c, int rounds);
 /* The flow's memory is no longer to be touched: what is half sent is finished from a copy. */
-void tt_tcp_conn_forget(struct tcp_conn *c, const struct tcp_flow *f);
+void tt_tcp_conn_forget(struct tcp_conn *c, const struct msg_flow *f);
 /* The socket has ended, with an errno or 0 for the end of the stream. */
 void tt_tcp_conn_lost(struct tcp_conn *c, int err);
 /* The peer has sent what it must not: nothing more is read from this socket, and the peer fails. */
-void tt_tcp_conn_refuse(struct tcp_conn *c, const char *what);
+void tt_msg_refuse(struct tcp_conn *c, const char *what);
 
-/* ---- tcp_flow.c ---- */
-static inline uint32_t tcp_at(uint32_t seq)
+/* ---- msg_flow.c ---- */
+static inline uint32_t msg_at(uint32_t seq)
 {
-	return seq % TCP_DEPTH;
+	return seq % MSG_DEPTH;
 }
-static inline bool tcp_before(uint32_t a, uint32_t b)
+static inline bool msg_before(uint32_t a, uint32_t b)
 {
 	return (int32_t)(a - b) < 0;
 }
 /* The flow that a frame is for; NULL: none, or (or_make) the conn has been refused. */
-struct tcp_flow *tt_flow_find(struct tcp_conn *c, const struct tcp_frame *fr);
-struct tcp_flow *tt_flow_find_or_make(struct tcp_conn *c, const struct tcp_frame *fr);
-tuttiResult_t tt_flow_open(struct tcp_peer *p, uint64_t key, struct tcp_flow **out);
+struct msg_flow *tt_msg_flow_find(struct tcp_conn *c, const struct msg_frame *fr);
+struct msg_flow *tt_msg_flow_find_or_make(struct tcp_conn *c, const struct msg_frame *fr);
+tuttiResult_t tt_msg_flow_open(struct msg_peer *p, uint64_t key, struct msg_flow **out);
 /* Opens a flow that frames have made already; NULL: there is none. */
-struct tcp_flow *tt_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key);
-void tt_flow_close(struct tcp_flow *f);
+struct msg_flow *tt_msg_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key);
+void tt_msg_flow_close(struct msg_flow *f);
 /* Frees it if both ends are closed and know it; true: it is gone. */
-bool tt_flow_close_if_over(struct tcp_flow *f);
-void tt_flow_free(struct tcp_flow *f);
-void tt_flow_fail(struct tcp_flow *f, tuttiResult_t error, const char *fmt, ...)
+bool tt_msg_flow_close_if_over(struct msg_flow *f);
+void tt_msg_flow_free(struct msg_flow *f);
+void tt_msg_flow_fail(struct msg_flow *f, tuttiResult_t error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* Fails it for unequal lengths; tell: the other end, which then fails alike. */
-void tt_flow_fail_lengths(struct tcp_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell);
+void tt_msg_flow_fail_lengths(struct msg_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell);
 /* Fails it if the other end has closed and something waits for it (or posting: is about to). */
-bool tt_flow_other_left(struct tcp_flow *f, bool posting);
+bool tt_msg_flow_other_left(struct msg_flow *f, bool posting);
 /* Whether the next message can not go, for want of a credit or an advert. */
-bool tt_flow_stalled(const struct tcp_flow *f);
-void tt_flow_ready(struct tcp_flow *f); /* queues it unless stalled */
-void tt_flow_unqueue(struct tcp_flow *f, struct tcp_flow *prev);
-void tt_flow_owe(struct tcp_flow *f, uint8_t what);
-void tt_flow_finish(struct tcp_flow *f, struct tt_req *r, int state);
-void tt_flow_finish_send(struct tcp_flow *f, int state); /* the oldest */
-struct tcp_conn *tt_flow_home(const struct tcp_flow *f); /* the socket of its early messages */
+bool tt_msg_flow_stalled(const struct msg_flow *f);
+void tt_msg_flow_ready(struct msg_flow *f); /* queues it unless stalled */
+void tt_msg_flow_unqueue(struct msg_flow *f, struct msg_flow *prev);
+void tt_msg_flow_owe(struct msg_flow *f, uint8_t what);
+void tt_msg_flow_finish(struct msg_flow *f, struct tt_req *r, int state);
+void tt_msg_flow_finish_send(struct msg_flow *f, int state); /* the oldest */
+struct tcp_conn *tt_msg_flow_home(const struct msg_flow *f); /* the socket of its early messages */
 
 /* ---- tcp_message.c ---- */
 /* A frame has arrived; payload is there for EAGER. For DATA the conn's sink is set. */
-void tt_flow_frame(struct tcp_conn *c, const struct tcp_frame *fr, const uint8_t *payload);
-void tt_flow_chunk_done(struct tcp_conn *c);
-void tt_flow_written(struct tcp_flow *f, uint32_t seq, size_t len);
-enum tt_post tt_flow_send(struct tcp_flow *f, const void *p, size_t n, const struct tt_note *note,
+void tt_msg_frame(struct tcp_conn *c, const struct msg_frame *fr, const uint8_t *payload);
+void tt_msg_chunk_done(struct tcp_conn *c);
+void tt_msg_written(struct msg_flow *f, uint32_t seq, size_t len);
+enum tt_post tt_msg_send(struct msg_flow *f, const void *p, size_t n, const struct tt_note *note,
 			  struct tt_req *req);
-enum tt_post tt_flow_recv(struct tcp_flow *f, void *p, size_t n, struct tt_req *req);
-void tt_flow_ask_all(struct tcp_ep *ep);
-void tt_flow_emit_all(struct tcp_ep *ep);
+enum tt_post tt_msg_recv(struct msg_flow *f, void *p, size_t n, struct tt_req *req);
+void tt_msg_ask_all(struct tcp_ep *ep);
+void tt_msg_emit_all(struct tcp_ep *ep);
 /* Gives the conn its next frame; false: nothing for it. */
-bool tt_flow_feed(struct tcp_conn *c);
+bool tt_msg_feed(struct tcp_conn *c);
 
 /* ---- tcp.c ---- */
-void tt_peer_break(struct tcp_peer *p, tuttiResult_t error, const char *fmt, ...)
+void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-void tt_peer_closing(struct tcp_peer *p, int err);
+void tt_msg_peer_closing(struct msg_peer *p, int err);
 
 #endif

@@ -9,16 +9,16 @@
 
 /* ---- the table: (peer, key, side) to flows, oldest first where a key is used again ---- */
 
-static struct tcp_flow **bucket(struct tcp_ep *ep, uint64_t peer, uint64_t key)
+static struct msg_flow **bucket(struct tcp_ep *ep, uint64_t peer, uint64_t key)
 {
 	uint64_t k[2] = { peer, key };
 
 	return &ep->table[tt_hash64(k, sizeof(k), 0) & (ep->nbuckets - 1)];
 }
 
-static void table_add(struct tcp_ep *ep, struct tcp_flow *f)
+static void table_add(struct tcp_ep *ep, struct msg_flow *f)
 {
-	struct tcp_flow **last = bucket(ep, f->peer->id, f->key);
+	struct msg_flow **last = bucket(ep, f->peer->id, f->key);
 
 	while (*last)
 		last = &(*last)->chain;
@@ -29,17 +29,17 @@ static void table_add(struct tcp_ep *ep, struct tcp_flow *f)
 static bool table_grow(struct tcp_ep *ep)
 {
 	size_t old_n = ep->nbuckets, n = old_n ? old_n * 2 : 64;
-	struct tcp_flow **old = ep->table, **table;
+	struct msg_flow **old = ep->table, **table;
 
 	if (ep->nflows < old_n)
 		return true;
-	table = calloc(n, sizeof(struct tcp_flow *));
+	table = calloc(n, sizeof(struct msg_flow *));
 	if (!table)
 		return old_n > 0;
 	ep->table = table;
 	ep->nbuckets = n;
 	for (size_t i = 0; i < old_n; i++)
-		for (struct tcp_flow *f = old[i], *next; f; f = next) {
+		for (struct msg_flow *f = old[i], *next; f; f = next) {
 			next = f->chain;
 			table_add(ep, f);
 		}
@@ -47,10 +47,10 @@ static bool table_grow(struct tcp_ep *ep)
 	return true;
 }
 
-static struct tcp_flow *flow_new(struct tcp_peer *p, uint64_t key, uint8_t side)
+static struct msg_flow *flow_new(struct msg_peer *p, uint64_t key, uint8_t side)
 {
 	struct tcp_ep *ep = p->ep;
-	struct tcp_flow *f = table_grow(ep) ? calloc(1, sizeof(*f)) : NULL;
+	struct msg_flow *f = table_grow(ep) ? calloc(1, sizeof(*f)) : NULL;
 
 	if (!f)
 		return NULL;
@@ -69,33 +69,33 @@ static struct tcp_flow *flow_new(struct tcp_peer *p, uint64_t key, uint8_t side)
 }
 
 /* The flow that a frame is for: the oldest whose other end has not said, this way, that it is closed. */
-struct tcp_flow *tt_flow_find(struct tcp_conn *c, const struct tcp_frame *fr)
+struct msg_flow *tt_msg_flow_find(struct tcp_conn *c, const struct msg_frame *fr)
 {
-	struct tcp_peer *p = c->peer;
+	struct msg_peer *p = c->peer;
 	uint8_t way = c->outgoing ? WAY_BACK : WAY_FORWARD;
 
 	if (!p->ep->nbuckets)
 		return NULL;
-	for (struct tcp_flow *f = *bucket(p->ep, p->id, fr->key); f; f = f->chain)
+	for (struct msg_flow *f = *bucket(p->ep, p->id, fr->key); f; f = f->chain)
 		if (f->peer == p && f->key == fr->key && f->side == fr->side &&
-		    (fr->type == FRAME_DATA ? f->token == fr->token : !(f->got_close & way)))
+		    (fr->type == MSG_DATA ? f->token == fr->token : !(f->got_close & way)))
 			return f;
 	return NULL;
 }
 
-struct tcp_flow *tt_flow_find_or_make(struct tcp_conn *c, const struct tcp_frame *fr)
+struct msg_flow *tt_msg_flow_find_or_make(struct tcp_conn *c, const struct msg_frame *fr)
 {
-	struct tcp_flow *f = tt_flow_find(c, fr);
+	struct msg_flow *f = tt_msg_flow_find(c, fr);
 
 	if (f)
 		return f;
-	if (c->peer->orphans >= TCP_ORPHANS_MAX) {
-		tt_tcp_conn_refuse(c, "messages for too many links that do not exist here");
+	if (c->peer->orphans >= MSG_ORPHANS_MAX) {
+		tt_msg_refuse(c, "messages for too many links that do not exist here");
 		return NULL;
 	}
 	f = flow_new(c->peer, fr->key, fr->side);
 	if (!f)
-		tt_tcp_conn_refuse(c, "a message for a new link, for which there is no memory");
+		tt_msg_refuse(c, "a message for a new link, for which there is no memory");
 	else
 		c->peer->orphans++;
 	return f;
@@ -103,23 +103,23 @@ struct tcp_flow *tt_flow_find_or_make(struct tcp_conn *c, const struct tcp_frame
 
 /* ---- queues ---- */
 
-bool tt_flow_stalled(const struct tcp_flow *f)
+bool tt_msg_flow_stalled(const struct msg_flow *f)
 {
 	const struct tt_req *r;
 
 	if (f->send_take == f->send_tail)
 		return true;
-	r = f->sends[tcp_at(f->send_take)];
+	r = f->sends[msg_at(f->send_take)];
 	if (r->n <= f->peer->ep->eager)
-		return f->eager_sent - f->eager_credited >= TCP_CREDITS;
-	return !(f->adverted & 1u << tcp_at(f->send_take));
+		return f->eager_sent - f->eager_credited >= MSG_CREDITS;
+	return !(f->adverted & 1u << msg_at(f->send_take));
 }
 
-void tt_flow_ready(struct tcp_flow *f)
+void tt_msg_flow_ready(struct msg_flow *f)
 {
-	struct tcp_peer *p = f->peer;
+	struct msg_peer *p = f->peer;
 
-	if (f->queued || f->error || tt_flow_stalled(f))
+	if (f->queued || f->error || tt_msg_flow_stalled(f))
 		return;
 	f->queued = true;
 	f->ready_next = NULL;
@@ -131,9 +131,9 @@ void tt_flow_ready(struct tcp_flow *f)
 	p->ep->nready++;
 }
 
-void tt_flow_unqueue(struct tcp_flow *f, struct tcp_flow *prev)
+void tt_msg_flow_unqueue(struct msg_flow *f, struct msg_flow *prev)
 {
-	struct tcp_peer *p = f->peer;
+	struct msg_peer *p = f->peer;
 
 	*(prev ? &prev->ready_next : &p->ready) = f->ready_next;
 	if (p->ready_last == f)
@@ -142,18 +142,18 @@ void tt_flow_unqueue(struct tcp_flow *f, struct tcp_flow *prev)
 	p->ep->nready--;
 }
 
-static void leave_ready(struct tcp_flow *f)
+static void leave_ready(struct msg_flow *f)
 {
-	struct tcp_flow *prev = NULL;
+	struct msg_flow *prev = NULL;
 
 	if (!f->queued)
 		return;
-	for (struct tcp_flow *g = f->peer->ready; g != f; g = g->ready_next)
+	for (struct msg_flow *g = f->peer->ready; g != f; g = g->ready_next)
 		prev = g;
-	tt_flow_unqueue(f, prev);
+	tt_msg_flow_unqueue(f, prev);
 }
 
-void tt_flow_owe(struct tcp_flow *f, uint8_t what)
+void tt_msg_flow_owe(struct msg_flow *f, uint8_t what)
 {
 	struct tcp_ep *ep = f->peer->ep;
 
@@ -168,10 +168,10 @@ void tt_flow_owe(struct tcp_flow *f, uint8_t what)
 
 /* ---- end and failure ---- */
 
-void tt_flow_free(struct tcp_flow *f)
+void tt_msg_flow_free(struct msg_flow *f)
 {
 	struct tcp_ep *ep = f->peer->ep;
-	struct tcp_flow **p;
+	struct msg_flow **p;
 
 	leave_ready(f);
 	if (f->owing) {
@@ -189,41 +189,41 @@ void tt_flow_free(struct tcp_flow *f)
 	if (f->state == FLOW_ORPHAN)
 		f->peer->orphans--;
 	if (f->slot_mem)
-		ep->slot_bytes -= TCP_CREDITS * ep->eager;
+		ep->slot_bytes -= MSG_CREDITS * ep->eager;
 	free(f->slot_mem);
 	free(f);
 }
 
-void tt_flow_finish(struct tcp_flow *f, struct tt_req *r, int state)
+void tt_msg_flow_finish(struct msg_flow *f, struct tt_req *r, int state)
 {
 	f->peer->ep->completed++;
 	atomic_store_explicit(&r->state, state, memory_order_release);
 }
 
-void tt_flow_finish_send(struct tcp_flow *f, int state)
+void tt_msg_flow_finish_send(struct msg_flow *f, int state)
 {
 	f->peer->pending--;
 	f->peer->ep->pending--;
-	tt_flow_finish(f, f->sends[tcp_at(f->send_head++)], state);
+	tt_msg_flow_finish(f, f->sends[msg_at(f->send_head++)], state);
 }
 
 /* Gives all posts back as failed. */
-static void cancel(struct tcp_flow *f)
+static void cancel(struct msg_flow *f)
 {
 	leave_ready(f);
 	for (struct tcp_conn *c = f->peer->ep->conns; c; c = c->next)
 		if (c->peer == f->peer)
 			tt_tcp_conn_forget(c, f);
 	while (f->send_head != f->send_tail)
-		tt_flow_finish_send(f, TT_REQ_FAILED);
+		tt_msg_flow_finish_send(f, TT_REQ_FAILED);
 	while (f->recv_head != f->recv_tail)
-		tt_flow_finish(f, f->recvs[tcp_at(f->recv_head++)], TT_REQ_FAILED);
+		tt_msg_flow_finish(f, f->recvs[msg_at(f->recv_head++)], TT_REQ_FAILED);
 	f->send_take = f->send_tail;
 	f->adverts_due = 0;
 	f->owe &= OWE_ERROR | OWE_CLOSE_FORWARD | OWE_CLOSE_BACK;
 }
 
-void tt_flow_fail(struct tcp_flow *f, tuttiResult_t error, const char *fmt, ...)
+void tt_msg_flow_fail(struct msg_flow *f, tuttiResult_t error, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -237,11 +237,11 @@ void tt_flow_fail(struct tcp_flow *f, tuttiResult_t error, const char *fmt, ...)
 }
 
 /* Told to the other end, which then fails alike. */
-void tt_flow_fail_lengths(struct tcp_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell)
+void tt_msg_flow_fail_lengths(struct msg_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell)
 {
 	if (f->error || f->state == FLOW_CLOSED)
 		return;
-	tt_flow_fail(f, tuttiMismatch,
+	tt_msg_flow_fail(f, tuttiMismatch,
 		     "message %u between this process and %016llx at %s: %llu bytes were sent, the "
 		     "receive is for %llu",
 		     seq, (unsigned long long)f->peer->id, f->peer->where, (unsigned long long)sent,
@@ -251,60 +251,60 @@ void tt_flow_fail_lengths(struct tcp_flow *f, uint32_t seq, uint64_t posted, uin
 	f->bad_posted = posted;
 	f->bad_sent = sent;
 	if (tell)
-		tt_flow_owe(f, OWE_ERROR);
+		tt_msg_flow_owe(f, OWE_ERROR);
 }
 
 /* The other end is closed: what waits for more than it has sent, or will receive, fails, but not
  * before what it has sent is here. */
-bool tt_flow_other_left(struct tcp_flow *f, bool posting)
+bool tt_msg_flow_other_left(struct msg_flow *f, bool posting)
 {
 	bool waits = f->recv_head != f->recv_tail;
 
 	if (f->got_close != WAY_BOTH || f->error || f->state != FLOW_OPEN)
 		return f->error;
-	if (waits && tcp_before(f->recv_head, f->close_seq))
+	if (waits && msg_before(f->recv_head, f->close_seq))
 		return false;
 	if (waits || posting || f->send_take != f->send_tail)
-		tt_flow_fail(f, tuttiRemoteError, "process %016llx at %s has closed its end of the link",
+		tt_msg_flow_fail(f, tuttiRemoteError, "process %016llx at %s has closed its end of the link",
 			     (unsigned long long)f->peer->id, f->peer->where);
 	return f->error;
 }
 
-bool tt_flow_close_if_over(struct tcp_flow *f)
+bool tt_msg_flow_close_if_over(struct msg_flow *f)
 {
 	if (f->state != FLOW_CLOSED || f->owe || f->got_close != WAY_BOTH)
 		return false;
-	tt_flow_free(f);
+	tt_msg_flow_free(f);
 	return true;
 }
 
 /* ---- open and close ---- */
 
-static void adopt(struct tcp_flow *f)
+static void adopt(struct msg_flow *f)
 {
 	f->peer->orphans--;
 	f->state = FLOW_OPEN;
 }
 
 /* Where both ends are in this process the second to open is side 1. */
-static struct tcp_flow *other_side(struct tcp_ep *ep, uint64_t key)
+static struct msg_flow *other_side(struct tcp_ep *ep, uint64_t key)
 {
 	if (!ep->nbuckets)
 		return NULL;
-	for (struct tcp_flow *f = *bucket(ep, ep->config.self, key); f; f = f->chain)
+	for (struct msg_flow *f = *bucket(ep, ep->config.self, key); f; f = f->chain)
 		if (f->key == key && f->peer->id == ep->config.self && !f->side &&
 		    f->state != FLOW_ORPHAN && !f->paired)
 			return f;
 	return NULL;
 }
 
-struct tcp_flow *tt_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key)
+struct msg_flow *tt_msg_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key)
 {
-	struct tcp_flow *first = peer == ep->config.self ? other_side(ep, key) : NULL;
+	struct msg_flow *first = peer == ep->config.self ? other_side(ep, key) : NULL;
 
 	if (!ep->nbuckets)
 		return NULL;
-	for (struct tcp_flow *f = *bucket(ep, peer, key); f; f = f->chain)
+	for (struct msg_flow *f = *bucket(ep, peer, key); f; f = f->chain)
 		if (f->key == key && f->peer->id == peer && f->state == FLOW_ORPHAN &&
 		    f->side == (first ? 1 : 0)) {
 			adopt(f);
@@ -315,10 +315,10 @@ struct tcp_flow *tt_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key)
 	return NULL;
 }
 
-tuttiResult_t tt_flow_open(struct tcp_peer *p, uint64_t key, struct tcp_flow **out)
+tuttiResult_t tt_msg_flow_open(struct msg_peer *p, uint64_t key, struct msg_flow **out)
 {
-	struct tcp_flow *first = p->id == p->ep->config.self ? other_side(p->ep, key) : NULL;
-	struct tcp_flow *f = flow_new(p, key, first ? 1 : 0);
+	struct msg_flow *first = p->id == p->ep->config.self ? other_side(p->ep, key) : NULL;
+	struct msg_flow *f = flow_new(p, key, first ? 1 : 0);
 
 	if (!f)
 		return tt_fail(tuttiSystemError, "no memory for a link to process %016llx",
@@ -330,29 +330,29 @@ tuttiResult_t tt_flow_open(struct tcp_peer *p, uint64_t key, struct tcp_flow **o
 	return tuttiSuccess;
 }
 
-struct tcp_conn *tt_flow_home(const struct tcp_flow *f)
+struct tcp_conn *tt_msg_flow_home(const struct msg_flow *f)
 {
-	struct tcp_peer *p = f->peer;
+	struct msg_peer *p = f->peer;
 
 	return p->nout ? p->out[(f->key ^ f->key >> 32) % (uint64_t)p->nout] : NULL;
 }
 
-void tt_flow_close(struct tcp_flow *f)
+void tt_msg_flow_close(struct msg_flow *f)
 {
-	struct tcp_peer *p = f->peer;
-	struct tcp_conn *out = tt_flow_home(f), *in = p->in[0];
+	struct msg_peer *p = f->peer;
+	struct tcp_conn *out = tt_msg_flow_home(f), *in = p->in[0];
 
 	cancel(f);
 	f->state = FLOW_CLOSED;
 	if (f->slot_mem)
-		p->ep->slot_bytes -= TCP_CREDITS * p->ep->eager;
+		p->ep->slot_bytes -= MSG_CREDITS * p->ep->eager;
 	free(f->slot_mem);
 	f->slot_mem = NULL;
 	f->slot_count = 0;
 	if (p->dead)
 		return;
-	tt_flow_owe(f, OWE_CLOSE_FORWARD | OWE_CLOSE_BACK);
-	tt_flow_emit_all(p->ep);
+	tt_msg_flow_owe(f, OWE_CLOSE_FORWARD | OWE_CLOSE_BACK);
+	tt_msg_emit_all(p->ep);
 	if (out)
 		tt_tcp_conn_write(out);
 	if (in)

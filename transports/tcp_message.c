@@ -8,26 +8,26 @@ enum { POST_FINISHED = 1 }; /* priv[1]; priv[0]: bytes handed to sockets, or cla
 
 /* ---- sending ---- */
 
-static struct tcp_frame frame_of(struct tcp_flow *f, uint8_t type)
+static struct msg_frame frame_of(struct msg_flow *f, uint8_t type)
 {
 	bool inside = f->peer->id == f->peer->ep->config.self;
-	struct tcp_frame fr = { .type = type, .side = inside ? !f->side : 0, .key = f->key };
+	struct msg_frame fr = { .type = type, .side = inside ? !f->side : 0, .key = f->key };
 
 	fr.credit = f->eager_taken;
 	return fr;
 }
 
-static void told_credit(struct tcp_flow *f)
+static void told_credit(struct msg_flow *f)
 {
 	f->eager_told = f->eager_taken;
 	f->owe &= (uint8_t)~OWE_CREDIT;
 }
 
-static void start_next(struct tcp_conn *c, struct tcp_flow *f)
+static void start_next(struct tcp_conn *c, struct msg_flow *f)
 {
 	uint32_t seq = f->send_take;
-	struct tt_req *r = f->sends[tcp_at(seq)];
-	struct tcp_frame fr = frame_of(f, FRAME_EAGER);
+	struct tt_req *r = f->sends[msg_at(seq)];
+	struct msg_frame fr = frame_of(f, MSG_EAGER);
 	size_t chunk = f->peer->nout > 1 ? TCP_CHUNK / 2 : TCP_CHUNK;
 
 	told_credit(f);
@@ -36,7 +36,7 @@ static void start_next(struct tcp_conn *c, struct tcp_flow *f)
 	fr.note = r->note;
 	fr.off = r->priv[0];
 	if (r->n > f->peer->ep->eager) {
-		fr.type = FRAME_DATA;
+		fr.type = MSG_DATA;
 		fr.token = f->peer_token;
 		fr.len = (uint32_t)tt_min(chunk, r->n - r->priv[0]);
 	} else {
@@ -46,38 +46,38 @@ static void start_next(struct tcp_conn *c, struct tcp_flow *f)
 	r->priv[0] += fr.len;
 	if (r->priv[0] == r->n) {
 		f->sent = ++f->send_take;
-		f->adverted &= (uint8_t)~(1u << tcp_at(seq));
+		f->adverted &= (uint8_t)~(1u << msg_at(seq));
 	}
 	tt_tcp_conn_start(c, &fr, fr.off ? (const uint8_t *)r->p + fr.off : r->p, f);
-	tt_flow_ready(f);
+	tt_msg_flow_ready(f);
 }
 
-bool tt_flow_feed(struct tcp_conn *c)
+bool tt_msg_feed(struct tcp_conn *c)
 {
-	struct tcp_peer *p = c->peer;
-	struct tcp_flow *prev = NULL;
+	struct msg_peer *p = c->peer;
+	struct msg_flow *prev = NULL;
 
-	for (struct tcp_flow *f = p->ready; f; prev = f, f = f->ready_next) {
-		bool eager = f->sends[tcp_at(f->send_take)]->n <= p->ep->eager;
+	for (struct msg_flow *f = p->ready; f; prev = f, f = f->ready_next) {
+		bool eager = f->sends[msg_at(f->send_take)]->n <= p->ep->eager;
 
-		if (eager && tt_flow_home(f) != c)
+		if (eager && tt_msg_flow_home(f) != c)
 			continue;
-		tt_flow_unqueue(f, prev);
+		tt_msg_flow_unqueue(f, prev);
 		start_next(c, f);
 		return true;
 	}
 	return false;
 }
 
-void tt_flow_written(struct tcp_flow *f, uint32_t seq, size_t len)
+void tt_msg_written(struct msg_flow *f, uint32_t seq, size_t len)
 {
-	struct tt_req *r = f->sends[tcp_at(seq)];
+	struct tt_req *r = f->sends[msg_at(seq)];
 
 	r->done += len;
 	if (r->done == r->n)
 		r->priv[1] = POST_FINISHED;
-	while (f->send_head != f->send_take && f->sends[tcp_at(f->send_head)]->priv[1])
-		tt_flow_finish_send(f, TT_REQ_DONE);
+	while (f->send_head != f->send_take && f->sends[msg_at(f->send_head)]->priv[1])
+		tt_msg_flow_finish_send(f, TT_REQ_DONE);
 }
 
 static void post(struct tt_req *r, void *p, size_t n)
@@ -90,64 +90,64 @@ static void post(struct tt_req *r, void *p, size_t n)
 }
 
 /* Writes at once if a socket is free and nobody waits for it. */
-static void send_now(struct tcp_flow *f)
+static void send_now(struct msg_flow *f)
 {
-	struct tcp_peer *p = f->peer;
+	struct msg_peer *p = f->peer;
 
 	if (p->ready != f || p->ready_last != f || p->broken)
 		return;
 	for (int i = 0; i < p->nout && f->queued; i++)
-		if (tt_tcp_conn_idle(p->out[i]) && !p->out[i]->lost && tt_flow_feed(p->out[i]))
+		if (tt_tcp_conn_idle(p->out[i]) && !p->out[i]->lost && tt_msg_feed(p->out[i]))
 			tt_tcp_conn_write(p->out[i]);
 }
 
-enum tt_post tt_flow_send(struct tcp_flow *f, const void *p, size_t n, const struct tt_note *note,
+enum tt_post tt_msg_send(struct msg_flow *f, const void *p, size_t n, const struct tt_note *note,
 			  struct tt_req *req)
 {
 	uint32_t seq = f->send_tail;
 
-	if (n > TCP_MAX_MESSAGE)
-		tt_flow_fail(f, tuttiInternalError, "a message of %zu bytes: longer than tcp takes", n);
-	if (f->error || tt_flow_other_left(f, true))
+	if (n > MSG_MAX_MESSAGE)
+		tt_msg_flow_fail(f, tuttiInternalError, "a message of %zu bytes: longer than tcp takes", n);
+	if (f->error || tt_msg_flow_other_left(f, true))
 		return TT_FAILED;
-	if (seq - f->send_head == TCP_DEPTH)
+	if (seq - f->send_head == MSG_DEPTH)
 		return TT_AGAIN;
-	if (f->adverted & 1u << tcp_at(seq) && f->advert[tcp_at(seq)] != n) {
-		tt_flow_fail_lengths(f, seq, f->advert[tcp_at(seq)], n, true);
+	if (f->adverted & 1u << msg_at(seq) && f->advert[msg_at(seq)] != n) {
+		tt_msg_flow_fail_lengths(f, seq, f->advert[msg_at(seq)], n, true);
 		return TT_FAILED;
 	}
 	post(req, (void *)p, n);
 	req->note = *note;
-	f->sends[tcp_at(seq)] = req;
+	f->sends[msg_at(seq)] = req;
 	f->send_tail++;
 	f->peer->pending++;
 	f->peer->ep->pending++;
-	tt_flow_ready(f);
+	tt_msg_flow_ready(f);
 	if (f->queued)
 		send_now(f);
-	return tcp_before(seq, f->send_head) ? TT_DONE : TT_POSTED;
+	return msg_before(seq, f->send_head) ? TT_DONE : TT_POSTED;
 }
 
 /* ---- receiving ---- */
 
-static void took_eager(struct tcp_flow *f)
+static void took_eager(struct msg_flow *f)
 {
 	f->eager_taken++;
-	if (f->eager_taken - f->eager_told >= TCP_CREDITS / 2)
-		tt_flow_owe(f, OWE_CREDIT);
+	if (f->eager_taken - f->eager_told >= MSG_CREDITS / 2)
+		tt_msg_flow_owe(f, OWE_CREDIT);
 }
 
-static void complete_recvs(struct tcp_flow *f)
+static void complete_recvs(struct msg_flow *f)
 {
-	while (f->recv_head != f->recv_tail && f->recvs[tcp_at(f->recv_head)]->priv[1])
-		tt_flow_finish(f, f->recvs[tcp_at(f->recv_head++)], TT_REQ_DONE);
-	(void)tt_flow_other_left(f, false);
+	while (f->recv_head != f->recv_tail && f->recvs[msg_at(f->recv_head)]->priv[1])
+		tt_msg_flow_finish(f, f->recvs[msg_at(f->recv_head++)], TT_REQ_DONE);
+	(void)tt_msg_flow_other_left(f, false);
 }
 
-static void put_answers(struct tcp_flow *f, struct tcp_conn *c);
+static void put_answers(struct msg_flow *f, struct tcp_conn *c);
 
 /* Answers at once if they can go; else the next poll does it. */
-static void answer_now(struct tcp_flow *f)
+static void answer_now(struct msg_flow *f)
 {
 	struct tcp_conn *c = f->peer->in[0];
 
@@ -156,22 +156,22 @@ static void answer_now(struct tcp_flow *f)
 		tt_tcp_conn_write(c);
 	}
 	if (f->adverts_due)
-		tt_flow_owe(f, 0);
+		tt_msg_flow_owe(f, 0);
 }
 
-static enum tt_post recv_slot(struct tcp_flow *f, void *p, size_t n, struct tt_req *req)
+static enum tt_post recv_slot(struct msg_flow *f, void *p, size_t n, struct tt_req *req)
 {
-	const struct tcp_slot *s = &f->slots[f->slot_head];
+	const struct msg_slot *s = &f->slots[f->slot_head];
 	uint32_t seq = f->recv_tail;
 
 	if (s->len != n) {
-		tt_flow_fail_lengths(f, seq, n, s->len, true);
+		tt_msg_flow_fail_lengths(f, seq, n, s->len, true);
 		return TT_FAILED;
 	}
 	if (n)
 		memcpy(p, f->slot_mem + f->slot_head * f->peer->ep->eager, n);
 	req->note = s->note;
-	f->slot_head = (f->slot_head + 1) % TCP_CREDITS;
+	f->slot_head = (f->slot_head + 1) % MSG_CREDITS;
 	f->slot_count--;
 	f->recv_tail++;
 	took_eager(f);
@@ -183,68 +183,68 @@ static enum tt_post recv_slot(struct tcp_flow *f, void *p, size_t n, struct tt_r
 	}
 	post(req, p, n);
 	req->priv[1] = POST_FINISHED;
-	f->recvs[tcp_at(seq)] = req;
+	f->recvs[msg_at(seq)] = req;
 	return TT_POSTED;
 }
 
-enum tt_post tt_flow_recv(struct tcp_flow *f, void *p, size_t n, struct tt_req *req)
+enum tt_post tt_msg_recv(struct msg_flow *f, void *p, size_t n, struct tt_req *req)
 {
 	uint32_t seq = f->recv_tail;
 	bool asked = f->ask_waits && f->ask_seq == seq;
 
-	if (seq - f->recv_head == TCP_DEPTH)
+	if (seq - f->recv_head == MSG_DEPTH)
 		return TT_AGAIN;
 	if (f->slot_count && f->slots[f->slot_head].seq == seq && !f->lengths)
 		return recv_slot(f, p, n, req);
-	if (n > TCP_MAX_MESSAGE)
-		tt_flow_fail(f, tuttiInternalError, "a receive of %zu bytes: longer than tcp takes", n);
+	if (n > MSG_MAX_MESSAGE)
+		tt_msg_flow_fail(f, tuttiInternalError, "a receive of %zu bytes: longer than tcp takes", n);
 	if (f->error)
 		return TT_FAILED;
 	if (asked && f->ask_len != n) {
-		tt_flow_fail_lengths(f, seq, n, f->ask_len, true);
+		tt_msg_flow_fail_lengths(f, seq, n, f->ask_len, true);
 		return TT_FAILED;
 	}
-	if (!tcp_before(seq, f->close_seq) && tt_flow_other_left(f, true))
+	if (!msg_before(seq, f->close_seq) && tt_msg_flow_other_left(f, true))
 		return TT_FAILED;
 	f->ask_waits = f->ask_waits && !asked;
 	post(req, p, n);
-	f->recvs[tcp_at(seq)] = req;
+	f->recvs[msg_at(seq)] = req;
 	f->recv_tail++;
 	if (n <= f->peer->ep->eager && !asked)
 		return TT_POSTED;
-	f->adverts_due |= (uint8_t)(1u << tcp_at(seq));
+	f->adverts_due |= (uint8_t)(1u << msg_at(seq));
 	answer_now(f);
 	return TT_POSTED;
 }
 
 /* ---- control frames ---- */
 
-static void put_answers(struct tcp_flow *f, struct tcp_conn *c)
+static void put_answers(struct msg_flow *f, struct tcp_conn *c)
 {
-	struct tcp_frame fr = frame_of(f, FRAME_ADVERT);
+	struct msg_frame fr = frame_of(f, MSG_ADVERT);
 
 	for (uint32_t seq = f->recv_head; f->adverts_due && seq != f->recv_tail; seq++) {
-		if (!(f->adverts_due & 1u << tcp_at(seq)))
+		if (!(f->adverts_due & 1u << msg_at(seq)))
 			continue;
 		fr.seq = seq;
-		fr.total = f->recvs[tcp_at(seq)]->n;
+		fr.total = f->recvs[msg_at(seq)]->n;
 		fr.token = f->token;
 		if (!tt_tcp_conn_put(c, &fr))
 			return;
-		f->adverts_due &= (uint8_t)~(1u << tcp_at(seq));
+		f->adverts_due &= (uint8_t)~(1u << msg_at(seq));
 		told_credit(f);
 	}
-	fr = frame_of(f, FRAME_CREDIT);
+	fr = frame_of(f, MSG_CREDIT);
 	if (f->owe & OWE_CREDIT && tt_tcp_conn_put(c, &fr))
 		told_credit(f);
-	fr = frame_of(f, FRAME_CLOSE);
+	fr = frame_of(f, MSG_CLOSE);
 	if (f->owe & OWE_CLOSE_BACK && tt_tcp_conn_put(c, &fr))
 		f->owe &= (uint8_t)~OWE_CLOSE_BACK;
 }
 
-static void put_error(struct tcp_flow *f, struct tcp_conn *c)
+static void put_error(struct msg_flow *f, struct tcp_conn *c)
 {
-	struct tcp_frame fr = frame_of(f, FRAME_ERROR);
+	struct msg_frame fr = frame_of(f, MSG_ERROR);
 
 	fr.seq = f->bad_seq;
 	fr.off = f->bad_posted;
@@ -253,18 +253,18 @@ static void put_error(struct tcp_flow *f, struct tcp_conn *c)
 		f->owe &= (uint8_t)~OWE_ERROR;
 }
 
-static void put_beside_messages(struct tcp_flow *f, struct tcp_conn *c)
+static void put_beside_messages(struct msg_flow *f, struct tcp_conn *c)
 {
-	struct tcp_frame fr = frame_of(f, FRAME_ASK);
+	struct msg_frame fr = frame_of(f, MSG_ASK);
 
 	if (f->owe & OWE_ASK) {
 		fr.seq = f->send_take;
-		fr.total = f->send_take == f->send_tail ? 0 : f->sends[tcp_at(fr.seq)]->n;
-		if (tt_flow_stalled(f) && fr.total && !tt_tcp_conn_put(c, &fr))
+		fr.total = f->send_take == f->send_tail ? 0 : f->sends[msg_at(fr.seq)]->n;
+		if (tt_msg_flow_stalled(f) && fr.total && !tt_tcp_conn_put(c, &fr))
 			return;
 		f->owe &= (uint8_t)~OWE_ASK;
 	}
-	fr = frame_of(f, FRAME_CLOSE);
+	fr = frame_of(f, MSG_CLOSE);
 	fr.seq = f->sent;
 	if (f->owe & OWE_CLOSE_FORWARD && !(f->owe & OWE_ERROR) && tt_tcp_conn_put(c, &fr))
 		f->owe &= (uint8_t)~OWE_CLOSE_FORWARD;
@@ -272,9 +272,9 @@ static void put_beside_messages(struct tcp_flow *f, struct tcp_conn *c)
 
 /* Puts what the flow owes where there is room. An error goes before a close: behind it the other end
  * would no longer know the link. */
-static bool emit(struct tcp_flow *f)
+static bool emit(struct msg_flow *f)
 {
-	struct tcp_conn *out = tt_flow_home(f), *in = f->peer->in[0];
+	struct tcp_conn *out = tt_msg_flow_home(f), *in = f->peer->in[0];
 
 	if (f->owe & OWE_ERROR && (out || in))
 		put_error(f, out ? out : in);
@@ -285,15 +285,15 @@ static bool emit(struct tcp_flow *f)
 	return !f->owe && !f->adverts_due;
 }
 
-void tt_flow_emit_all(struct tcp_ep *ep)
+void tt_msg_emit_all(struct tcp_ep *ep)
 {
-	struct tcp_flow **at_flow = &ep->owing;
+	struct msg_flow **at_flow = &ep->owing;
 
 	if (!ep->owe_retry)
 		return;
 	ep->owe_retry = false;
 	while (*at_flow) {
-		struct tcp_flow *f = *at_flow;
+		struct msg_flow *f = *at_flow;
 
 		if (f->peer->broken || !emit(f)) {
 			at_flow = &f->owe_next;
@@ -301,73 +301,73 @@ void tt_flow_emit_all(struct tcp_ep *ep)
 		}
 		*at_flow = f->owe_next;
 		f->owing = false;
-		(void)tt_flow_close_if_over(f);
+		(void)tt_msg_flow_close_if_over(f);
 	}
 }
 
 /* A message that waits for its advert is announced when there is time: its receive may be of a length
  * that needs no advert, and then nobody else would see the difference. */
-void tt_flow_ask_all(struct tcp_ep *ep)
+void tt_msg_ask_all(struct tcp_ep *ep)
 {
 	for (size_t i = 0; ep->pending && i < ep->nbuckets; i++)
-		for (struct tcp_flow *f = ep->table[i]; f; f = f->chain) {
-			if (f->send_take == f->send_tail || !tt_flow_stalled(f) || f->error ||
-			    f->sends[tcp_at(f->send_take)]->n <= ep->eager ||
+		for (struct msg_flow *f = ep->table[i]; f; f = f->chain) {
+			if (f->send_take == f->send_tail || !tt_msg_flow_stalled(f) || f->error ||
+			    f->sends[msg_at(f->send_take)]->n <= ep->eager ||
 			    (f->asked && f->asked_seq == f->send_take))
 				continue;
 			f->asked = true;
 			f->asked_seq = f->send_take;
-			tt_flow_owe(f, OWE_ASK);
+			tt_msg_flow_owe(f, OWE_ASK);
 		}
 }
 
 /* ---- frames ---- */
 
-static bool take_credit(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_frame *fr)
+static bool take_credit(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
-	if (tcp_before(f->eager_sent, fr->credit)) {
-		tt_tcp_conn_refuse(c, "credit for messages that it was not sent");
+	if (msg_before(f->eager_sent, fr->credit)) {
+		tt_msg_refuse(c, "credit for messages that it was not sent");
 		return false;
 	}
-	if (tcp_before(f->eager_credited, fr->credit)) {
+	if (msg_before(f->eager_credited, fr->credit)) {
 		f->eager_credited = fr->credit;
-		tt_flow_ready(f);
+		tt_msg_flow_ready(f);
 	}
 	return true;
 }
 
-static void keep_eager(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_frame *fr,
+static void keep_eager(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr,
 		       const uint8_t *payload)
 {
 	struct tcp_ep *ep = c->peer->ep;
-	uint32_t i = (f->slot_head + f->slot_count) % TCP_CREDITS;
-	uint32_t last = (i + TCP_CREDITS - 1) % TCP_CREDITS;
+	uint32_t i = (f->slot_head + f->slot_count) % MSG_CREDITS;
+	uint32_t last = (i + MSG_CREDITS - 1) % MSG_CREDITS;
 
-	if (f->slot_count == TCP_CREDITS || tcp_before(fr->seq, f->recv_tail) ||
-	    (f->slot_count && !tcp_before(f->slots[last].seq, fr->seq))) {
-		tt_tcp_conn_refuse(c, "a message beyond its credit, or out of order");
+	if (f->slot_count == MSG_CREDITS || msg_before(fr->seq, f->recv_tail) ||
+	    (f->slot_count && !msg_before(f->slots[last].seq, fr->seq))) {
+		tt_msg_refuse(c, "a message beyond its credit, or out of order");
 		return;
 	}
 	if (fr->len > ep->eager) {
-		tt_tcp_conn_refuse(c, "a message that is too long to be kept: TUTTI_TCP_EAGER is to be the "
+		tt_msg_refuse(c, "a message that is too long to be kept: TUTTI_TCP_EAGER is to be the "
 				  "same everywhere");
 		return;
 	}
 	if (fr->len && !f->slot_mem) {
-		f->slot_mem = malloc(TCP_CREDITS * ep->eager);
+		f->slot_mem = malloc(MSG_CREDITS * ep->eager);
 		if (!f->slot_mem) {
-			tt_tcp_conn_refuse(c, "a message that there is no memory to keep");
+			tt_msg_refuse(c, "a message that there is no memory to keep");
 			return;
 		}
-		ep->slot_bytes += TCP_CREDITS * ep->eager;
+		ep->slot_bytes += MSG_CREDITS * ep->eager;
 	}
-	f->slots[i] = (struct tcp_slot){ fr->seq, fr->len, fr->note };
+	f->slots[i] = (struct msg_slot){ fr->seq, fr->len, fr->note };
 	if (fr->len)
 		memcpy(f->slot_mem + i * ep->eager, payload, fr->len);
 	f->slot_count++;
 }
 
-static void take_eager(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_frame *fr,
+static void take_eager(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr,
 		       const uint8_t *payload)
 {
 	struct tt_req *r;
@@ -378,25 +378,25 @@ static void take_eager(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_
 		keep_eager(c, f, fr, payload);
 		return;
 	}
-	r = f->recvs[tcp_at(fr->seq)];
+	r = f->recvs[msg_at(fr->seq)];
 	if (r->priv[0] || r->priv[1]) {
-		tt_tcp_conn_refuse(c, "one message twice");
+		tt_msg_refuse(c, "one message twice");
 		return;
 	}
 	if (r->n != fr->len) {
-		tt_flow_fail_lengths(f, fr->seq, r->n, fr->len, true);
+		tt_msg_flow_fail_lengths(f, fr->seq, r->n, fr->len, true);
 		return;
 	}
 	if (fr->len)
 		memcpy(r->p, payload, fr->len);
 	r->note = fr->note;
 	r->priv[1] = POST_FINISHED;
-	f->adverts_due &= (uint8_t)~(1u << tcp_at(fr->seq));
+	f->adverts_due &= (uint8_t)~(1u << msg_at(fr->seq));
 	took_eager(f);
 	complete_recvs(f);
 }
 
-static void take_data(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_frame *fr)
+static void take_data(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
 	struct tt_req *r;
 
@@ -407,12 +407,12 @@ static void take_data(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_f
 	if (!f || f->state != FLOW_OPEN || f->error)
 		return;
 	if (fr->seq - f->recv_head >= f->recv_tail - f->recv_head) {
-		tt_tcp_conn_refuse(c, "data for a receive that was not posted");
+		tt_msg_refuse(c, "data for a receive that was not posted");
 		return;
 	}
-	r = f->recvs[tcp_at(fr->seq)];
+	r = f->recvs[msg_at(fr->seq)];
 	if (r->n != fr->total || r->priv[1] || fr->len > r->n - r->priv[0]) {
-		tt_tcp_conn_refuse(c, "data that does not fit its receive");
+		tt_msg_refuse(c, "data that does not fit its receive");
 		return;
 	}
 	r->priv[0] += fr->len;
@@ -423,10 +423,10 @@ static void take_data(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_f
 	(void)take_credit(c, f, fr);
 }
 
-void tt_flow_chunk_done(struct tcp_conn *c)
+void tt_msg_chunk_done(struct tcp_conn *c)
 {
-	struct tcp_flow *f = c->sink_flow;
-	struct tt_req *r = f->recvs[tcp_at(c->sink_seq)];
+	struct msg_flow *f = c->sink_flow;
+	struct tt_req *r = f->recvs[msg_at(c->sink_seq)];
 
 	c->sink_flow = NULL;
 	c->sink = NULL;
@@ -437,45 +437,45 @@ void tt_flow_chunk_done(struct tcp_conn *c)
 	complete_recvs(f);
 }
 
-static void take_advert(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_frame *fr)
+static void take_advert(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
-	uint32_t i = tcp_at(fr->seq);
+	uint32_t i = msg_at(fr->seq);
 
 	/* Late, for a message that needed none: the other end will see its length. */
-	if (tcp_before(fr->seq, f->send_take) || f->error)
+	if (msg_before(fr->seq, f->send_take) || f->error)
 		return;
-	if (fr->seq - f->send_head >= TCP_DEPTH) {
-		tt_tcp_conn_refuse(c, "an advert too far ahead");
+	if (fr->seq - f->send_head >= MSG_DEPTH) {
+		tt_msg_refuse(c, "an advert too far ahead");
 		return;
 	}
 	f->peer_token = fr->token;
 	f->advert[i] = fr->total;
 	f->adverted |= (uint8_t)(1u << i);
-	if (tcp_before(fr->seq, f->send_tail) && f->sends[i]->n != fr->total)
-		tt_flow_fail_lengths(f, fr->seq, fr->total, f->sends[i]->n, true);
+	if (msg_before(fr->seq, f->send_tail) && f->sends[i]->n != fr->total)
+		tt_msg_flow_fail_lengths(f, fr->seq, fr->total, f->sends[i]->n, true);
 	else
-		tt_flow_ready(f);
+		tt_msg_flow_ready(f);
 }
 
-static void take_ask(struct tcp_flow *f, const struct tcp_frame *fr)
+static void take_ask(struct msg_flow *f, const struct msg_frame *fr)
 {
-	if (f->error || tcp_before(fr->seq, f->recv_head))
+	if (f->error || msg_before(fr->seq, f->recv_head))
 		return;
-	if (!tcp_before(fr->seq, f->recv_tail)) {
+	if (!msg_before(fr->seq, f->recv_tail)) {
 		f->ask_waits = true;
 		f->ask_seq = fr->seq;
 		f->ask_len = fr->total;
 		return;
 	}
-	if (f->recvs[tcp_at(fr->seq)]->n != fr->total) {
-		tt_flow_fail_lengths(f, fr->seq, f->recvs[tcp_at(fr->seq)]->n, fr->total, true);
+	if (f->recvs[msg_at(fr->seq)]->n != fr->total) {
+		tt_msg_flow_fail_lengths(f, fr->seq, f->recvs[msg_at(fr->seq)]->n, fr->total, true);
 	} else if (fr->total <= f->peer->ep->eager) {
-		f->adverts_due |= (uint8_t)(1u << tcp_at(fr->seq));
-		tt_flow_owe(f, 0);
+		f->adverts_due |= (uint8_t)(1u << msg_at(fr->seq));
+		tt_msg_flow_owe(f, 0);
 	}
 }
 
-static void take_close(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_frame *fr)
+static void take_close(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
 	if (c->outgoing) {
 		f->got_close |= WAY_BACK;
@@ -483,40 +483,40 @@ static void take_close(struct tcp_conn *c, struct tcp_flow *f, const struct tcp_
 		f->got_close |= WAY_FORWARD;
 		f->close_seq = fr->seq;
 	}
-	if (!tt_flow_close_if_over(f))
-		(void)tt_flow_other_left(f, false);
+	if (!tt_msg_flow_close_if_over(f))
+		(void)tt_msg_flow_other_left(f, false);
 }
 
-void tt_flow_frame(struct tcp_conn *c, const struct tcp_frame *fr, const uint8_t *payload)
+void tt_msg_frame(struct tcp_conn *c, const struct msg_frame *fr, const uint8_t *payload)
 {
-	bool answer = fr->type == FRAME_ADVERT || fr->type == FRAME_CREDIT;
-	bool both = fr->type == FRAME_CLOSE || fr->type == FRAME_ERROR;
-	struct tcp_flow *f;
+	bool answer = fr->type == MSG_ADVERT || fr->type == MSG_CREDIT;
+	bool both = fr->type == MSG_CLOSE || fr->type == MSG_ERROR;
+	struct msg_flow *f;
 
 	if (!both && answer != c->outgoing) {
-		tt_tcp_conn_refuse(c, "a frame on the wrong socket");
+		tt_msg_refuse(c, "a frame on the wrong socket");
 		return;
 	}
 	c->peer->ep->moved++;
-	f = fr->type == FRAME_DATA || fr->type == FRAME_CREDIT ? tt_flow_find(c, fr) : tt_flow_find_or_make(c, fr);
-	if (fr->type == FRAME_DATA) {
+	f = fr->type == MSG_DATA || fr->type == MSG_CREDIT ? tt_msg_flow_find(c, fr) : tt_msg_flow_find_or_make(c, fr);
+	if (fr->type == MSG_DATA) {
 		take_data(c, f, fr);
 		return;
 	}
 	if (!f)
 		return;
-	if (fr->type == FRAME_CLOSE) {
+	if (fr->type == MSG_CLOSE) {
 		take_close(c, f, fr);
 		return;
 	}
 	if (f->state == FLOW_CLOSED || !take_credit(c, f, fr))
 		return;
-	if (fr->type == FRAME_EAGER)
+	if (fr->type == MSG_EAGER)
 		take_eager(c, f, fr, payload);
-	else if (fr->type == FRAME_ADVERT)
+	else if (fr->type == MSG_ADVERT)
 		take_advert(c, f, fr);
-	else if (fr->type == FRAME_ASK)
+	else if (fr->type == MSG_ASK)
 		take_ask(f, fr);
-	else if (fr->type == FRAME_ERROR)
-		tt_flow_fail_lengths(f, fr->seq, fr->off, fr->total, false);
+	else if (fr->type == MSG_ERROR)
+		tt_msg_flow_fail_lengths(f, fr->seq, fr->off, fr->total, false);
 }

@@ -111,8 +111,8 @@ static void post(struct world *w, int i, bool sends)
 
 static void frame(struct world *w, struct input *in, int fd)
 {
-	static uint8_t b[TCP_HEADER + 9000];
-	struct tcp_frame f = { .type = take(in) % 9 };
+	static uint8_t b[MSG_HEADER + 9000];
+	struct msg_frame f = { .type = take(in) % 9 };
 	uint8_t key = take(in);
 	size_t n;
 
@@ -124,9 +124,9 @@ static void frame(struct world *w, struct input *in, int fd)
 	f.token = 1 + (uint32_t)take_number(in) / 64;
 	f.off = take_number(in);
 	f.total = take(in) & 1 ? take_number(in) : f.len;
-	tt_tcp_pack(b, &f);
-	n = tt_min(f.len, sizeof(b) - TCP_HEADER);
-	(void)!send(fd, b, TCP_HEADER + n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	tt_msg_pack(b, &f);
+	n = tt_min(f.len, sizeof(b) - MSG_HEADER);
+	(void)!send(fd, b, MSG_HEADER + n, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)w;
 }
 

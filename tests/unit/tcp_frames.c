@@ -37,11 +37,11 @@ static void raw_write(int fd, const void *p, size_t n)
 	CHECK(send(fd, p, n, MSG_NOSIGNAL) == (ssize_t)n);
 }
 
-static void raw_frame(int fd, const struct tcp_frame *f, const void *payload)
+static void raw_frame(int fd, const struct msg_frame *f, const void *payload)
 {
-	uint8_t b[TCP_HEADER];
+	uint8_t b[MSG_HEADER];
 
-	tt_tcp_pack(b, f);
+	tt_msg_pack(b, f);
 	raw_write(fd, b, sizeof(b));
 	if (f->len && payload)
 		raw_write(fd, payload, f->len);
@@ -50,12 +50,12 @@ static void raw_frame(int fd, const struct tcp_frame *f, const void *payload)
 static void partial_reads(void)
 {
 	struct raw r;
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
-	uint8_t b[TCP_HEADER + 4];
+	struct msg_frame f = { .type = MSG_EAGER, .key = 5, .len = 4, .total = 4 };
+	uint8_t b[MSG_HEADER + 4];
 
 	raw_begin(&r, 5);
-	tt_tcp_pack(b, &f);
-	memcpy(b + TCP_HEADER, "abcd", 4);
+	tt_msg_pack(b, &f);
+	memcpy(b + MSG_HEADER, "abcd", 4);
 	for (size_t i = 0; i < sizeof(b); i++) {
 		CHECK(!over(&r.req));
 		raw_write(r.n[0].raw_out, b + i, 1);
@@ -67,35 +67,35 @@ static void partial_reads(void)
 
 /* Each must fail the link, with words, and touch nothing. */
 static const struct bad {
-	struct tcp_frame f;
+	struct msg_frame f;
 	bool answer;   /* on the socket that this end has dialled */
 	int times;
 } bad[] = {
 	{ { .type = 0, .key = 5 }, false, 1 },
 	{ { .type = 99, .key = 5 }, false, 1 },
-	{ { .type = FRAME_EAGER, .side = 2, .key = 5 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = 8, .total = 4 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = UINT32_MAX, .total = UINT32_MAX }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = 5, .total = 5 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .seq = UINT32_MAX }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .seq = 7 }, false, 2 },
-	{ { .type = FRAME_EAGER, .key = 5, .credit = 1 }, false, 1 },
-	{ { .type = FRAME_EAGER, .key = 5, .len = 4097, .total = 4097, .seq = 1 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 8, .total = 8 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .total = 4, .seq = 1 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .off = 3, .total = 4 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 2, .off = UINT64_MAX, .total = 4 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 4, .total = 4 }, false, 2 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 3, .total = 4 }, false, 2 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .total = 4 }, false, 1 },
-	{ { .type = FRAME_DATA, .key = 5, .token = 1, .len = 4, .total = UINT64_MAX }, false, 1 },
-	{ { .type = FRAME_ADVERT, .key = 5 }, false, 1 },
-	{ { .type = FRAME_ADVERT, .key = 5, .seq = 8, .total = 9 }, true, 1 },
-	{ { .type = FRAME_ADVERT, .key = 5, .len = 1 }, true, 1 },
-	{ { .type = FRAME_CREDIT, .key = 5, .credit = 1 }, true, 1 },
-	{ { .type = FRAME_EAGER, .key = 5 }, true, 1 },
-	{ { .type = FRAME_ASK, .key = 5, .total = 5 }, false, 1 },
-	{ { .type = FRAME_ERROR, .key = 5, .off = UINT64_MAX, .total = UINT64_MAX }, false, 1 },
+	{ { .type = MSG_EAGER, .side = 2, .key = 5 }, false, 1 },
+	{ { .type = MSG_EAGER, .key = 5, .len = 8, .total = 4 }, false, 1 },
+	{ { .type = MSG_EAGER, .key = 5, .len = UINT32_MAX, .total = UINT32_MAX }, false, 1 },
+	{ { .type = MSG_EAGER, .key = 5, .len = 5, .total = 5 }, false, 1 },
+	{ { .type = MSG_EAGER, .key = 5, .seq = UINT32_MAX }, false, 1 },
+	{ { .type = MSG_EAGER, .key = 5, .seq = 7 }, false, 2 },
+	{ { .type = MSG_EAGER, .key = 5, .credit = 1 }, false, 1 },
+	{ { .type = MSG_EAGER, .key = 5, .len = 4097, .total = 4097, .seq = 1 }, false, 1 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 8, .total = 8 }, false, 1 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 2, .total = 4, .seq = 1 }, false, 1 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 2, .off = 3, .total = 4 }, false, 1 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 2, .off = UINT64_MAX, .total = 4 }, false, 1 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 4, .total = 4 }, false, 2 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 3, .total = 4 }, false, 2 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .total = 4 }, false, 1 },
+	{ { .type = MSG_DATA, .key = 5, .token = 1, .len = 4, .total = UINT64_MAX }, false, 1 },
+	{ { .type = MSG_ADVERT, .key = 5 }, false, 1 },
+	{ { .type = MSG_ADVERT, .key = 5, .seq = 8, .total = 9 }, true, 1 },
+	{ { .type = MSG_ADVERT, .key = 5, .len = 1 }, true, 1 },
+	{ { .type = MSG_CREDIT, .key = 5, .credit = 1 }, true, 1 },
+	{ { .type = MSG_EAGER, .key = 5 }, true, 1 },
+	{ { .type = MSG_ASK, .key = 5, .total = 5 }, false, 1 },
+	{ { .type = MSG_ERROR, .key = 5, .off = UINT64_MAX, .total = UINT64_MAX }, false, 1 },
 };
 
 static void bad_frames(void)
@@ -123,10 +123,10 @@ static void bad_frames(void)
 static void beyond_credit(void)
 {
 	struct raw r;
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
+	struct msg_frame f = { .type = MSG_EAGER, .key = 5, .len = 4, .total = 4 };
 
 	raw_begin(&r, 5);
-	for (f.seq = 1; f.seq <= TCP_CREDITS; f.seq++)
+	for (f.seq = 1; f.seq <= MSG_CREDITS; f.seq++)
 		raw_frame(r.n[0].raw_out, &f, "abcd");
 	CHECK(!error_soon(r.n, r.link, 0.05));
 	raw_frame(r.n[0].raw_out, &f, "abcd");
@@ -154,7 +154,7 @@ static void garbage(void)
 static void cut_in_a_message(void)
 {
 	struct raw r;
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
+	struct msg_frame f = { .type = MSG_EAGER, .key = 5, .len = 4, .total = 4 };
 
 	raw_begin(&r, 5);
 	raw_frame(r.n[0].raw_out, &f, NULL);
@@ -168,13 +168,13 @@ static void cut_in_a_message(void)
 static void too_many_links(void)
 {
 	struct raw r;
-	struct tcp_frame f = { .type = FRAME_ASK, .total = 9 };
-	uint8_t b[64 * TCP_HEADER];
+	struct msg_frame f = { .type = MSG_ASK, .total = 9 };
+	uint8_t b[64 * MSG_HEADER];
 
 	raw_begin(&r, 5);
-	for (f.key = 100; f.key < 100 + TCP_ORPHANS_MAX + 64 && !error_of(r.link);) {
+	for (f.key = 100; f.key < 100 + MSG_ORPHANS_MAX + 64 && !error_of(r.link);) {
 		for (size_t i = 0; i < 64; i++, f.key++)
-			tt_tcp_pack(b + i * TCP_HEADER, &f);
+			tt_msg_pack(b + i * MSG_HEADER, &f);
 		raw_write(r.n[0].raw_out, b, sizeof(b));
 		T->poll(r.n[0].ep);
 	}
@@ -182,16 +182,16 @@ static void too_many_links(void)
 	raw_end(&r);
 }
 
-static void reply_with_frames(struct raw *r, struct tcp_frame want)
+static void reply_with_frames(struct raw *r, struct msg_frame want)
 {
-	uint8_t b[TCP_HEADER];
-	struct tcp_frame f;
+	uint8_t b[MSG_HEADER];
+	struct msg_frame f;
 
 	T->poll(r->n[0].ep);
-	CHECK(recv(want.type == FRAME_ADVERT || want.type == FRAME_CREDIT ? r->n[0].raw_out :
+	CHECK(recv(want.type == MSG_ADVERT || want.type == MSG_CREDIT ? r->n[0].raw_out :
 									    r->n[0].raw_in,
 		   b, sizeof(b), MSG_DONTWAIT) == sizeof(b));
-	CHECK(!tt_tcp_unpack(&f, b));
+	CHECK(!tt_msg_unpack(&f, b));
 	CHECKF(f.type == want.type && f.seq == want.seq && f.total == want.total && f.key == 5 &&
 		       f.credit == want.credit,
 	       "type %d seq %u total %llu credit %u", f.type, f.seq, (unsigned long long)f.total, f.credit);
@@ -203,18 +203,18 @@ static void answers(void)
 	struct raw r;
 	static uint8_t big[8192];
 	struct tt_req d = { 0 }, e = { 0 };
-	struct tcp_frame f = { .type = FRAME_EAGER, .key = 5, .len = 4, .total = 4 };
+	struct msg_frame f = { .type = MSG_EAGER, .key = 5, .len = 4, .total = 4 };
 
 	raw_begin(&r, 5);
 	CHECK(T->recv(r.link, big, sizeof(big), &d) == TT_POSTED);
-	reply_with_frames(&r, (struct tcp_frame){ .type = FRAME_ADVERT, .seq = 1, .total = 8192 });
+	reply_with_frames(&r, (struct msg_frame){ .type = MSG_ADVERT, .seq = 1, .total = 8192 });
 	CHECK(T->recv(r.link, r.posted, 4, &e) == TT_POSTED);
 	raw_frame(r.n[0].raw_out, &f, "1234");
 	f.seq = 2;
 	raw_frame(r.n[0].raw_out, &f, "5678");
-	reply_with_frames(&r, (struct tcp_frame){ .type = FRAME_CREDIT, .credit = 2 });
+	reply_with_frames(&r, (struct msg_frame){ .type = MSG_CREDIT, .credit = 2 });
 	CHECK(over(&r.req) && !over(&d) && !over(&e)); /* in order */
-	f = (struct tcp_frame){ .type = FRAME_DATA, .key = 5, .token = 1, .seq = 1, .total = 8192 };
+	f = (struct msg_frame){ .type = MSG_DATA, .key = 5, .token = 1, .seq = 1, .total = 8192 };
 	f.len = f.off = 4096;
 	raw_frame(r.n[0].raw_out, &f, big);
 	f.off = 0;

@@ -22,7 +22,7 @@ struct node {
 	bool inet;
 	int buffer;              /* of the sockets, 0 as the system has it */
 	int throttled;           /* index of the socket that has the least buffer, or -1 */
-	int dialled[TCP_SOCKETS_MAX], raw_in, raw_out; /* raw: what 3 reads, what 3 writes */
+	int dialled[MSG_CONNS_MAX], raw_in, raw_out; /* raw: what 3 reads, what 3 writes */
 };
 
 static inline void pair_inet(int sv[2])
