@@ -221,9 +221,12 @@ static void notice_end(struct msg_peer *p)
 {
 	char byte;
 
-	for (int i = 0; i < p->nout; i++)
-		if (!p->out[i]->lost && !recv(p->out[i]->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT))
-			tt_tcp_conn_lost(p->out[i], 0);
+	for (int i = 0; i < p->nout; i++) {
+		struct tcp_conn *c = (struct tcp_conn *)p->out[i];
+
+		if (!c->base.lost && !recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT))
+			tt_tcp_conn_lost(c, 0);
+	}
 }
 
 static void take_arrival(struct tcp_ep *ep, const struct msg_arrival *a)
@@ -406,11 +409,32 @@ static tuttiResult_t tcp_link_error(void *l, const char **why)
 
 /* ---- poll ---- */
 
+static bool wire_idle(const struct msg_conn *c)
+{
+	return tt_tcp_conn_idle((const struct tcp_conn *)c);
+}
+
+/* With several sockets a message is to be spread over them. */
+static size_t wire_chunk(const struct msg_conn *c)
+{
+	return c->peer->nout > 1 ? TCP_CHUNK / 2 : TCP_CHUNK;
+}
+
+const struct msg_wire tt_tcp_wire = {
+	.idle = wire_idle,
+	.put = tt_tcp_conn_put,
+	.start = tt_tcp_conn_start,
+	.write = tt_tcp_conn_write,
+	.forget = tt_tcp_conn_forget,
+	.data = tt_tcp_conn_data,
+	.chunk = wire_chunk,
+};
+
 static void read_few(struct tcp_ep *ep)
 {
 	bool all = !(ep->polls & 15);
 
-	for (struct tcp_conn *c = ep->conns; c; c = c->next)
+	for (struct msg_conn *c = ep->conns; c; c = c->next)
 		if (!c->outgoing || all || c->peer->pending)
 			tt_tcp_conn_read(c, READ_ROUNDS);
 }
@@ -426,15 +450,15 @@ static void read_many(struct tcp_ep *ep)
 			tt_tcp_conn_read(ev[i].data.ptr, READ_ROUNDS);
 }
 
-static void write_conn(struct tcp_conn *c)
+static void write_conn(struct msg_conn *c)
 {
-	tt_tcp_conn_write(c);
+	c->wire->write(c);
 	if (!c->outgoing)
 		return;
-	for (int i = 0; i < WRITE_ROUNDS && tt_tcp_conn_idle(c) && !c->lost; i++) {
+	for (int i = 0; i < WRITE_ROUNDS && c->wire->idle(c) && !c->lost; i++) {
 		if (!tt_msg_feed(c))
 			return;
-		tt_tcp_conn_write(c);
+		c->wire->write(c);
 	}
 }
 
@@ -443,8 +467,8 @@ static void write_all(struct tcp_ep *ep)
 	tt_msg_emit_all(ep);
 	if (!ep->nwriting && !ep->nready)
 		return;
-	for (struct tcp_conn *c = ep->conns; c; c = c->next)
-		if (!c->peer->broken && (!tt_tcp_conn_idle(c) || c->peer->ready))
+	for (struct msg_conn *c = ep->conns; c; c = c->next)
+		if (!c->peer->broken && (!c->wire->idle(c) || c->peer->ready))
 			write_conn(c);
 	tt_msg_emit_all(ep);
 }
@@ -475,11 +499,12 @@ static int tcp_poll(void *e)
 /* Watches for room where there is something to write. */
 static void watch_output(struct tcp_ep *ep)
 {
-	for (struct tcp_conn *c = ep->conns; c; c = c->next) {
-		bool want = !tt_tcp_conn_idle(c) || (c->outgoing && c->peer->ready);
+	for (struct msg_conn *b = ep->conns; b; b = b->next) {
+		struct tcp_conn *c = (struct tcp_conn *)b;
+		bool want = !tt_tcp_conn_idle(c) || (b->outgoing && b->peer->ready);
 		struct epoll_event ev = { .events = EPOLLIN | (want ? EPOLLOUT : 0), .data.ptr = c };
 
-		if (want == c->armed || c->lost)
+		if (want == c->armed || b->lost)
 			continue;
 		if (!epoll_ctl(ep->epoll, EPOLL_CTL_MOD, c->fd, &ev))
 			c->armed = want;
@@ -609,7 +634,7 @@ static void flush(struct tcp_ep *ep, uint64_t until)
 		write_all(ep);
 		if (!ep->nwriting || tt_now_ns() > until)
 			return;
-		for (struct tcp_conn *c = ep->conns; c; c = c->next)
+		for (struct msg_conn *c = ep->conns; c; c = c->next)
 			tt_tcp_conn_read(c, READ_ROUNDS);
 		nap(ep);
 	}
@@ -643,8 +668,8 @@ static void linger(struct tcp_ep *ep, uint64_t until)
 	for (;;) {
 		bool all = true;
 
-		for (struct tcp_conn *c = ep->conns; c; c = c->next)
-			all &= taken(c);
+		for (struct msg_conn *c = ep->conns; c; c = c->next)
+			all &= taken((struct tcp_conn *)c);
 		if (all || tt_now_ns() > until)
 			return;
 		(void)poll(NULL, 0, 1);
@@ -661,8 +686,8 @@ static void tcp_ep_close(void *e)
 		return;
 	take_arrivals(ep);
 	flush(ep, until);
-	for (struct tcp_conn *c = ep->conns; c; c = c->next)
-		(void)shutdown(c->fd, SHUT_WR);
+	for (struct msg_conn *c = ep->conns; c; c = c->next)
+		(void)shutdown(((struct tcp_conn *)c)->fd, SHUT_WR);
 	linger(ep, until);
 	while (ep->peers) {
 		struct msg_peer *p = ep->peers;

@@ -90,7 +90,7 @@ const char *tt_msg_unpack(struct msg_frame *f, const uint8_t b[MSG_HEADER])
 	return f->len ? "a control frame with payload" : NULL;
 }
 
-struct tcp_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing)
+struct msg_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing)
 {
 	struct tcp_conn *c = calloc(1, sizeof(*c));
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
@@ -105,20 +105,21 @@ struct tcp_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool out
 	/* Not for sockets of other families: those refuse, and need not. */
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	c->inet = !getsockname(fd, (struct sockaddr *)&a, &len) && a.ss_family != AF_UNIX;
-	c->peer = p;
+	c->base.peer = p;
 	c->fd = fd;
-	c->index = index;
-	c->outgoing = outgoing;
-	c->next = p->ep->conns;
-	p->ep->conns = c;
+	c->base.index = index;
+	c->base.outgoing = outgoing;
+	c->base.wire = &tt_tcp_wire;
+	c->base.next = p->ep->conns;
+	p->ep->conns = &c->base;
 	p->ep->nconns++;
-	return c;
+	return &c->base;
 }
 
 static void drop_output(struct tcp_conn *c)
 {
 	if (!tt_tcp_conn_idle(c))
-		c->peer->ep->nwriting--;
+		c->base.peer->ep->nwriting--;
 	free(c->cur_own);
 	c->cur_own = NULL;
 	c->cur_flow = NULL;
@@ -126,17 +127,18 @@ static void drop_output(struct tcp_conn *c)
 	c->opos = c->olen = 0;
 }
 
-void tt_tcp_conn_free(struct tcp_conn *c)
+void tt_tcp_conn_free(struct msg_conn *b)
 {
-	struct tcp_conn **at = &c->peer->ep->conns;
+	struct tcp_conn *c = (struct tcp_conn *)b;
+	struct msg_conn **at = &b->peer->ep->conns;
 
 	drop_output(c);
-	while (*at != c)
+	while (*at != b)
 		at = &(*at)->next;
-	*at = c->next;
-	c->peer->ep->nconns--;
+	*at = b->next;
+	c->base.peer->ep->nconns--;
 	/* A child of fork may hold it too: close alone would end neither the watch nor the stream. */
-	(void)epoll_ctl(c->peer->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	(void)epoll_ctl(c->base.peer->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 	(void)shutdown(c->fd, SHUT_RDWR);
 	close(c->fd);
 	free(c);
@@ -144,32 +146,27 @@ void tt_tcp_conn_free(struct tcp_conn *c)
 
 void tt_tcp_conn_lost(struct tcp_conn *c, int err)
 {
-	struct msg_peer *p = c->peer;
+	struct msg_peer *p = c->base.peer;
 	bool cut = c->left || c->ipos != c->ilen;
 
-	if (c->lost)
+	if (c->base.lost)
 		return;
-	c->lost = true;
+	c->base.lost = true;
 	drop_output(c);
 	(void)epoll_ctl(p->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 	tt_msg_peer_closing(p, err);
 	/* What the lost socket still owed cannot come; otherwise the others may hold the rest. */
-	if (!c->outgoing && (err || cut))
+	if (!c->base.outgoing && (err || cut))
 		tt_msg_peer_break(p, p->error, "%s%s", p->why, cut ? " in the middle of a message" : "");
-}
-
-void tt_msg_refuse(struct tcp_conn *c, const char *what)
-{
-	c->lost = true;
-	tt_msg_peer_break(c->peer, tuttiRemoteError, "process %016llx at %s sent %s",
-		      (unsigned long long)c->peer->id, c->peer->where, what);
 }
 
 /* ---- output ---- */
 
-bool tt_tcp_conn_put(struct tcp_conn *c, const struct msg_frame *f)
+bool tt_tcp_conn_put(struct msg_conn *b, const struct msg_frame *f)
 {
-	if (c->lost)
+	struct tcp_conn *c = (struct tcp_conn *)b;
+
+	if (b->lost)
 		return true;
 	if (c->opos == c->olen)
 		c->opos = c->olen = 0;
@@ -181,15 +178,17 @@ bool tt_tcp_conn_put(struct tcp_conn *c, const struct msg_frame *f)
 	if (c->olen + MSG_HEADER > TCP_OBUF)
 		return false;
 	if (tt_tcp_conn_idle(c))
-		c->peer->ep->nwriting++;
+		c->base.peer->ep->nwriting++;
 	tt_msg_pack(c->obuf + c->olen, f);
 	c->olen += MSG_HEADER;
 	return true;
 }
 
-void tt_tcp_conn_start(struct tcp_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow)
+void tt_tcp_conn_start(struct msg_conn *b, const struct msg_frame *f, const void *body, struct msg_flow *flow)
 {
-	c->peer->ep->nwriting++;
+	struct tcp_conn *c = (struct tcp_conn *)b;
+
+	c->base.peer->ep->nwriting++;
 	c->busy = true;
 	c->cur_flow = flow;
 	c->cur_seq = f->seq;
@@ -239,7 +238,7 @@ static void output_sent(struct tcp_conn *c, size_t n)
 	}
 	c->opos += n;
 	if (n)
-		c->peer->ep->owe_retry = true;
+		c->base.peer->ep->owe_retry = true;
 }
 
 /* One span is the frequent case, and cheaper without a msghdr. */
@@ -252,9 +251,10 @@ static ssize_t push(int fd, struct iovec *v, int n)
 	return sendmsg(fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-void tt_tcp_conn_write(struct tcp_conn *c)
+void tt_tcp_conn_write(struct msg_conn *b)
 {
-	struct tcp_ep *ep = c->peer->ep;
+	struct tcp_conn *c = (struct tcp_conn *)b;
+	struct tcp_ep *ep = b->peer->ep;
 	int kept = errno;
 
 	while (!tt_tcp_conn_idle(c)) {
@@ -276,8 +276,10 @@ void tt_tcp_conn_write(struct tcp_conn *c)
 	errno = kept;
 }
 
-void tt_tcp_conn_forget(struct tcp_conn *c, const struct msg_flow *f)
+void tt_tcp_conn_forget(struct msg_conn *b, const struct msg_flow *f)
 {
+	struct tcp_conn *c = (struct tcp_conn *)b;
+
 	if (c->sink_flow == f) {
 		c->sink_flow = NULL;
 		c->sink = NULL;
@@ -289,8 +291,8 @@ void tt_tcp_conn_forget(struct tcp_conn *c, const struct msg_flow *f)
 		return;
 	c->cur_own = malloc(c->cur_len);
 	if (!c->cur_own) {
-		tt_msg_peer_break(c->peer, tuttiSystemError, "no memory to finish a frame to process %016llx",
-			      (unsigned long long)c->peer->id);
+		tt_msg_peer_break(c->base.peer, tuttiSystemError, "no memory to finish a frame to process %016llx",
+			      (unsigned long long)c->base.peer->id);
 		drop_output(c);
 		return;
 	}
@@ -305,8 +307,23 @@ static void payload_in(struct tcp_conn *c, size_t n)
 	c->left -= n;
 	if (c->sink)
 		c->sink += n;
-	if (!c->left && c->sink_flow)
-		tt_msg_chunk_done(c);
+	if (!c->left && c->sink_flow) {
+		struct msg_flow *f = c->sink_flow;
+
+		c->sink_flow = NULL;
+		c->sink = NULL;
+		tt_msg_chunk_done(f, c->sink_seq, c->sink_len);
+	}
+}
+
+void tt_tcp_conn_data(struct msg_conn *b, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req)
+{
+	struct tcp_conn *c = (struct tcp_conn *)b;
+
+	c->left = c->sink_len = f->len;
+	c->sink = req ? (uint8_t *)req->p + f->off : NULL;
+	c->sink_flow = req ? flow : NULL;
+	c->sink_seq = f->seq;
 }
 
 /* One frame, or what is there of a chunk's payload; false: more bytes are needed. */
@@ -331,13 +348,13 @@ static bool parse_one(struct tcp_conn *c)
 		return false;
 	bad = tt_msg_unpack(&f, b);
 	if (bad) {
-		tt_msg_refuse(c, bad);
+		tt_msg_refuse(&c->base, bad);
 		return false;
 	}
 	if (f.type == MSG_EAGER && have < MSG_HEADER + f.len)
 		return false;
 	c->ipos += MSG_HEADER + (f.type == MSG_EAGER ? f.len : 0);
-	tt_msg_frame(c, &f, b + MSG_HEADER);
+	tt_msg_frame(&c->base, &f, b + MSG_HEADER);
 	return true;
 }
 
@@ -356,14 +373,14 @@ static int input_spans(struct tcp_conn *c, struct iovec v[2])
 	if (c->sink)
 		v[0] = (struct iovec){ c->sink, c->left };
 	else
-		v[0] = (struct iovec){ c->peer->ep->scratch, tt_min(c->left, TCP_SCRATCH) };
+		v[0] = (struct iovec){ c->base.peer->ep->scratch, tt_min(c->left, TCP_SCRATCH) };
 	v[1] = (struct iovec){ c->ibuf, MSG_HEADER };
 	return v[0].iov_len == c->left ? 2 : 1;
 }
 
 static void input_got(struct tcp_conn *c, size_t n, bool direct, size_t first)
 {
-	c->peer->ep->moved += n;
+	c->base.peer->ep->moved += n;
 	if (direct) {
 		size_t k = tt_min(n, first);
 
@@ -371,7 +388,7 @@ static void input_got(struct tcp_conn *c, size_t n, bool direct, size_t first)
 		n -= k;
 	}
 	c->ilen += n;
-	while (!c->lost && parse_one(c))
+	while (!c->base.lost && parse_one(c))
 		;
 }
 
@@ -384,11 +401,12 @@ static ssize_t pull(int fd, struct iovec *v, int n)
 	return recvmsg(fd, &m, MSG_DONTWAIT);
 }
 
-void tt_tcp_conn_read(struct tcp_conn *c, int rounds)
+void tt_tcp_conn_read(struct msg_conn *b, int rounds)
 {
+	struct tcp_conn *c = (struct tcp_conn *)b;
 	int kept = errno;
 
-	while (rounds-- > 0 && !c->lost) {
+	while (rounds-- > 0 && !c->base.lost) {
 		struct iovec v[2];
 		bool direct = c->left > 0;
 		int spans = input_spans(c, v);

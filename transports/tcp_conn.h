@@ -51,12 +51,42 @@ struct msg_frame {
 	struct tt_note note;
 };
 
-struct tcp_conn {
+struct msg_flow;
+
+/* What a transport has in the first place of its conn. */
+struct msg_conn {
 	struct msg_peer *peer;
-	struct tcp_conn *next; /* of the endpoint */
-	int fd, index;
-	bool outgoing, inet;
+	struct msg_conn *next; /* of the endpoint */
+	const struct msg_wire *wire;
+	int index;
+	bool outgoing;
 	bool lost;             /* nothing more to read; what is written is dropped */
+};
+
+/* What moves frames for the message layer. All on the thread that has the endpoint. */
+struct msg_wire {
+	/* Neither a current frame nor anything queued. */
+	bool (*idle)(const struct msg_conn *c);
+	/* Appends a control frame; false: no room now. A lost conn takes and drops it. */
+	bool (*put)(struct msg_conn *c, const struct msg_frame *f);
+	/* Makes this the current frame of an idle conn: EAGER with its payload, or DATA. tt_msg_written
+	 * follows when the body is no longer needed, unless the flow was forgotten before. */
+	void (*start)(struct msg_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow);
+	/* Pushes what can go. */
+	void (*write)(struct msg_conn *c);
+	/* The flow's memory is no longer to be touched: its posts are cancelled, or its end closed. */
+	void (*forget)(struct msg_conn *c, const struct msg_flow *flow);
+	/* A DATA frame has arrived for this receive (NULL: for one that is no more, its bytes go nowhere).
+	 * tt_msg_chunk_done follows, from within or later, when they are at req->p + f->off. */
+	void (*data)(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
+	/* Bytes of one DATA frame, at most. */
+	size_t (*chunk)(const struct msg_conn *c);
+};
+
+struct tcp_conn {
+	struct msg_conn base;
+	int fd;
+	bool inet;
 	bool armed;            /* epoll also watches for room to write */
 	bool busy;             /* a frame is on its way out: the cur_ fields */
 	/* Output: the current frame, then the control frames of obuf. */
@@ -82,7 +112,7 @@ struct msg_peer {
 	struct tcp_ep *ep;
 	struct msg_peer *next;
 	uint64_t id;
-	struct tcp_conn *out[MSG_CONNS_MAX], *in[MSG_CONNS_MAX];
+	struct msg_conn *out[MSG_CONNS_MAX], *in[MSG_CONNS_MAX];
 	int nout;
 	struct msg_flow *flows;
 	struct msg_flow *ready, *ready_last; /* flows with something to send, in turn */
@@ -141,7 +171,7 @@ struct tcp_ep {
 	bool open;
 	int epoll, event;
 	size_t eager;
-	struct tcp_conn *conns;
+	struct msg_conn *conns;
 	int nconns;
 	struct msg_peer *peers;
 	struct msg_flow **table;
@@ -165,24 +195,22 @@ struct tcp_ep {
 void tt_msg_pack(uint8_t b[MSG_HEADER], const struct msg_frame *f);
 /* NULL, or what is wrong with it. */
 const char *tt_msg_unpack(struct msg_frame *f, const uint8_t b[MSG_HEADER]);
-struct tcp_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing);
-void tt_tcp_conn_free(struct tcp_conn *c);
+struct msg_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing);
+void tt_tcp_conn_free(struct msg_conn *c);
 static inline bool tt_tcp_conn_idle(const struct tcp_conn *c)
 {
 	return !c->busy && c->opos == c->olen;
 }
-/* Appends a control frame; false: no room now. */
-bool tt_tcp_conn_put(struct tcp_conn *c, const struct msg_frame *f);
-/* Makes this the current frame of an idle conn; tt_msg_written follows unless flow is NULL. */
-void tt_tcp_conn_start(struct tcp_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow);
-void tt_tcp_conn_write(struct tcp_conn *c);
-void tt_tcp_conn_read(struct tcp_conn *c, int rounds);
-/* The flow's memory is no longer to be touched: what is half sent is finished from a copy. */
-void tt_tcp_conn_forget(struct tcp_conn *c, const struct msg_flow *f);
+/* The functions of struct msg_wire. */
+bool tt_tcp_conn_put(struct msg_conn *c, const struct msg_frame *f);
+void tt_tcp_conn_start(struct msg_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow);
+void tt_tcp_conn_write(struct msg_conn *c);
+void tt_tcp_conn_forget(struct msg_conn *c, const struct msg_flow *f);
+void tt_tcp_conn_data(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
+extern const struct msg_wire tt_tcp_wire;
+void tt_tcp_conn_read(struct msg_conn *c, int rounds);
 /* The socket has ended, with an errno or 0 for the end of the stream. */
 void tt_tcp_conn_lost(struct tcp_conn *c, int err);
-/* The peer has sent what it must not: nothing more is read from this socket, and the peer fails. */
-void tt_msg_refuse(struct tcp_conn *c, const char *what);
 
 /* ---- msg_flow.c ---- */
 static inline uint32_t msg_at(uint32_t seq)
@@ -194,8 +222,8 @@ static inline bool msg_before(uint32_t a, uint32_t b)
 	return (int32_t)(a - b) < 0;
 }
 /* The flow that a frame is for; NULL: none, or (or_make) the conn has been refused. */
-struct msg_flow *tt_msg_flow_find(struct tcp_conn *c, const struct msg_frame *fr);
-struct msg_flow *tt_msg_flow_find_or_make(struct tcp_conn *c, const struct msg_frame *fr);
+struct msg_flow *tt_msg_flow_find(struct msg_conn *c, const struct msg_frame *fr);
+struct msg_flow *tt_msg_flow_find_or_make(struct msg_conn *c, const struct msg_frame *fr);
 tuttiResult_t tt_msg_flow_open(struct msg_peer *p, uint64_t key, struct msg_flow **out);
 /* Opens a flow that frames have made already; NULL: there is none. */
 struct msg_flow *tt_msg_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key);
@@ -216,12 +244,12 @@ void tt_msg_flow_unqueue(struct msg_flow *f, struct msg_flow *prev);
 void tt_msg_flow_owe(struct msg_flow *f, uint8_t what);
 void tt_msg_flow_finish(struct msg_flow *f, struct tt_req *r, int state);
 void tt_msg_flow_finish_send(struct msg_flow *f, int state); /* the oldest */
-struct tcp_conn *tt_msg_flow_home(const struct msg_flow *f); /* the socket of its early messages */
+struct msg_conn *tt_msg_flow_home(const struct msg_flow *f); /* the socket of its early messages */
 
 /* ---- tcp_message.c ---- */
-/* A frame has arrived; payload is there for EAGER. For DATA the conn's sink is set. */
-void tt_msg_frame(struct tcp_conn *c, const struct msg_frame *fr, const uint8_t *payload);
-void tt_msg_chunk_done(struct tcp_conn *c);
+/* A frame has arrived; payload is there for EAGER. */
+void tt_msg_frame(struct msg_conn *c, const struct msg_frame *fr, const uint8_t *payload);
+void tt_msg_chunk_done(struct msg_flow *f, uint32_t seq, size_t len);
 void tt_msg_written(struct msg_flow *f, uint32_t seq, size_t len);
 enum tt_post tt_msg_send(struct msg_flow *f, const void *p, size_t n, const struct tt_note *note,
 			  struct tt_req *req);
@@ -229,7 +257,10 @@ enum tt_post tt_msg_recv(struct msg_flow *f, void *p, size_t n, struct tt_req *r
 void tt_msg_ask_all(struct tcp_ep *ep);
 void tt_msg_emit_all(struct tcp_ep *ep);
 /* Gives the conn its next frame; false: nothing for it. */
-bool tt_msg_feed(struct tcp_conn *c);
+bool tt_msg_feed(struct msg_conn *c);
+
+/* The peer has sent what it must not: nothing more is read from this conn, and the peer fails. */
+void tt_msg_refuse(struct msg_conn *c, const char *what);
 
 /* ---- tcp.c ---- */
 void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt, ...)

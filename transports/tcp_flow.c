@@ -69,7 +69,7 @@ static struct msg_flow *flow_new(struct msg_peer *p, uint64_t key, uint8_t side)
 }
 
 /* The flow that a frame is for: the oldest whose other end has not said, this way, that it is closed. */
-struct msg_flow *tt_msg_flow_find(struct tcp_conn *c, const struct msg_frame *fr)
+struct msg_flow *tt_msg_flow_find(struct msg_conn *c, const struct msg_frame *fr)
 {
 	struct msg_peer *p = c->peer;
 	uint8_t way = c->outgoing ? WAY_BACK : WAY_FORWARD;
@@ -83,7 +83,7 @@ struct msg_flow *tt_msg_flow_find(struct tcp_conn *c, const struct msg_frame *fr
 	return NULL;
 }
 
-struct msg_flow *tt_msg_flow_find_or_make(struct tcp_conn *c, const struct msg_frame *fr)
+struct msg_flow *tt_msg_flow_find_or_make(struct msg_conn *c, const struct msg_frame *fr)
 {
 	struct msg_flow *f = tt_msg_flow_find(c, fr);
 
@@ -211,9 +211,9 @@ void tt_msg_flow_finish_send(struct msg_flow *f, int state)
 static void cancel(struct msg_flow *f)
 {
 	leave_ready(f);
-	for (struct tcp_conn *c = f->peer->ep->conns; c; c = c->next)
+	for (struct msg_conn *c = f->peer->ep->conns; c; c = c->next)
 		if (c->peer == f->peer)
-			tt_tcp_conn_forget(c, f);
+			c->wire->forget(c, f);
 	while (f->send_head != f->send_tail)
 		tt_msg_flow_finish_send(f, TT_REQ_FAILED);
 	while (f->recv_head != f->recv_tail)
@@ -330,7 +330,7 @@ tuttiResult_t tt_msg_flow_open(struct msg_peer *p, uint64_t key, struct msg_flow
 	return tuttiSuccess;
 }
 
-struct tcp_conn *tt_msg_flow_home(const struct msg_flow *f)
+struct msg_conn *tt_msg_flow_home(const struct msg_flow *f)
 {
 	struct msg_peer *p = f->peer;
 
@@ -340,7 +340,7 @@ struct tcp_conn *tt_msg_flow_home(const struct msg_flow *f)
 void tt_msg_flow_close(struct msg_flow *f)
 {
 	struct msg_peer *p = f->peer;
-	struct tcp_conn *out = tt_msg_flow_home(f), *in = p->in[0];
+	struct msg_conn *out = tt_msg_flow_home(f), *in = p->in[0];
 
 	cancel(f);
 	f->state = FLOW_CLOSED;
@@ -354,7 +354,7 @@ void tt_msg_flow_close(struct msg_flow *f)
 	tt_msg_flow_owe(f, OWE_CLOSE_FORWARD | OWE_CLOSE_BACK);
 	tt_msg_emit_all(p->ep);
 	if (out)
-		tt_tcp_conn_write(out);
+		out->wire->write(out);
 	if (in)
-		tt_tcp_conn_write(in);
+		in->wire->write(in);
 }

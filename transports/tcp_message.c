@@ -23,12 +23,11 @@ static void told_credit(struct msg_flow *f)
 	f->owe &= (uint8_t)~OWE_CREDIT;
 }
 
-static void start_next(struct tcp_conn *c, struct msg_flow *f)
+static void start_next(struct msg_conn *c, struct msg_flow *f)
 {
 	uint32_t seq = f->send_take;
 	struct tt_req *r = f->sends[msg_at(seq)];
 	struct msg_frame fr = frame_of(f, MSG_EAGER);
-	size_t chunk = f->peer->nout > 1 ? TCP_CHUNK / 2 : TCP_CHUNK;
 
 	told_credit(f);
 	fr.seq = seq;
@@ -38,7 +37,7 @@ static void start_next(struct tcp_conn *c, struct msg_flow *f)
 	if (r->n > f->peer->ep->eager) {
 		fr.type = MSG_DATA;
 		fr.token = f->peer_token;
-		fr.len = (uint32_t)tt_min(chunk, r->n - r->priv[0]);
+		fr.len = (uint32_t)tt_min(c->wire->chunk(c), r->n - r->priv[0]);
 	} else {
 		fr.len = (uint32_t)r->n;
 		f->eager_sent++;
@@ -48,11 +47,11 @@ static void start_next(struct tcp_conn *c, struct msg_flow *f)
 		f->sent = ++f->send_take;
 		f->adverted &= (uint8_t)~(1u << msg_at(seq));
 	}
-	tt_tcp_conn_start(c, &fr, fr.off ? (const uint8_t *)r->p + fr.off : r->p, f);
+	c->wire->start(c, &fr, fr.off ? (const uint8_t *)r->p + fr.off : r->p, f);
 	tt_msg_flow_ready(f);
 }
 
-bool tt_msg_feed(struct tcp_conn *c)
+bool tt_msg_feed(struct msg_conn *c)
 {
 	struct msg_peer *p = c->peer;
 	struct msg_flow *prev = NULL;
@@ -96,9 +95,12 @@ static void send_now(struct msg_flow *f)
 
 	if (p->ready != f || p->ready_last != f || p->broken)
 		return;
-	for (int i = 0; i < p->nout && f->queued; i++)
-		if (tt_tcp_conn_idle(p->out[i]) && !p->out[i]->lost && tt_msg_feed(p->out[i]))
-			tt_tcp_conn_write(p->out[i]);
+	for (int i = 0; i < p->nout && f->queued; i++) {
+		struct msg_conn *c = p->out[i];
+
+		if (c->wire->idle(c) && !c->lost && tt_msg_feed(c))
+			c->wire->write(c);
+	}
 }
 
 enum tt_post tt_msg_send(struct msg_flow *f, const void *p, size_t n, const struct tt_note *note,
@@ -144,16 +146,16 @@ static void complete_recvs(struct msg_flow *f)
 	(void)tt_msg_flow_other_left(f, false);
 }
 
-static void put_answers(struct msg_flow *f, struct tcp_conn *c);
+static void put_answers(struct msg_flow *f, struct msg_conn *c);
 
 /* Answers at once if they can go; else the next poll does it. */
 static void answer_now(struct msg_flow *f)
 {
-	struct tcp_conn *c = f->peer->in[0];
+	struct msg_conn *c = f->peer->in[0];
 
 	if (c && !f->peer->broken) {
 		put_answers(f, c);
-		tt_tcp_conn_write(c);
+		c->wire->write(c);
 	}
 	if (f->adverts_due)
 		tt_msg_flow_owe(f, 0);
@@ -219,7 +221,7 @@ enum tt_post tt_msg_recv(struct msg_flow *f, void *p, size_t n, struct tt_req *r
 
 /* ---- control frames ---- */
 
-static void put_answers(struct msg_flow *f, struct tcp_conn *c)
+static void put_answers(struct msg_flow *f, struct msg_conn *c)
 {
 	struct msg_frame fr = frame_of(f, MSG_ADVERT);
 
@@ -229,44 +231,44 @@ static void put_answers(struct msg_flow *f, struct tcp_conn *c)
 		fr.seq = seq;
 		fr.total = f->recvs[msg_at(seq)]->n;
 		fr.token = f->token;
-		if (!tt_tcp_conn_put(c, &fr))
+		if (!c->wire->put(c, &fr))
 			return;
 		f->adverts_due &= (uint8_t)~(1u << msg_at(seq));
 		told_credit(f);
 	}
 	fr = frame_of(f, MSG_CREDIT);
-	if (f->owe & OWE_CREDIT && tt_tcp_conn_put(c, &fr))
+	if (f->owe & OWE_CREDIT && c->wire->put(c, &fr))
 		told_credit(f);
 	fr = frame_of(f, MSG_CLOSE);
-	if (f->owe & OWE_CLOSE_BACK && tt_tcp_conn_put(c, &fr))
+	if (f->owe & OWE_CLOSE_BACK && c->wire->put(c, &fr))
 		f->owe &= (uint8_t)~OWE_CLOSE_BACK;
 }
 
-static void put_error(struct msg_flow *f, struct tcp_conn *c)
+static void put_error(struct msg_flow *f, struct msg_conn *c)
 {
 	struct msg_frame fr = frame_of(f, MSG_ERROR);
 
 	fr.seq = f->bad_seq;
 	fr.off = f->bad_posted;
 	fr.total = f->bad_sent;
-	if (tt_tcp_conn_put(c, &fr))
+	if (c->wire->put(c, &fr))
 		f->owe &= (uint8_t)~OWE_ERROR;
 }
 
-static void put_beside_messages(struct msg_flow *f, struct tcp_conn *c)
+static void put_beside_messages(struct msg_flow *f, struct msg_conn *c)
 {
 	struct msg_frame fr = frame_of(f, MSG_ASK);
 
 	if (f->owe & OWE_ASK) {
 		fr.seq = f->send_take;
 		fr.total = f->send_take == f->send_tail ? 0 : f->sends[msg_at(fr.seq)]->n;
-		if (tt_msg_flow_stalled(f) && fr.total && !tt_tcp_conn_put(c, &fr))
+		if (tt_msg_flow_stalled(f) && fr.total && !c->wire->put(c, &fr))
 			return;
 		f->owe &= (uint8_t)~OWE_ASK;
 	}
 	fr = frame_of(f, MSG_CLOSE);
 	fr.seq = f->sent;
-	if (f->owe & OWE_CLOSE_FORWARD && !(f->owe & OWE_ERROR) && tt_tcp_conn_put(c, &fr))
+	if (f->owe & OWE_CLOSE_FORWARD && !(f->owe & OWE_ERROR) && c->wire->put(c, &fr))
 		f->owe &= (uint8_t)~OWE_CLOSE_FORWARD;
 }
 
@@ -274,7 +276,7 @@ static void put_beside_messages(struct msg_flow *f, struct tcp_conn *c)
  * would no longer know the link. */
 static bool emit(struct msg_flow *f)
 {
-	struct tcp_conn *out = tt_msg_flow_home(f), *in = f->peer->in[0];
+	struct msg_conn *out = tt_msg_flow_home(f), *in = f->peer->in[0];
 
 	if (f->owe & OWE_ERROR && (out || in))
 		put_error(f, out ? out : in);
@@ -323,7 +325,7 @@ void tt_msg_ask_all(struct tcp_ep *ep)
 
 /* ---- frames ---- */
 
-static bool take_credit(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
+static bool take_credit(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
 	if (msg_before(f->eager_sent, fr->credit)) {
 		tt_msg_refuse(c, "credit for messages that it was not sent");
@@ -336,7 +338,7 @@ static bool take_credit(struct tcp_conn *c, struct msg_flow *f, const struct msg
 	return true;
 }
 
-static void keep_eager(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr,
+static void keep_eager(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr,
 		       const uint8_t *payload)
 {
 	struct tcp_ep *ep = c->peer->ep;
@@ -367,7 +369,7 @@ static void keep_eager(struct tcp_conn *c, struct msg_flow *f, const struct msg_
 	f->slot_count++;
 }
 
-static void take_eager(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr,
+static void take_eager(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr,
 		       const uint8_t *payload)
 {
 	struct tt_req *r;
@@ -396,16 +398,15 @@ static void take_eager(struct tcp_conn *c, struct msg_flow *f, const struct msg_
 	complete_recvs(f);
 }
 
-static void take_data(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
+static void take_data(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
 	struct tt_req *r;
 
-	c->left = c->sink_len = fr->len;
-	c->sink = NULL;
-	c->sink_flow = NULL;
 	/* A chunk of a link that is no longer there goes nowhere. */
-	if (!f || f->state != FLOW_OPEN || f->error)
+	if (!f || f->state != FLOW_OPEN || f->error) {
+		c->wire->data(c, NULL, fr, NULL);
 		return;
+	}
 	if (fr->seq - f->recv_head >= f->recv_tail - f->recv_head) {
 		tt_msg_refuse(c, "data for a receive that was not posted");
 		return;
@@ -417,27 +418,22 @@ static void take_data(struct tcp_conn *c, struct msg_flow *f, const struct msg_f
 	}
 	r->priv[0] += fr->len;
 	r->note = fr->note;
-	c->sink = (uint8_t *)r->p + fr->off;
-	c->sink_flow = f;
-	c->sink_seq = fr->seq;
-	(void)take_credit(c, f, fr);
+	if (take_credit(c, f, fr))
+		c->wire->data(c, f, fr, r);
 }
 
-void tt_msg_chunk_done(struct tcp_conn *c)
+void tt_msg_chunk_done(struct msg_flow *f, uint32_t seq, size_t len)
 {
-	struct msg_flow *f = c->sink_flow;
-	struct tt_req *r = f->recvs[msg_at(c->sink_seq)];
+	struct tt_req *r = f->recvs[msg_at(seq)];
 
-	c->sink_flow = NULL;
-	c->sink = NULL;
-	r->done += c->sink_len;
+	r->done += len;
 	if (r->done != r->n)
 		return;
 	r->priv[1] = POST_FINISHED;
 	complete_recvs(f);
 }
 
-static void take_advert(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
+static void take_advert(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
 	uint32_t i = msg_at(fr->seq);
 
@@ -475,7 +471,7 @@ static void take_ask(struct msg_flow *f, const struct msg_frame *fr)
 	}
 }
 
-static void take_close(struct tcp_conn *c, struct msg_flow *f, const struct msg_frame *fr)
+static void take_close(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr)
 {
 	if (c->outgoing) {
 		f->got_close |= WAY_BACK;
@@ -487,7 +483,14 @@ static void take_close(struct tcp_conn *c, struct msg_flow *f, const struct msg_
 		(void)tt_msg_flow_other_left(f, false);
 }
 
-void tt_msg_frame(struct tcp_conn *c, const struct msg_frame *fr, const uint8_t *payload)
+void tt_msg_refuse(struct msg_conn *c, const char *what)
+{
+	c->lost = true;
+	tt_msg_peer_break(c->peer, tuttiRemoteError, "process %016llx at %s sent %s",
+		      (unsigned long long)c->peer->id, c->peer->where, what);
+}
+
+void tt_msg_frame(struct msg_conn *c, const struct msg_frame *fr, const uint8_t *payload)
 {
 	bool answer = fr->type == MSG_ADVERT || fr->type == MSG_CREDIT;
 	bool both = fr->type == MSG_CLOSE || fr->type == MSG_ERROR;
