@@ -1,7 +1,6 @@
 /* TCP: one socket: frames to bytes and back. What comes from the peer is checked here and in
- * tt_msg_frame; nothing it sends may reach memory that was not posted for it.
+ * msg_message.c; nothing it sends may reach memory that was not posted for it.
  * SPDX-License-Identifier: Apache-2.0 */
-#include <endian.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -14,80 +13,9 @@
 
 #include "tcp_conn.h"
 
-#define MAGIC 0x31707474u
-
-static void put32(uint8_t *b, uint32_t v)
+static int epoll_of(const struct msg_peer *p)
 {
-	v = htole32(v);
-	memcpy(b, &v, sizeof(v));
-}
-
-static void put64(uint8_t *b, uint64_t v)
-{
-	v = htole64(v);
-	memcpy(b, &v, sizeof(v));
-}
-
-static uint32_t get32(const uint8_t *b)
-{
-	uint32_t v;
-
-	memcpy(&v, b, sizeof(v));
-	return le32toh(v);
-}
-
-static uint64_t get64(const uint8_t *b)
-{
-	uint64_t v;
-
-	memcpy(&v, b, sizeof(v));
-	return le64toh(v);
-}
-
-void tt_msg_pack(uint8_t b[MSG_HEADER], const struct msg_frame *f)
-{
-	put32(b, MAGIC);
-	put32(b + 4, f->type | (uint32_t)f->side << 8);
-	put32(b + 8, f->len);
-	put32(b + 12, f->seq);
-	put32(b + 16, f->credit);
-	put32(b + 20, f->token);
-	put64(b + 24, f->key);
-	put64(b + 32, f->off);
-	put64(b + 40, f->total);
-	put64(b + 48, f->note.sig);
-	put32(b + 56, f->note.seq);
-	put32(b + 60, f->note.pos);
-}
-
-const char *tt_msg_unpack(struct msg_frame *f, const uint8_t b[MSG_HEADER])
-{
-	uint32_t kind = get32(b + 4);
-
-	if (get32(b) != MAGIC)
-		return "no frame where one should begin";
-	f->type = (uint8_t)kind;
-	f->side = (uint8_t)(kind >> 8);
-	f->len = get32(b + 8);
-	f->seq = get32(b + 12);
-	f->credit = get32(b + 16);
-	f->token = get32(b + 20);
-	f->key = get64(b + 24);
-	f->off = get64(b + 32);
-	f->total = get64(b + 40);
-	f->note.sig = get64(b + 48);
-	f->note.seq = get32(b + 56);
-	f->note.pos = get32(b + 60);
-	if (kind >> 16 || f->side > 1 || f->type < MSG_EAGER || f->type > MSG_CLOSE)
-		return "a frame of unknown type";
-	if (f->type == MSG_EAGER)
-		return f->len > MSG_EAGER_MAX || f->len != f->total || f->off ?
-			       "an eager frame of bad length" : NULL;
-	if (f->type == MSG_DATA)
-		return !f->len || f->len > TCP_CHUNK || f->total > MSG_MAX_MESSAGE ||
-			       f->len > f->total || f->off > f->total - f->len ?
-			       "a chunk of bad length" : NULL;
-	return f->len ? "a control frame with payload" : NULL;
+	return ((struct tcp_ep *)p->ep)->epoll;
 }
 
 struct msg_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool outgoing)
@@ -98,21 +26,15 @@ struct msg_conn *tt_tcp_conn_new(struct msg_peer *p, int fd, int index, bool out
 	struct sockaddr_storage a = { 0 };
 	socklen_t len = sizeof(a);
 
-	if (!c || epoll_ctl(p->ep->epoll, EPOLL_CTL_ADD, fd, &ev)) {
+	if (!c || epoll_ctl(epoll_of(p), EPOLL_CTL_ADD, fd, &ev)) {
 		free(c);
 		return NULL;
 	}
 	/* Not for sockets of other families: those refuse, and need not. */
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	c->inet = !getsockname(fd, (struct sockaddr *)&a, &len) && a.ss_family != AF_UNIX;
-	c->base.peer = p;
 	c->fd = fd;
-	c->base.index = index;
-	c->base.outgoing = outgoing;
-	c->base.wire = &tt_tcp_wire;
-	c->base.next = p->ep->conns;
-	p->ep->conns = &c->base;
-	p->ep->nconns++;
+	tt_msg_conn_join(&c->base, p, index, outgoing);
 	return &c->base;
 }
 
@@ -127,18 +49,13 @@ static void drop_output(struct tcp_conn *c)
 	c->opos = c->olen = 0;
 }
 
-void tt_tcp_conn_free(struct msg_conn *b)
+void tt_tcp_conn_close(struct msg_conn *b)
 {
 	struct tcp_conn *c = (struct tcp_conn *)b;
-	struct msg_conn **at = &b->peer->ep->conns;
 
 	drop_output(c);
-	while (*at != b)
-		at = &(*at)->next;
-	*at = b->next;
-	c->base.peer->ep->nconns--;
 	/* A child of fork may hold it too: close alone would end neither the watch nor the stream. */
-	(void)epoll_ctl(c->base.peer->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	(void)epoll_ctl(epoll_of(b->peer), EPOLL_CTL_DEL, c->fd, NULL);
 	(void)shutdown(c->fd, SHUT_RDWR);
 	close(c->fd);
 	free(c);
@@ -153,7 +70,7 @@ void tt_tcp_conn_lost(struct tcp_conn *c, int err)
 		return;
 	c->base.lost = true;
 	drop_output(c);
-	(void)epoll_ctl(p->ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	(void)epoll_ctl(epoll_of(p), EPOLL_CTL_DEL, c->fd, NULL);
 	tt_msg_peer_closing(p, err);
 	/* What the lost socket still owed cannot come; otherwise the others may hold the rest. */
 	if (!c->base.outgoing && (err || cut))
@@ -254,7 +171,7 @@ static ssize_t push(int fd, struct iovec *v, int n)
 void tt_tcp_conn_write(struct msg_conn *b)
 {
 	struct tcp_conn *c = (struct tcp_conn *)b;
-	struct tcp_ep *ep = b->peer->ep;
+	struct msg_ep *ep = b->peer->ep;
 	int kept = errno;
 
 	while (!tt_tcp_conn_idle(c)) {
@@ -346,7 +263,7 @@ static bool parse_one(struct tcp_conn *c)
 	}
 	if (have < MSG_HEADER)
 		return false;
-	bad = tt_msg_unpack(&f, b);
+	bad = tt_msg_unpack(&f, b, TCP_CHUNK);
 	if (bad) {
 		tt_msg_refuse(&c->base, bad);
 		return false;
@@ -373,7 +290,7 @@ static int input_spans(struct tcp_conn *c, struct iovec v[2])
 	if (c->sink)
 		v[0] = (struct iovec){ c->sink, c->left };
 	else
-		v[0] = (struct iovec){ c->base.peer->ep->scratch, tt_min(c->left, TCP_SCRATCH) };
+		v[0] = (struct iovec){ ((struct tcp_ep *)c->base.peer->ep)->scratch, tt_min(c->left, TCP_SCRATCH) };
 	v[1] = (struct iovec){ c->ibuf, MSG_HEADER };
 	return v[0].iov_len == c->left ? 2 : 1;
 }

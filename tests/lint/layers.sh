@@ -43,13 +43,13 @@ for f in src/*.[ch]; do
 	done
 done
 
-# A transport sees the contract, floors 0 and 1 without the topology, and files of its own name.
+# A transport sees the contract, floors 0 and 1 without the topology, messages, and files of its own name.
 for f in transports/*.[ch]; do
 	name=$(basename "${f%.*}")
 	own=${name%%_*}
 	for i in $(includes "$f"); do
 		case $i in
-		transport | tutti | base | reduce | mem | mem_* | sock | hmac | "$own" | "$own"_*) ;;
+		transport | tutti | base | reduce | mem | mem_* | sock | hmac | msg | "$own" | "$own"_*) ;;
 		*) complain "$f" "$i.h" "not for transports, or another transport's" ;;
 		esac
 	done

@@ -191,7 +191,7 @@ static void reply_with_frames(struct raw *r, struct msg_frame want)
 	CHECK(recv(want.type == MSG_ADVERT || want.type == MSG_CREDIT ? r->n[0].raw_out :
 									    r->n[0].raw_in,
 		   b, sizeof(b), MSG_DONTWAIT) == sizeof(b));
-	CHECK(!tt_msg_unpack(&f, b));
+	CHECK(!tt_msg_unpack(&f, b, TCP_CHUNK));
 	CHECKF(f.type == want.type && f.seq == want.seq && f.total == want.total && f.key == 5 &&
 		       f.credit == want.credit,
 	       "type %d seq %u total %llu credit %u", f.type, f.seq, (unsigned long long)f.total, f.credit);

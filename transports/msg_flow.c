@@ -1,22 +1,22 @@
-/* TCP: one end of a link: found, made, opened, failed, closed.
+/* Messages: one end of a link: found, made, opened, failed, closed.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tcp_conn.h"
+#include "msg.h"
 
 /* ---- the table: (peer, key, side) to flows, oldest first where a key is used again ---- */
 
-static struct msg_flow **bucket(struct tcp_ep *ep, uint64_t peer, uint64_t key)
+static struct msg_flow **bucket(struct msg_ep *ep, uint64_t peer, uint64_t key)
 {
 	uint64_t k[2] = { peer, key };
 
 	return &ep->table[tt_hash64(k, sizeof(k), 0) & (ep->nbuckets - 1)];
 }
 
-static void table_add(struct tcp_ep *ep, struct msg_flow *f)
+static void table_add(struct msg_ep *ep, struct msg_flow *f)
 {
 	struct msg_flow **last = bucket(ep, f->peer->id, f->key);
 
@@ -26,7 +26,7 @@ static void table_add(struct tcp_ep *ep, struct msg_flow *f)
 	f->chain = NULL;
 }
 
-static bool table_grow(struct tcp_ep *ep)
+static bool table_grow(struct msg_ep *ep)
 {
 	size_t old_n = ep->nbuckets, n = old_n ? old_n * 2 : 64;
 	struct msg_flow **old = ep->table, **table;
@@ -49,7 +49,7 @@ static bool table_grow(struct tcp_ep *ep)
 
 static struct msg_flow *flow_new(struct msg_peer *p, uint64_t key, uint8_t side)
 {
-	struct tcp_ep *ep = p->ep;
+	struct msg_ep *ep = p->ep;
 	struct msg_flow *f = table_grow(ep) ? calloc(1, sizeof(*f)) : NULL;
 
 	if (!f)
@@ -155,7 +155,7 @@ static void leave_ready(struct msg_flow *f)
 
 void tt_msg_flow_owe(struct msg_flow *f, uint8_t what)
 {
-	struct tcp_ep *ep = f->peer->ep;
+	struct msg_ep *ep = f->peer->ep;
 
 	f->owe |= what;
 	ep->owe_retry = true;
@@ -170,7 +170,7 @@ void tt_msg_flow_owe(struct msg_flow *f, uint8_t what)
 
 void tt_msg_flow_free(struct msg_flow *f)
 {
-	struct tcp_ep *ep = f->peer->ep;
+	struct msg_ep *ep = f->peer->ep;
 	struct msg_flow **p;
 
 	leave_ready(f);
@@ -287,7 +287,7 @@ static void adopt(struct msg_flow *f)
 }
 
 /* Where both ends are in this process the second to open is side 1. */
-static struct msg_flow *other_side(struct tcp_ep *ep, uint64_t key)
+static struct msg_flow *other_side(struct msg_ep *ep, uint64_t key)
 {
 	if (!ep->nbuckets)
 		return NULL;
@@ -298,7 +298,7 @@ static struct msg_flow *other_side(struct tcp_ep *ep, uint64_t key)
 	return NULL;
 }
 
-struct msg_flow *tt_msg_flow_adopt(struct tcp_ep *ep, uint64_t peer, uint64_t key)
+struct msg_flow *tt_msg_flow_adopt(struct msg_ep *ep, uint64_t peer, uint64_t key)
 {
 	struct msg_flow *first = peer == ep->config.self ? other_side(ep, key) : NULL;
 

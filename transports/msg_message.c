@@ -1,10 +1,11 @@
-/* TCP: which message goes when, and where what arrives belongs. SPDX-License-Identifier: Apache-2.0 */
+/* Messages: which message goes when, and where what arrives belongs. SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "tcp_conn.h"
+#include "msg.h"
 
-enum { POST_FINISHED = 1 }; /* priv[1]; priv[0]: bytes handed to sockets, or claimed by chunks */
+enum { POST_FINISHED = 1 }; /* priv[1]; priv[0]: bytes handed to conns, or claimed by chunks */
 
 /* ---- sending ---- */
 
@@ -88,7 +89,7 @@ static void post(struct tt_req *r, void *p, size_t n)
 	atomic_store_explicit(&r->state, TT_REQ_POSTED, memory_order_relaxed);
 }
 
-/* Writes at once if a socket is free and nobody waits for it. */
+/* Writes at once if a conn is free and nobody waits for it. */
 static void send_now(struct msg_flow *f)
 {
 	struct msg_peer *p = f->peer;
@@ -103,13 +104,14 @@ static void send_now(struct msg_flow *f)
 	}
 }
 
-enum tt_post tt_msg_send(struct msg_flow *f, const void *p, size_t n, const struct tt_note *note,
-			  struct tt_req *req)
+enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_note *note, struct tt_req *req)
 {
+	struct msg_flow *f = ((struct msg_link *)link)->flow;
 	uint32_t seq = f->send_tail;
 
 	if (n > MSG_MAX_MESSAGE)
-		tt_msg_flow_fail(f, tuttiInternalError, "a message of %zu bytes: longer than tcp takes", n);
+		tt_msg_flow_fail(f, tuttiInternalError, "a message of %zu bytes: longer than %s takes", n,
+				 f->peer->ep->wire->name);
 	if (f->error || tt_msg_flow_other_left(f, true))
 		return TT_FAILED;
 	if (seq - f->send_head == MSG_DEPTH)
@@ -189,8 +191,9 @@ static enum tt_post recv_slot(struct msg_flow *f, void *p, size_t n, struct tt_r
 	return TT_POSTED;
 }
 
-enum tt_post tt_msg_recv(struct msg_flow *f, void *p, size_t n, struct tt_req *req)
+enum tt_post tt_msg_recv(void *link, void *p, size_t n, struct tt_req *req)
 {
+	struct msg_flow *f = ((struct msg_link *)link)->flow;
 	uint32_t seq = f->recv_tail;
 	bool asked = f->ask_waits && f->ask_seq == seq;
 
@@ -199,7 +202,8 @@ enum tt_post tt_msg_recv(struct msg_flow *f, void *p, size_t n, struct tt_req *r
 	if (f->slot_count && f->slots[f->slot_head].seq == seq && !f->lengths)
 		return recv_slot(f, p, n, req);
 	if (n > MSG_MAX_MESSAGE)
-		tt_msg_flow_fail(f, tuttiInternalError, "a receive of %zu bytes: longer than tcp takes", n);
+		tt_msg_flow_fail(f, tuttiInternalError, "a receive of %zu bytes: longer than %s takes", n,
+				 f->peer->ep->wire->name);
 	if (f->error)
 		return TT_FAILED;
 	if (asked && f->ask_len != n) {
@@ -287,7 +291,7 @@ static bool emit(struct msg_flow *f)
 	return !f->owe && !f->adverts_due;
 }
 
-void tt_msg_emit_all(struct tcp_ep *ep)
+void tt_msg_emit_all(struct msg_ep *ep)
 {
 	struct msg_flow **at_flow = &ep->owing;
 
@@ -309,7 +313,7 @@ void tt_msg_emit_all(struct tcp_ep *ep)
 
 /* A message that waits for its advert is announced when there is time: its receive may be of a length
  * that needs no advert, and then nobody else would see the difference. */
-void tt_msg_ask_all(struct tcp_ep *ep)
+void tt_msg_ask_all(struct msg_ep *ep)
 {
 	for (size_t i = 0; ep->pending && i < ep->nbuckets; i++)
 		for (struct msg_flow *f = ep->table[i]; f; f = f->chain) {
@@ -341,9 +345,10 @@ static bool take_credit(struct msg_conn *c, struct msg_flow *f, const struct msg
 static void keep_eager(struct msg_conn *c, struct msg_flow *f, const struct msg_frame *fr,
 		       const uint8_t *payload)
 {
-	struct tcp_ep *ep = c->peer->ep;
+	struct msg_ep *ep = c->peer->ep;
 	uint32_t i = (f->slot_head + f->slot_count) % MSG_CREDITS;
 	uint32_t last = (i + MSG_CREDITS - 1) % MSG_CREDITS;
+	char why[120];
 
 	if (f->slot_count == MSG_CREDITS || msg_before(fr->seq, f->recv_tail) ||
 	    (f->slot_count && !msg_before(f->slots[last].seq, fr->seq))) {
@@ -351,8 +356,9 @@ static void keep_eager(struct msg_conn *c, struct msg_flow *f, const struct msg_
 		return;
 	}
 	if (fr->len > ep->eager) {
-		tt_msg_refuse(c, "a message that is too long to be kept: TUTTI_TCP_EAGER is to be the "
-				  "same everywhere");
+		(void)snprintf(why, sizeof(why), "a message that is too long to be kept: %s is to be the same "
+			       "everywhere", c->wire->eager_setting);
+		tt_msg_refuse(c, why);
 		return;
 	}
 	if (fr->len && !f->slot_mem) {
@@ -497,7 +503,7 @@ void tt_msg_frame(struct msg_conn *c, const struct msg_frame *fr, const uint8_t 
 	struct msg_flow *f;
 
 	if (!both && answer != c->outgoing) {
-		tt_msg_refuse(c, "a frame on the wrong socket");
+		tt_msg_refuse(c, "a frame on the wrong connection");
 		return;
 	}
 	c->peer->ep->moved++;
