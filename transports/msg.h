@@ -82,7 +82,8 @@ struct msg_wire {
 	/* Appends a control frame; false: no room now. A lost conn takes and drops it. */
 	bool (*put)(struct msg_conn *c, const struct msg_frame *f);
 	/* Makes this the current frame of an idle conn: EAGER with its payload, or DATA. tt_msg_written
-	 * follows when the body is no longer needed, unless the flow was forgotten before. */
+	 * follows when the body is no longer needed, unless the flow was forgotten before. Where the
+	 * receiver has placed it, DATA goes to flow->remote[msg_at(f->seq)], from f->off on. */
 	void (*start)(struct msg_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow);
 	/* Pushes what can go. */
 	void (*write)(struct msg_conn *c);
@@ -93,6 +94,21 @@ struct msg_wire {
 	void (*data)(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
 	/* Bytes of one DATA frame, at most. */
 	size_t (*chunk)(const struct msg_conn *c);
+	/* A message that has to wait for its advert is announced at once, not only when nothing moves. */
+	bool announce;
+	/* The next three are for wires by which the sender writes into the receiver's memory; else NULL.
+	 * Each gets the conn that the adverts go by.
+	 * Says in an advert about to be put where the bytes shall go: the address in f->off, a key in
+	 * f->note.sig; the sender finds them in flow->remote. False: not now; the advert stays due and is
+	 * tried again when ep->owe_retry is set, which every unplace does. */
+	bool (*place)(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req, struct msg_frame *f);
+	/* Once for each place that was true: the receive has its bytes, or is given back, or the advert
+	 * found no room and will be placed anew. */
+	void (*unplace)(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req);
+	/* The receives of this flow are about to be given back, and of some the other end has, or may soon
+	 * have, the advert. After this it must not be able to write there. Comes before unplace, also when
+	 * the conn is lost; it may break the peer, but not call for flows or messages. */
+	void (*revoke)(struct msg_conn *c, struct msg_flow *flow);
 };
 
 struct msg_peer {
@@ -121,6 +137,11 @@ struct msg_slot {
 	struct tt_note note;
 };
 
+/* Where the other end wants the bytes of a message: what its wire's place has said. */
+struct msg_remote {
+	uint64_t addr, key;
+};
+
 struct msg_flow {
 	struct msg_flow *chain;               /* of the table, oldest first */
 	struct msg_flow *next, **link;        /* of the peer */
@@ -128,7 +149,7 @@ struct msg_flow {
 	struct msg_peer *peer;
 	uint64_t key;
 	uint32_t token, peer_token;
-	uint8_t state, side, got_close, owe, adverts_due, adverted, slot_head, slot_count;
+	uint8_t state, side, got_close, owe, adverts_due, adverted, placed, slot_head, slot_count;
 	bool queued, owing, paired, asked, ask_waits;
 	uint32_t send_head, send_take, send_tail; /* completed, handed to conns, posted */
 	uint32_t recv_head, recv_tail;            /* completed, posted */
@@ -138,6 +159,7 @@ struct msg_flow {
 	uint64_t ask_len;
 	struct tt_req *sends[MSG_DEPTH], *recvs[MSG_DEPTH];
 	uint64_t advert[MSG_DEPTH];
+	struct msg_remote remote[MSG_DEPTH];  /* of the message of this sequence, where adverted */
 	struct msg_slot slots[MSG_CREDITS];
 	uint8_t *slot_mem;
 	tuttiResult_t error;
@@ -201,7 +223,7 @@ struct msg_flow *tt_msg_flow_find_or_make(struct msg_conn *c, const struct msg_f
 tuttiResult_t tt_msg_flow_open(struct msg_peer *p, uint64_t key, struct msg_flow **out);
 /* Opens a flow that frames have made already; NULL: there is none. */
 struct msg_flow *tt_msg_flow_adopt(struct msg_ep *ep, uint64_t peer, uint64_t key);
-void tt_msg_flow_close(struct msg_flow *f);
+void tt_msg_flow_close(struct msg_flow *f); /* gives all posts back, after wire->revoke */
 /* Frees it if both ends are closed and know it; true: it is gone. */
 bool tt_msg_flow_close_if_over(struct msg_flow *f);
 void tt_msg_flow_free(struct msg_flow *f);
@@ -216,6 +238,7 @@ bool tt_msg_flow_stalled(const struct msg_flow *f);
 void tt_msg_flow_ready(struct msg_flow *f); /* queues it unless stalled */
 void tt_msg_flow_unqueue(struct msg_flow *f, struct msg_flow *prev);
 void tt_msg_flow_owe(struct msg_flow *f, uint8_t what);
+void tt_msg_flow_unplace(struct msg_flow *f, uint32_t seq); /* if it was placed */
 void tt_msg_flow_finish(struct msg_flow *f, struct tt_req *r, int state);
 void tt_msg_flow_finish_send(struct msg_flow *f, int state); /* the oldest */
 struct msg_conn *tt_msg_flow_home(const struct msg_flow *f); /* the conn of its early messages */

@@ -168,11 +168,38 @@ void tt_msg_flow_owe(struct msg_flow *f, uint8_t what)
 
 /* ---- end and failure ---- */
 
+void tt_msg_flow_unplace(struct msg_flow *f, uint32_t seq)
+{
+	uint8_t bit = (uint8_t)(1u << msg_at(seq));
+	struct msg_conn *c = f->peer->in[0];
+
+	if (!(f->placed & bit))
+		return;
+	f->placed &= (uint8_t)~bit;
+	f->peer->ep->owe_retry = true;
+	if (c->wire->unplace)
+		c->wire->unplace(c, f, f->recvs[msg_at(seq)]);
+}
+
+/* Nothing may be written any more by the other end where it has been told to. */
+static void withdraw(struct msg_flow *f)
+{
+	struct msg_conn *c = f->peer->in[0];
+
+	if (!f->placed)
+		return;
+	if (c->wire->revoke)
+		c->wire->revoke(c, f);
+	for (uint32_t seq = f->recv_head; seq != f->recv_tail; seq++)
+		tt_msg_flow_unplace(f, seq);
+}
+
 void tt_msg_flow_free(struct msg_flow *f)
 {
 	struct msg_ep *ep = f->peer->ep;
 	struct msg_flow **p;
 
+	withdraw(f);
 	leave_ready(f);
 	if (f->owing) {
 		for (p = &ep->owing; *p != f; p = &(*p)->owe_next)
@@ -210,6 +237,7 @@ void tt_msg_flow_finish_send(struct msg_flow *f, int state)
 /* Gives all posts back as failed. */
 static void cancel(struct msg_flow *f)
 {
+	withdraw(f);
 	leave_ready(f);
 	for (struct msg_conn *c = f->peer->ep->conns; c; c = c->next)
 		if (c->peer == f->peer)

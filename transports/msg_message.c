@@ -24,6 +24,21 @@ static void told_credit(struct msg_flow *f)
 	f->owe &= (uint8_t)~OWE_CREDIT;
 }
 
+/* That the message to go next waits for its advert: its receive may be of a length that needs none, and
+ * then nobody else would see the difference. False: it does not, or that was said. */
+static bool ask(struct msg_flow *f)
+{
+	uint32_t seq = f->send_take;
+
+	if (seq == f->send_tail || !tt_msg_flow_stalled(f) || f->error ||
+	    f->sends[msg_at(seq)]->n <= f->peer->ep->eager || (f->asked && f->asked_seq == seq))
+		return false;
+	f->asked = true;
+	f->asked_seq = seq;
+	tt_msg_flow_owe(f, OWE_ASK);
+	return true;
+}
+
 static void start_next(struct msg_conn *c, struct msg_flow *f)
 {
 	uint32_t seq = f->send_take;
@@ -50,6 +65,8 @@ static void start_next(struct msg_conn *c, struct msg_flow *f)
 	}
 	c->wire->start(c, &fr, fr.off ? (const uint8_t *)r->p + fr.off : r->p, f);
 	tt_msg_flow_ready(f);
+	if (c->wire->announce)
+		(void)ask(f);
 }
 
 bool tt_msg_feed(struct msg_conn *c)
@@ -104,6 +121,18 @@ static void send_now(struct msg_flow *f)
 	}
 }
 
+static void put_beside_messages(struct msg_flow *f, struct msg_conn *c);
+
+static void ask_now(struct msg_flow *f)
+{
+	struct msg_conn *c = tt_msg_flow_home(f);
+
+	if (!ask(f) || !c || f->peer->broken)
+		return;
+	put_beside_messages(f, c);
+	c->wire->write(c);
+}
+
 enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_note *note, struct tt_req *req)
 {
 	struct msg_flow *f = ((struct msg_link *)link)->flow;
@@ -129,6 +158,8 @@ enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_no
 	tt_msg_flow_ready(f);
 	if (f->queued)
 		send_now(f);
+	else if (f->peer->ep->wire->announce)
+		ask_now(f);
 	return msg_before(seq, f->send_head) ? TT_DONE : TT_POSTED;
 }
 
@@ -225,21 +256,35 @@ enum tt_post tt_msg_recv(void *link, void *p, size_t n, struct tt_req *req)
 
 /* ---- control frames ---- */
 
-static void put_answers(struct msg_flow *f, struct msg_conn *c)
+static bool put_advert(struct msg_flow *f, struct msg_conn *c, uint32_t seq)
 {
 	struct msg_frame fr = frame_of(f, MSG_ADVERT);
+	const struct tt_req *r = f->recvs[msg_at(seq)];
 
-	for (uint32_t seq = f->recv_head; f->adverts_due && seq != f->recv_tail; seq++) {
-		if (!(f->adverts_due & 1u << msg_at(seq)))
-			continue;
-		fr.seq = seq;
-		fr.total = f->recvs[msg_at(seq)]->n;
-		fr.token = f->token;
-		if (!c->wire->put(c, &fr))
-			return;
-		f->adverts_due &= (uint8_t)~(1u << msg_at(seq));
-		told_credit(f);
+	fr.seq = seq;
+	fr.total = r->n;
+	fr.token = f->token;
+	if (c->wire->place) {
+		if (!c->wire->place(c, f, r, &fr))
+			return false;
+		f->placed |= (uint8_t)(1u << msg_at(seq));
 	}
+	if (!c->wire->put(c, &fr)) {
+		tt_msg_flow_unplace(f, seq);
+		return false;
+	}
+	f->adverts_due &= (uint8_t)~(1u << msg_at(seq));
+	told_credit(f);
+	return true;
+}
+
+static void put_answers(struct msg_flow *f, struct msg_conn *c)
+{
+	struct msg_frame fr;
+
+	for (uint32_t seq = f->recv_head; f->adverts_due && seq != f->recv_tail; seq++)
+		if (f->adverts_due & 1u << msg_at(seq) && !put_advert(f, c, seq))
+			break;
 	fr = frame_of(f, MSG_CREDIT);
 	if (f->owe & OWE_CREDIT && c->wire->put(c, &fr))
 		told_credit(f);
@@ -311,20 +356,11 @@ void tt_msg_emit_all(struct msg_ep *ep)
 	}
 }
 
-/* A message that waits for its advert is announced when there is time: its receive may be of a length
- * that needs no advert, and then nobody else would see the difference. */
 void tt_msg_ask_all(struct msg_ep *ep)
 {
 	for (size_t i = 0; ep->pending && i < ep->nbuckets; i++)
-		for (struct msg_flow *f = ep->table[i]; f; f = f->chain) {
-			if (f->send_take == f->send_tail || !tt_msg_flow_stalled(f) || f->error ||
-			    f->sends[msg_at(f->send_take)]->n <= ep->eager ||
-			    (f->asked && f->asked_seq == f->send_take))
-				continue;
-			f->asked = true;
-			f->asked_seq = f->send_take;
-			tt_msg_flow_owe(f, OWE_ASK);
-		}
+		for (struct msg_flow *f = ep->table[i]; f; f = f->chain)
+			(void)ask(f);
 }
 
 /* ---- frames ---- */
@@ -399,6 +435,7 @@ static void take_eager(struct msg_conn *c, struct msg_flow *f, const struct msg_
 		memcpy(r->p, payload, fr->len);
 	r->note = fr->note;
 	r->priv[1] = POST_FINISHED;
+	tt_msg_flow_unplace(f, fr->seq);
 	f->adverts_due &= (uint8_t)~(1u << msg_at(fr->seq));
 	took_eager(f);
 	complete_recvs(f);
@@ -436,6 +473,7 @@ void tt_msg_chunk_done(struct msg_flow *f, uint32_t seq, size_t len)
 	if (r->done != r->n)
 		return;
 	r->priv[1] = POST_FINISHED;
+	tt_msg_flow_unplace(f, seq);
 	complete_recvs(f);
 }
 
@@ -452,6 +490,7 @@ static void take_advert(struct msg_conn *c, struct msg_flow *f, const struct msg
 	}
 	f->peer_token = fr->token;
 	f->advert[i] = fr->total;
+	f->remote[i] = (struct msg_remote){ fr->off, fr->note.sig };
 	f->adverted |= (uint8_t)(1u << i);
 	if (msg_before(fr->seq, f->send_tail) && f->sends[i]->n != fr->total)
 		tt_msg_flow_fail_lengths(f, fr->seq, fr->total, f->sends[i]->n, true);
@@ -461,6 +500,8 @@ static void take_advert(struct msg_conn *c, struct msg_flow *f, const struct msg
 
 static void take_ask(struct msg_flow *f, const struct msg_frame *fr)
 {
+	const struct tt_req *r;
+
 	if (f->error || msg_before(fr->seq, f->recv_head))
 		return;
 	if (!msg_before(fr->seq, f->recv_tail)) {
@@ -469,10 +510,12 @@ static void take_ask(struct msg_flow *f, const struct msg_frame *fr)
 		f->ask_len = fr->total;
 		return;
 	}
-	if (f->recvs[msg_at(fr->seq)]->n != fr->total) {
-		tt_msg_flow_fail_lengths(f, fr->seq, f->recvs[msg_at(fr->seq)]->n, fr->total, true);
-	} else if (fr->total <= f->peer->ep->eager) {
-		f->adverts_due |= (uint8_t)(1u << msg_at(fr->seq));
+	r = f->recvs[msg_at(fr->seq)];
+	if (r->n != fr->total) {
+		tt_msg_flow_fail_lengths(f, fr->seq, r->n, fr->total, true);
+	} else if (!r->priv[1] && !(f->placed & 1u << msg_at(fr->seq))) {
+		if (fr->total <= f->peer->ep->eager)
+			f->adverts_due |= (uint8_t)(1u << msg_at(fr->seq));
 		tt_msg_flow_owe(f, 0);
 	}
 }
