@@ -38,6 +38,18 @@ static const struct setting table[] = {
 	{ "TCP_EAGER", SIZE, true, "4K", "bytes that a TCP link sends before the receive is posted" },
 	{ "SHM_SLOT", SIZE, true, "128K", "bytes of a slot of the shared memory pool" },
 	{ "SHM_POOL", INTEGER, true, "8", "slots of the shared memory pool of two processes" },
+	{ "IB_HCA", STRING, false, "",
+	  "RDMA devices to use: names or their beginnings, with :port or without, comma separated; = in front: "
+	  "whole names, ^: all but these; empty: all" },
+	{ "IB_GID_INDEX", INTEGER, false, "-1", "GID to use on each RDMA port; -1: chosen for each peer" },
+	{ "IB_TIMEOUT", INTEGER, false, "14",
+	  "RDMA: 4.096 us * 2^this until a packet counts as lost, 1 to 31 (14: 67 ms)" },
+	{ "IB_RETRY_CNT", INTEGER, false, "6", "RDMA: how often a lost packet is sent again, 0 to 6" },
+	{ "IB_SL", INTEGER, false, "0", "InfiniBand and RoCE: service level (RoCE: priority), 0 to 15" },
+	{ "IB_TC", INTEGER, false, "0", "InfiniBand and RoCE: traffic class (RoCE v2: DSCP * 4), 0 to 255" },
+	{ "IB_PKEY", INTEGER, false, "0", "InfiniBand: partition key, as 0x8001; 0: the port's first" },
+	{ "IB_MTU", SIZE, false, "0", "RDMA: largest MTU in bytes; 0: the active MTU of the ports" },
+	{ "IB_QPS_PER_CONNECTION", INTEGER, true, "1", "RDMA: queue pairs for each connection, 1 to 16" },
 	{ "WINDOW", SIZE, true, "128K", "bytes of a chunk that moves at once in large operations" },
 	{ "ALGO", STRING, true, "",
 	  "forces algorithms: name, or collective:name pairs, comma separated; empty: chosen" },
@@ -251,7 +263,7 @@ static void print_row(FILE *f, const struct setting *s, bool markdown)
 			*s->fallback ? "`" : "", s->fallback, *s->fallback ? "`" : "",
 			s->shared ? "yes" : "no", s->help);
 	else
-		fprintf(f, "TUTTI_%-17s %-10s%s %s\n", s->name, value ? value : s->fallback,
+		fprintf(f, "TUTTI_%-21s %-10s%s %s\n", s->name, value ? value : s->fallback,
 			value ? "*" : " ", s->help);
 }
 
