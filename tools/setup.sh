@@ -18,6 +18,13 @@ has_header() {
 need make command -v make
 need gcc sh -c 'command -v "${CC:-gcc}"'
 need libc6-dev has_header stdio.h
+# RDMA is left out where these cannot be had.
+wish() { # package, header
+	has_header "$2" || wanted="$wanted $1"
+}
+wanted=
+wish libibverbs-dev infiniband/verbs.h
+wish librdmacm-dev rdma/rdma_cma.h
 case "${1:-build}" in
 build) ;;
 check)
@@ -49,20 +56,32 @@ rdma)
 	;;
 esac
 
-[ -z "$missing" ] && exit 0
-echo "missing:$missing" >&2
+[ -z "$missing$wanted" ] && exit 0
+echo "missing:$missing$wanted" >&2
 if ! command -v apt-get > /dev/null; then
+	[ -z "$missing" ] && exit 0
 	echo "install them with this system's package manager, then run again" >&2
 	exit 1
 fi
 sudo=
 if [ "$(id -u)" -ne 0 ]; then
-	command -v sudo > /dev/null || { echo "needs root or sudo to install them" >&2; exit 1; }
+	command -v sudo > /dev/null || {
+		[ -z "$missing" ] && exit 0
+		echo "needs root or sudo to install them" >&2
+		exit 1
+	}
 	sudo=sudo
 fi
 export DEBIAN_FRONTEND=noninteractive
 # The lists may be stale or absent: a first try without them saves the minute they take.
+install() {
+	$sudo apt-get install -y -q --no-install-recommends "$@" > /dev/null 2>&1 ||
+		{ $sudo apt-get update -q > /dev/null &&
+		  $sudo apt-get install -y -q --no-install-recommends "$@" > /dev/null; }
+}
 # shellcheck disable=SC2086
-$sudo apt-get install -y -q --no-install-recommends $missing > /dev/null 2>&1 ||
-	{ $sudo apt-get update -q > /dev/null &&
-	  $sudo apt-get install -y -q --no-install-recommends $missing > /dev/null; }
+install $missing $wanted && exit 0
+[ -n "$wanted" ] || exit 1
+echo "without RDMA:$wanted cannot be installed" >&2
+# shellcheck disable=SC2086
+[ -z "$missing" ] || install $missing
