@@ -55,7 +55,8 @@ A := $(B)/lib/libtutti.a
 
 # ---- programs
 name = $(subst _,-,$(notdir $(basename $(1))))
-TOOLS := $(wildcard tools/*.c)
+TOOLS := $(filter-out tools/info_%,$(wildcard tools/*.c))
+INFO_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/info_*.c))
 PERF := $(filter-out benchmarks/perf_%,$(wildcard benchmarks/*.c))
 PERF_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard benchmarks/perf_*.c))
 EXAMPLES := $(wildcard examples/*.c)
@@ -123,7 +124,8 @@ $(1): $(2) $(SO)
 	@mkdir -p $$(@D)
 	$$(call say,LD)$$(CC) $$(ALL_LDFLAGS) $(2) $$(LINK) -lm -o $$@
 endef
-$(foreach t,$(TOOLS),$(eval $(call program,$(B)/bin/$(call name,$(t)),$(t:%.c=$(B)/obj/%.o))))
+$(foreach t,$(TOOLS),$(eval $(call program,$(B)/bin/$(call name,$(t)),$(t:%.c=$(B)/obj/%.o) \
+	$(if $(findstring info,$(t)),$(INFO_OBJ)))))
 $(foreach t,$(PERF),$(eval $(call program,$(t:benchmarks/%.c=$(B)/bin/%),$(t:%.c=$(B)/obj/%.o) \
 	$(PERF_OBJ))))
 $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%.o))))

@@ -10,6 +10,7 @@
 #include <strings.h>
 #include <unistd.h>
 
+#include "info.h"
 #include "net.h"
 #include "plan.h"
 
@@ -17,6 +18,7 @@ enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX
 
 static const char usage[] =
 	"tutti-info [--json] [--explain COLL:SIZE[:RANKS[:TRANSPORT]]]... [--print COLL:ALGO:RANKS[:RANK]]...\n"
+	"tutti-info --check-rdma [--json]\n"
 	"tutti-info --settings | --settings-markdown | --help\n"
 	"\n"
 	"Without options: what was found on this machine, which transports can work, which settings are set.\n"
@@ -24,6 +26,7 @@ static const char usage[] =
 	"              a block in bytes (AllGather and ReduceScatter: one rank's part), with K, M or G; 2 RANKS\n"
 	"              over shm unless told otherwise. With tcp each rank has a host of its own.\n"
 	"  --print     the schedule of an algorithm, one line a step, of one rank or of all\n"
+	"  --check-rdma  RDMA devices, ports and GIDs, what is wrong and how to mend it; status 1 if something is\n"
 	"  --json      all that was asked for, and what was found, as one JSON object\n"
 	"  --settings  every TUTTI_ variable with its value (* set in the environment) and meaning\n";
 
@@ -61,29 +64,6 @@ static const char *time_text(double seconds, char *out, size_t room)
 	else
 		snprintf(out, room, "%.3g ms", seconds * 1e3);
 	return out;
-}
-
-/* Bytes beyond ASCII are taken one by one, so that what is written is JSON whatever they are. */
-static void json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		unsigned char c = (unsigned char)*s;
-
-		if (c == '"' || c == '\\')
-			printf("\\%c", c);
-		else if (c < 0x20 || c > 0x7e)
-			printf("\\u%04x", c);
-		else
-			putchar(c);
-	}
-	putchar('"');
-}
-
-static void json_pair(const char *name, const char *value)
-{
-	printf("\"%s\": ", name);
-	json_string(value);
 }
 
 /* ---- the machine ---- */
@@ -680,7 +660,7 @@ static void print_schedules(const struct question *q, bool json, int *count)
 /* ---- the command line ---- */
 
 struct asked {
-	bool json, settings, markdown;
+	bool json, settings, markdown, rdma;
 	struct question explain[MAX_ASKED], print[MAX_ASKED];
 	int nexplain, nprint;
 };
@@ -697,6 +677,7 @@ static void parse(int argc, char **argv, struct asked *a)
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
 						 { "explain", required_argument, NULL, 'e' },
 						 { "print", required_argument, NULL, 'p' },
+						 { "check-rdma", no_argument, NULL, 'r' },
 						 { "settings", no_argument, NULL, 's' },
 						 { "settings-markdown", no_argument, NULL, 'm' },
 						 { "help", no_argument, NULL, 'h' },
@@ -708,6 +689,7 @@ static void parse(int argc, char **argv, struct asked *a)
 		case 'j': a->json = true; break;
 		case 'e': ask(a->explain, &a->nexplain, "--explain", optarg); break;
 		case 'p': ask(a->print, &a->nprint, "--print", optarg); break;
+		case 'r': a->rdma = true; break;
 		case 's': a->settings = true; break;
 		case 'm': a->markdown = true; break;
 		case 'h': fputs(usage, stdout); exit(0);
@@ -772,15 +754,19 @@ int main(int argc, char **argv)
 {
 	static struct machine m;
 	static struct asked a;
+	int status = 0;
 
 	parse(argc, argv, &a);
 	check(&a);
 	tt_env_check();
 	find_machine(&m);
-	answer(&a, &m);
+	if (a.rdma)
+		status = info_rdma(a.json);
+	else
+		answer(&a, &m);
 	if (fflush(stdout) || ferror(stdout)) {
 		perror("tutti-info: output");
 		return 1;
 	}
-	return 0;
+	return status;
 }

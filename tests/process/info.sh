@@ -94,6 +94,33 @@ json '[s["rank"] for s in d["schedules"]] == [0, 1, 2]'
 try 0 --json
 json 'd["explain"] == [] and d["schedules"] == [] and d["settings"] == []'
 
+# RDMA: this machine has none, or lists what it has and says whether all is well.
+if [ -z "$(ls /sys/class/infiniband 2> /dev/null)" ]; then
+	try 0 --check-rdma
+	has '^no RDMA device$'
+	[ "$(wc -l < "$out")" -eq 1 ]
+	verdict "one line" $?
+	TUTTI_TRANSPORTS=verbs try 1 --check-rdma
+	has '^wrong +no RDMA device, though TUTTI_TRANSPORTS=verbs asks for one'
+	TUTTI_IB_HCA=mlx5_0 try 1 --check-rdma --json
+	json 'd["rdma"]["devices"] == [] and "TUTTI_IB_HCA=mlx5_0" in d["rdma"]["problems"][0]'
+else
+	"$info" --check-rdma --json > "$out"
+	json 'd["rdma"]["devices"] or d["rdma"]["problems"]'
+	json 'all(p["usable"] or p["why"] for v in d["rdma"]["devices"] for p in v["ports"])'
+	TUTTI_IB_HCA=nothing try 1 --check-rdma
+	has '^wrong +TUTTI_IB_HCA=nothing admits none'
+fi
+# A file that is no library stands for a missing one.
+broken=$(mktemp -d)
+trap 'rm -rf "$out" "$broken"' EXIT
+: > "$broken/libibverbs.so.1"
+LD_LIBRARY_PATH=$broken "$info" --check-rdma --json > "$out"
+json 'not d["rdma"]["verbs"]'
+if [ -n "$(find /usr/include -path '*infiniband/verbs.h' 2> /dev/null)" ]; then
+	json '"libibverbs.so.1" in d["rdma"]["why"] and "Debian package libibverbs1" in d["rdma"]["why"]'
+fi
+
 try 0 --settings-markdown
 has '^\| .TUTTI_WINDOW. \| size \|'
 try 0 --help
