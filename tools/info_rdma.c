@@ -25,7 +25,7 @@ static struct check {
 	struct tt_vb_devs devs;
 	struct file file[MAX_FILES];
 	char problem[MAX_PROBLEMS][512];
-	int nfiles, nproblems, fork_err;
+	int nfiles, nproblems;
 	bool any;      /* the machine has devices */
 	bool openable; /* no device file is in the way */
 } c;
@@ -118,9 +118,8 @@ static void find_all(void)
 		problem("%s", c.why);
 		return;
 	}
-	c.fork_err = tt_vb_fork_init();
-	if (c.fork_err)
-		problem("ibv_fork_init: %s: processes must not fork while communicators live", strerror(c.fork_err));
+	if (tt_vb_fork() == TT_VB_FORK_UNSAFE)
+		problem("fork is %s: a newer kernel or libibverbs mends it", tt_vb_fork_text());
 	if (tt_vb_open_all(&c.devs))
 		problem("the devices cannot be listed (see above)");
 	else if (!c.devs.n)
@@ -186,7 +185,7 @@ static void show(void)
 	if (c.vb)
 		printf("libraries  %s, %s\n", c.vb->verbs_path, c.vb->cm_path);
 	if (c.vb)
-		printf("fork       ibv_fork_init: %s\n", c.fork_err ? strerror(c.fork_err) : "done");
+		printf("fork       %s\n", tt_vb_fork_text());
 	printf("memlock    %s\n", memlock(text, sizeof(text)));
 	for (int i = 0; i < c.nfiles; i++)
 		printf("%-10s %s, mode %o%s\n", i ? "" : "files", c.file[i].path, c.file[i].mode,
@@ -273,7 +272,7 @@ static void json_all(void)
 	printf(", ");
 	json_pair("why", c.why);
 	printf(",\n ");
-	json_pair("fork_init", c.fork_err ? strerror(c.fork_err) : c.vb && c.any ? "done" : "");
+	json_pair("fork", c.vb && c.any ? tt_vb_fork_text() : "");
 	printf(", ");
 	json_pair("memlock", memlock(text, sizeof(text)));
 	printf(",\n \"files\": [");

@@ -529,7 +529,7 @@ static tuttiResult_t open_devs(struct tt_vb_devs *d, bool all)
 	vb = tt_vb(why, sizeof(why));
 	if (!vb)
 		return tt_fail(tuttiUnsupported, "verbs: %s", why);
-	tt_vb_fork_init();
+	tt_vb_fork();
 	list = vb->get_device_list(&n);
 	if (!list && errno != ENOSYS)
 		return tt_fail(tuttiSystemError, "verbs: %s",

@@ -27,7 +27,7 @@
 	X(destroy_srq, 1.1) X(get_async_event, 1.1) X(ack_async_event, 1.1) X(fork_init, 1.1) X(wc_status_str, 1.1)    \
 	X(event_type_str, 1.1) X(node_type_str, 1.1) X(port_state_str, 1.1)
 /* NULL where the library is older. */
-#define TT_VB_IBV_NEWER(X) X(get_pkey_index, 1.5) X(reg_mr_iova2, 1.8)
+#define TT_VB_IBV_NEWER(X) X(get_pkey_index, 1.5) X(reg_mr_iova2, 1.8) X(is_fork_initialized, 1.13)
 #define TT_VB_CM(X)                                                                                                    \
 	X(create_event_channel, 1.0) X(destroy_event_channel, 1.0) X(create_id, 1.0) X(destroy_id, 1.0)                \
 	X(bind_addr, 1.0) X(resolve_addr, 1.0) X(resolve_route, 1.0) X(listen, 1.0) X(accept, 1.0) X(reject, 1.0)      \
@@ -51,9 +51,12 @@ struct tt_vb {
 
 /* The table, or NULL with one line in `why` (may be NULL) that names library and package. Any thread. */
 const struct tt_vb *tt_vb(char *why, size_t n);
-/* ibv_fork_init, run once; tt_vb_open does so before the first device is opened. 0 or an errno: then a fork
- * while memory is registered may take pages from under the device. */
-int tt_vb_fork_init(void);
+/* What a fork does while memory is registered; settled once, before the first device is opened.
+ * COPIED: nothing (kernel 5.12 and later); HIDDEN: by ibv_fork_init, a child that touches registered pages dies;
+ * UNSAFE: the parent's device may lose its pages. */
+enum tt_vb_fork { TT_VB_FORK_COPIED, TT_VB_FORK_HIDDEN, TT_VB_FORK_UNSAFE };
+enum tt_vb_fork tt_vb_fork(void);
+const char *tt_vb_fork_text(void);
 #if TT_HAVE_VERBS
 int tt_vb_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr *attr); /* 0 or errno */
 #endif

@@ -2,7 +2,6 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "verbs_dev.h"
 
-#include <errno.h>
 #include <stdio.h>
 
 #if !TT_HAVE_VERBS
@@ -14,9 +13,9 @@ const struct tt_vb *tt_vb(char *why, size_t n)
 	return NULL;
 }
 
-int tt_vb_fork_init(void)
+enum tt_vb_fork tt_vb_fork(void)
 {
-	return ENOSYS;
+	return TT_VB_FORK_UNSAFE;
 }
 
 #else
@@ -32,7 +31,7 @@ static struct {
 	struct tt_vb vb;
 	bool ok;
 	char why[256], verbs_path[PATH_MAX], cm_path[PATH_MAX];
-	int fork_err;
+	enum tt_vb_fork fork;
 } lib;
 
 /* The version of the ABI that the headers describe; a newer default could take other structs. */
@@ -116,20 +115,25 @@ const struct tt_vb *tt_vb(char *why, size_t n)
 	return lib.ok ? &lib.vb : NULL;
 }
 
-static void fork_init(void)
+/* Not where the kernel copies: libraries up to 2022 would hide registered pages from children all the same. */
+static void settle_fork(void)
 {
 	const struct tt_vb *vb = tt_vb(NULL, 0);
-	int r = vb ? vb->fork_init() : ENOSYS;
 
-	lib.fork_err = r < 0 ? errno : r;
+	if (!vb)
+		lib.fork = TT_VB_FORK_UNSAFE;
+	else if (vb->is_fork_initialized && vb->is_fork_initialized() == IBV_FORK_UNNEEDED)
+		lib.fork = TT_VB_FORK_COPIED;
+	else
+		lib.fork = vb->fork_init() ? TT_VB_FORK_UNSAFE : TT_VB_FORK_HIDDEN;
 }
 
-int tt_vb_fork_init(void)
+enum tt_vb_fork tt_vb_fork(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-	pthread_once(&once, fork_init);
-	return lib.fork_err;
+	pthread_once(&once, settle_fork);
+	return lib.fork;
 }
 
 /* As the inline of verbs.h, which would need the symbol when linked: old libraries know only the symbol, which
@@ -145,3 +149,14 @@ int tt_vb_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr
 }
 
 #endif
+
+const char *tt_vb_fork_text(void)
+{
+	static const char *const text[] = {
+		"safe: the kernel copies registered pages",
+		"half safe: children may not touch registered memory (ibv_fork_init; kernel before 5.12)",
+		"not safe: do not fork while communicators live (ibv_fork_init failed)",
+	};
+
+	return text[tt_vb_fork()];
+}

@@ -198,9 +198,9 @@ static const struct {
 	int err;
 	const char *words;
 } errnos[] = {
-	{ EACCES, "permission denied: /dev/infiniband/* must be readable and writable (group rdma; container: "
+	{ EACCES, "/dev/infiniband/* must be readable and writable (group rdma; container: "
 		  "--device=/dev/infiniband)" },
-	{ EPERM, "not permitted: /dev/infiniband/* must be allowed (container: --device=/dev/infiniband, "
+	{ EPERM, "/dev/infiniband/* must be allowed (container: --device=/dev/infiniband, "
 		 "--cap-add=IPC_LOCK)" },
 	{ ENOENT, "no device file: load ib_uverbs and rdma_ucm; container: --device=/dev/infiniband" },
 	{ ENODEV, "the device is gone, or no RDMA device leads to the address" },
@@ -209,7 +209,7 @@ static const struct {
 	{ EOPNOTSUPP, "this device cannot do it" },
 	{ EIO, "the device has failed or was removed: see the kernel's log" },
 	{ EFAULT, "the memory is not mapped, or may not be written" },
-	{ EINVAL, "the device refuses the arguments (RoCE: a GID that is gone or has no route)" },
+	{ EINVAL, "refused by the device (RoCE: a GID that is gone or has no route)" },
 	{ EADDRNOTAVAIL, "no RDMA device has the address" },
 	{ EADDRINUSE, "the port is taken" },
 	{ ENETUNREACH, "no route to the peer" },

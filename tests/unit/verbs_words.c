@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static void complete(const struct tt_vb_word *w, const char *name)
 {
@@ -137,11 +139,57 @@ static void this_machine(void)
 		return;
 	}
 	CHECK(tt_vb_open(&d) == tuttiSuccess);
-	CHECK(tt_vb_fork_init() == 0);
+	CHECK(tt_vb_fork() != TT_VB_FORK_UNSAFE && *tt_vb_fork_text());
 	CHECK(!on || tt_vb_ports(&d, ports, 8) > 0);
 	for (int i = tt_vb_ports(&d, ports, 8) - 1; i >= 0; i--)
 		CHECK(ports[i]->usable && ports[i]->speed > 0 && ports[i]->mtu >= 256 && ports[i]->ngids > 0);
 	tt_vb_close(&d);
+	tt_vb_close(&d);
+}
+
+#if TT_HAVE_VERBS
+/* Registered memory in parent and child after a fork. */
+static void fork_with(struct tt_vb_port *port)
+{
+	const struct tt_vb *vb = tt_vb(NULL, 0);
+	struct ibv_pd *pd = vb->alloc_pd(port->dev->ctx);
+	enum { SIZE = 1 << 16 };
+	char *p = malloc(SIZE);
+	struct ibv_mr *mr;
+	int status = -1;
+	pid_t child;
+
+	memset(p, 7, SIZE);
+	mr = vb->reg_mr(pd, p, SIZE, IBV_ACCESS_LOCAL_WRITE);
+	CHECK(pd && mr);
+	child = fork();
+	if (child == 0) {
+		bool there = tt_vb_fork() == TT_VB_FORK_COPIED;
+
+		if (there)
+			p[SIZE / 2]++;
+		_exit(there && p[SIZE / 2] != 8);
+	}
+	CHECK(waitpid(child, &status, 0) == child && status == 0);
+	CHECK(p[SIZE / 2] == 7 && !vb->dereg_mr(mr) && !vb->dealloc_pd(pd));
+	free(p);
+}
+#else
+static void fork_with(struct tt_vb_port *port)
+{
+}
+#endif
+
+static void forks(void)
+{
+	struct tt_vb_port *port;
+	struct tt_vb_devs d;
+
+	if (!tt_vb(NULL, 0))
+		return;
+	CHECK(tt_vb_open(&d) == tuttiSuccess);
+	if (tt_vb_ports(&d, &port, 1))
+		fork_with(port);
 	tt_vb_close(&d);
 }
 
@@ -153,5 +201,6 @@ const struct test tests[] = {
 	{ "verbs: TUTTI_IB_HCA", devices, 0 },
 	{ "verbs: settings", settings, 0 },
 	{ "verbs: this machine", this_machine, 0 },
+	{ "verbs: fork with registered memory", forks, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
