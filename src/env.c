@@ -41,6 +41,7 @@ static const struct setting table[] = {
 	{ "IB_HCA", STRING, false, "",
 	  "RDMA devices to use: names or their beginnings, with :port or without, comma separated; = in front: "
 	  "whole names, ^: all but these; empty: all" },
+	{ "IB_EAGER", SIZE, true, "4K", "RDMA messages up to here are sent without waiting for the receive" },
 	{ "IB_GID_INDEX", INTEGER, false, "-1", "GID to use on each RDMA port; -1: chosen for each peer" },
 	{ "IB_TIMEOUT", INTEGER, false, "14",
 	  "RDMA: 4.096 us * 2^this until a packet counts as lost, 1 to 31 (14: 67 ms)" },

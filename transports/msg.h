@@ -25,7 +25,7 @@
 #define MSG_CREDITS 4u
 #define MSG_CONNS_MAX 8
 #define MSG_ORPHANS_MAX 65536u
-#define MSG_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; also ep_close */
+#define MSG_GRACE_NS 1000000000ull    /* for the rest of what a leaving peer has sent; half of it for ep_close */
 
 struct msg_ep;
 struct msg_flow;

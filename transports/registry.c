@@ -4,7 +4,7 @@
 
 #include "transport.h"
 
-const struct tt_transport *const tt_transports[] = { &tt_inproc, &tt_shm, &tt_tcp };
+const struct tt_transport *const tt_transports[] = { &tt_inproc, &tt_shm, &tt_verbs, &tt_tcp };
 const int tt_ntransports = sizeof(tt_transports) / sizeof(tt_transports[0]);
 
 const struct tt_transport *tt_transport_find(const char *name)

@@ -120,7 +120,7 @@ extern const struct tt_transport *const tt_transports[];
 extern const int tt_ntransports;
 const struct tt_transport *tt_transport_find(const char *name);
 
-extern const struct tt_transport tt_inproc, tt_shm, tt_tcp;
+extern const struct tt_transport tt_inproc, tt_shm, tt_verbs, tt_tcp;
 
 /* Faults for tests, in inproc.c: flips a byte of, drops, or delays the n-th message from now on (0: off). */
 enum tt_fault { TT_FAULT_NONE, TT_FAULT_FLIP, TT_FAULT_DROP, TT_FAULT_STALL };

@@ -1,0 +1,283 @@
+/* RDMA: the endpoint of a process on its ports, the poll, the transport's table. Overview in verbs.h.
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Memory (T14): 8 MiB of staging for each port in use; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
+ * for each pair of processes, port and TUTTI_IB_QPS_PER_CONNECTION; 1 KiB a link and, for links that have had an
+ * early message, 4 x TUTTI_IB_EAGER. */
+#include "verbs.h"
+
+#include <stdio.h>
+
+#if TT_HAVE_VERBS
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#define CQ_ENTRIES 16384
+#define BATCH 32
+#define CLOSE_NS 500000000ull
+
+static size_t eager_setting(void)
+{
+	int64_t n = tt_env_int("IB_EAGER");
+
+	return n < 64 ? 64 : tt_min((size_t)n, MSG_EAGER_MAX);
+}
+
+static bool vb_probe(struct tt_caps *caps, char *why, size_t why_size)
+{
+	double speed = 0;
+
+	if (!tt_vb_probe(&speed, why, why_size))
+		return false;
+	*caps = (struct tt_caps){ .latency = 2e-6, .bandwidth = speed, .max_message = VB_STAGE / 4,
+				  .eager = eager_setting(), .depth = MSG_DEPTH, .lanes = 2, .across_hosts = true,
+				  .across_processes = true };
+	return true;
+}
+
+/* ---- ports ---- */
+
+static bool watch(struct vb_ep *ep, int fd)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	return !epoll_ctl(ep->epoll, EPOLL_CTL_ADD, fd, &ev);
+}
+
+static void close_port(struct vb_ep *ep, struct vb_port *p)
+{
+	tt_vb_stage_close(ep, p);
+	if (p->cq)
+		ep->vb->destroy_cq(p->cq);
+	if (p->channel)
+		ep->vb->destroy_comp_channel(p->channel);
+	if (p->pd)
+		ep->vb->dealloc_pd(p->pd);
+	memset(p, 0, sizeof(*p));
+}
+
+static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
+{
+	struct vb_port *p = &ep->port[ep->nports];
+	char why[256];
+	int flags;
+
+	p->port = port;
+	p->cqe = (uint32_t)tt_min(CQ_ENTRIES, port->dev->max_cqe);
+	p->pd = ep->vb->alloc_pd(port->dev->ctx);
+	p->channel = p->pd ? ep->vb->create_comp_channel(port->dev->ctx) : NULL;
+	p->cq = p->channel ? ep->vb->create_cq(port->dev->ctx, (int)p->cqe, NULL, p->channel, 0) : NULL;
+	flags = p->channel ? fcntl(p->channel->fd, F_GETFL) : -1;
+	if (!p->cq || fcntl(p->channel->fd, F_SETFL, flags | O_NONBLOCK) == -1 || !watch(ep, p->channel->fd)) {
+		tt_fail(tuttiSystemError, "verbs: %s", tt_vb_errno("ibv_create_cq", errno, why, sizeof(why)));
+		close_port(ep, p);
+		return tuttiSystemError;
+	}
+	if (tt_vb_stage_open(ep, p) != tuttiSuccess) {
+		close_port(ep, p);
+		return tuttiSystemError;
+	}
+	ep->nports++;
+	return tuttiSuccess;
+}
+
+static tuttiResult_t open_ports(struct vb_ep *ep)
+{
+	struct tt_vb_port *found[VB_PORTS];
+	int n;
+	tuttiResult_t r = tuttiUnsupported;
+
+	TRY(tt_vb_open(&ep->devs));
+	n = tt_vb_ports(&ep->devs, found, VB_PORTS);
+	for (int i = 0; i < n; i++) {
+		tuttiResult_t one = open_port(ep, found[i]);
+
+		r = ep->nports ? tuttiSuccess : one;
+	}
+	return ep->nports ? tuttiSuccess : n ? r : tt_note_error(tuttiUnsupported, "no usable RDMA port");
+}
+
+/* ---- poll ---- */
+
+static void poll_port(struct vb_ep *ep, struct vb_port *p)
+{
+	struct ibv_wc wc[BATCH];
+	int n;
+
+	do {
+		n = ibv_poll_cq(p->cq, BATCH, wc);
+		for (int i = 0; i < n; i++)
+			tt_vb_conn_completed(ep, &wc[i]);
+	} while (n == BATCH);
+}
+
+/* Sockets of conns that come to be are looked at each time, of others seldom. */
+static void set_up(struct vb_ep *ep)
+{
+	bool all = !(++ep->polls & 1023);
+
+	for (struct msg_conn *c = ep->base.conns, *next; c; c = next) {
+		struct vb_conn *v = (struct vb_conn *)c;
+
+		next = c->next;
+		if (v->state != VB_READY || all)
+			tt_vb_setup_step(v);
+	}
+}
+
+static int vb_poll(void *e)
+{
+	struct vb_ep *ep = e;
+	uint64_t moved = ep->base.moved;
+
+	tt_msg_take_arrivals(&ep->base);
+	for (int i = 0; i < ep->nports; i++)
+		poll_port(ep, &ep->port[i]);
+	set_up(ep);
+	return tt_msg_settle(&ep->base, moved);
+}
+
+/* ---- sleeping ---- */
+
+static void take_events(struct vb_ep *ep, struct vb_port *p)
+{
+	struct ibv_cq *cq;
+	void *ctx;
+	unsigned n = 0;
+
+	while (!ep->vb->get_cq_event(p->channel, &cq, &ctx))
+		n++;
+	if (n)
+		ep->vb->ack_cq_events(p->cq, n);
+}
+
+static bool vb_arm(void *e)
+{
+	struct vb_ep *ep = e;
+	struct epoll_event ev;
+
+	for (int i = 0; i < ep->nports; i++) {
+		take_events(ep, &ep->port[i]);
+		if (ibv_req_notify_cq(ep->port[i].cq, 0))
+			return false;
+		poll_port(ep, &ep->port[i]);
+	}
+	set_up(ep);
+	return tt_msg_arm(&ep->base) && ep->base.completed == ep->base.reported &&
+	       epoll_wait(ep->epoll, &ev, 1, 0) <= 0;
+}
+
+static void vb_disarm(void *e)
+{
+	struct vb_ep *ep = e;
+
+	for (int i = 0; i < ep->nports; i++)
+		take_events(ep, &ep->port[i]);
+}
+
+static int vb_wait_fd(void *e)
+{
+	return ((struct vb_ep *)e)->epoll;
+}
+
+/* ---- endpoint ---- */
+
+static size_t vb_memory(void *e)
+{
+	const struct vb_ep *ep = e;
+
+	return sizeof(*ep) + tt_msg_memory(&ep->base) + (size_t)ep->nports * 2 * VB_STAGE +
+	       (size_t)ep->base.nconns * (sizeof(struct vb_conn) + 2 * VB_SLOTS * ep->slot);
+}
+
+static void undo(struct vb_ep *ep)
+{
+	for (int i = 0; i < ep->nports; i++)
+		close_port(ep, &ep->port[i]);
+	ep->nports = 0;
+	tt_vb_close(&ep->devs);
+	free(ep->byid);
+	ep->byid = NULL;
+	if (ep->epoll >= 0)
+		close(ep->epoll);
+	ep->open = false;
+}
+
+static tuttiResult_t vb_ep_open(void *e, const struct tt_ep_config *config)
+{
+	struct vb_ep *ep = e;
+	char why[160];
+	tuttiResult_t r;
+
+	ep->vb = tt_vb(why, sizeof(why));
+	if (!ep->vb)
+		return tt_note_error(tuttiUnsupported, "%s", why);
+	tt_vb_conf(&ep->conf);
+	ep->slot = VB_PREFIX + MSG_HEADER + eager_setting();
+	ep->open = true;
+	ep->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (ep->epoll < 0 || !tt_msg_ep_open(&ep->base, config, &tt_vb_wire, eager_setting())) {
+		r = tt_fail(tuttiSystemError, "verbs: no epoll or eventfd: %s", strerror(errno));
+		undo(ep);
+		return r;
+	}
+	r = watch(ep, ep->base.event) ? open_ports(ep) : tuttiSystemError;
+	if (r != tuttiSuccess) {
+		tt_msg_ep_close(&ep->base);
+		undo(ep);
+	}
+	return r;
+}
+
+static bool is_out(const struct vb_ep *ep)
+{
+	for (const struct msg_conn *c = ep->base.conns; c; c = c->next) {
+		const struct vb_conn *v = (const struct vb_conn *)c;
+
+		if (v->state == VB_READY && !c->lost && v->send_head != v->send_tail)
+			return false;
+	}
+	return !ep->base.nwriting && !ep->base.owing;
+}
+
+/* What was sent is sent: until the devices have said so of all frames. */
+static void vb_ep_close(void *e)
+{
+	struct vb_ep *ep = e;
+	uint64_t until = tt_now_ns() + CLOSE_NS;
+
+	if (!ep || !ep->open)
+		return;
+	do {
+		ep->base.owe_retry = true;
+		(void)vb_poll(ep);
+	} while (!is_out(ep) && tt_now_ns() < until);
+	tt_msg_ep_close(&ep->base);
+	undo(ep);
+}
+
+const struct tt_transport tt_verbs = {
+	.size = sizeof(struct tt_transport), .name = "verbs", .ep_size = sizeof(struct vb_ep),
+	.link_size = sizeof(struct msg_link), .probe = vb_probe, .ep_open = vb_ep_open, .ep_close = vb_ep_close,
+	.link_open = tt_msg_link_open, .link_close = tt_msg_link_close, .send = tt_msg_send, .recv = tt_msg_recv,
+	.poll = vb_poll, .link_error = tt_msg_link_error, .arm = vb_arm, .disarm = vb_disarm,
+	.wait_fd = vb_wait_fd, .accept = tt_msg_accept, .peer_gone = tt_msg_peer_gone, .memory = vb_memory,
+};
+
+#else
+
+static bool vb_probe(struct tt_caps *caps, char *why, size_t why_size)
+{
+	(void)snprintf(why, why_size, "built without RDMA headers");
+	return false;
+}
+
+const struct tt_transport tt_verbs = { .size = sizeof(struct tt_transport), .name = "verbs", .probe = vb_probe };
+
+#endif

@@ -1,0 +1,151 @@
+/* Inside the verbs transport. SPDX-License-Identifier: Apache-2.0
+ *
+ * verbs_lib, verbs_dev, verbs_gid, verbs_conf, verbs_words (verbs_dev.h): libraries, devices, words.
+ * verbs.c: the endpoint: one completion queue, protection domain and staging area for each port in use.
+ * verbs_setup.c: how a conn comes to be: a socket of the bootstrap carries what both ends must know.
+ * verbs_conn.c: a conn is a reliable queue pair. A frame is a SEND into a buffer that the other end has posted; the
+ *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them, with the frame behind it.
+ * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
+ *
+ * Each process dials a conn for its own messages; answers come back on it (msg.h). */
+#ifndef TT_VERBS_H
+#define TT_VERBS_H
+
+#include "msg.h"
+#include "verbs_dev.h"
+
+#if TT_HAVE_VERBS
+
+#define VB_PORTS 4                   /* used of this machine */
+#define VB_SLOTS 32u                 /* frames in flight one way of a conn, and buffers posted for the other */
+#define VB_KEPT 2u                   /* of the peer's buffers, for frames that only give credit */
+#define VB_PREFIX 8u                 /* before the header: buffers posted so far, and flags */
+#define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
+#define VB_STAGE ((size_t)4 << 20)   /* for each direction of a port */
+#define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
+#define VB_GIDS 12                   /* told to a peer */
+
+struct vb_conn;
+
+/* One direction's staging of a port: pages given out first fit. */
+struct vb_stage {
+	uint8_t *mem;
+	struct ibv_mr *mr;
+	uint64_t used[VB_STAGE / VB_PAGE / 64];
+};
+
+struct vb_port {
+	struct tt_vb_port *port;
+	struct ibv_pd *pd;
+	struct ibv_cq *cq;
+	struct ibv_comp_channel *channel;
+	struct vb_stage out, in;
+	uint32_t conns, cqe;
+};
+
+struct vb_ep {
+	struct msg_ep base;
+	const struct tt_vb *vb;
+	struct tt_vb_conf conf;
+	struct tt_vb_devs devs;
+	struct vb_port port[VB_PORTS];
+	int nports;
+	int epoll;
+	bool open;
+	uint32_t polls;
+	struct vb_conn **byid;  /* conns by the number in their work requests; NULL: none */
+	uint32_t nids, tags;
+	size_t slot;            /* bytes of a frame's buffer */
+};
+
+/* What a conn has to remember of a frame that it has handed to the device. */
+struct vb_sent {
+	struct msg_flow *flow; /* NULL: nobody is to be told */
+	uint32_t seq;
+	size_t len;
+	void *stage;           /* of the bytes, given back when they are out; NULL: none */
+	size_t stage_len;
+};
+
+/* Where a receive of this end may be written to. */
+struct vb_place {
+	struct vb_place *next;
+	const struct msg_flow *flow; /* NULL: given back, but the other end may still write */
+	const struct tt_req *req;
+	uint32_t token, seq;
+	uint8_t *stage;
+	size_t n;
+};
+
+/* Both ways on the socket of a conn that comes to be. */
+struct vb_hello {
+	uint32_t magic, version;
+	uint64_t host;          /* hash of the boot id */
+	uint32_t qpn, psn, slots, slot;
+	uint16_t lid, mtu, ngids;
+	uint8_t wire, attempt;  /* attempt VB_GIVE_UP: none of the pairs works */
+	struct tt_gid gids[VB_GIDS];
+};
+#define VB_GIVE_UP 255
+
+enum vb_state { VB_DIALLING, VB_TRYING, VB_READY };
+
+struct vb_conn {
+	struct msg_conn base;
+	struct vb_port *port;
+	enum vb_state state;
+	int fd;                 /* the socket it was set up by; its end is the peer's */
+	uint32_t id, tag;       /* in work requests: which conn, which of those that had the number */
+	struct ibv_qp *qp;
+	struct vb_hello mine, theirs, heard;
+	size_t hello_in;        /* bytes of `heard` */
+	uint64_t tried_ns;
+	uint8_t *mem;           /* VB_SLOTS to send from, VB_SLOTS to receive into */
+	struct ibv_mr *mr;
+	uint32_t send_head, send_tail;   /* slots that came back, handed out */
+	struct vb_sent sent[VB_SLOTS];
+	uint32_t used;                   /* buffers of the peer used up */
+	uint32_t theirs_posted;          /* buffers it has posted */
+	uint32_t posted, told;           /* here; as the peer knows */
+	bool busy;                       /* a current frame waits for staging: the cur_ fields */
+	struct msg_frame cur;
+	const uint8_t *cur_body;
+	struct msg_flow *cur_flow;
+	struct vb_place *places;
+	uint32_t max_inline;
+};
+
+static inline struct vb_ep *vb_ep_of(const struct vb_conn *c)
+{
+	return (struct vb_ep *)c->base.peer->ep;
+}
+
+/* ---- verbs_mem.c ---- */
+tuttiResult_t tt_vb_stage_open(struct vb_ep *ep, struct vb_port *p);
+void tt_vb_stage_close(struct vb_ep *ep, struct vb_port *p);
+void *tt_vb_stage_get(struct vb_stage *s, size_t n); /* NULL: no room now */
+void tt_vb_stage_put(struct vb_stage *s, void *p, size_t n);
+
+/* ---- verbs_setup.c ---- */
+tuttiResult_t tt_vb_dial(struct msg_peer *p);
+struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd);
+/* Goes on with what a conn waits for; called by each poll until it is ready. */
+void tt_vb_setup_step(struct vb_conn *c);
+/* The first frame has come over, or has gone: the pair works. */
+void tt_vb_setup_done(struct vb_conn *c);
+/* A conn that is being tried has failed: the next pair, or none. */
+void tt_vb_setup_failed(struct vb_conn *c, const char *why);
+
+/* ---- verbs_conn.c ---- */
+extern const struct msg_wire tt_vb_wire;
+struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd); /* port NULL: attach later */
+bool tt_vb_conn_attach(struct vb_conn *c);          /* registers buffers at c->port */
+bool tt_vb_conn_fill(struct vb_conn *c);            /* posts all buffers of a new queue pair */
+void tt_vb_conn_free(struct vb_conn *c);
+tuttiResult_t tt_vb_conn_qp(struct vb_conn *c);     /* a new queue pair in place of the old */
+bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
+void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
+void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);
+
+#endif
+#endif

@@ -1,0 +1,569 @@
+/* RDMA: one conn, a reliable queue pair: frames to work requests and back.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "verbs.h"
+
+#if TT_HAVE_VERBS
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { WC_SEND, WC_WRITE, WC_RECV };
+enum { FLAG_CREDIT = 1 }; /* a frame without a header */
+
+static struct vb_conn *conn_of(struct msg_conn *c)
+{
+	return (struct vb_conn *)c;
+}
+
+/* A work request's number: of what kind, the slot, the conn and its tag. */
+static uint64_t wr_id(const struct vb_conn *c, uint32_t kind, uint32_t slot)
+{
+	return (uint64_t)c->tag << 32 | (uint64_t)c->id << 16 | kind << 8 | slot;
+}
+
+static uint8_t *send_slot(const struct vb_conn *c, uint32_t i)
+{
+	return c->mem + i % VB_SLOTS * vb_ep_of(c)->slot;
+}
+
+static uint8_t *recv_slot(const struct vb_conn *c, uint32_t i)
+{
+	return c->mem + (VB_SLOTS + i) * vb_ep_of(c)->slot;
+}
+
+/* ---- life ---- */
+
+static bool number(struct vb_ep *ep, struct vb_conn *c)
+{
+	struct vb_conn **grown;
+
+	for (c->id = 0; c->id < ep->nids && ep->byid[c->id]; c->id++)
+		;
+	if (c->id == 65536)
+		return false;
+	if (c->id == ep->nids) {
+		grown = realloc(ep->byid, (ep->nids + 16) * sizeof(struct vb_conn *));
+		if (!grown)
+			return false;
+		memset(grown + ep->nids, 0, 16 * sizeof(*grown));
+		ep->byid = grown;
+		ep->nids += 16;
+	}
+	c->tag = ++ep->tags;
+	ep->byid[c->id] = c;
+	return true;
+}
+
+bool tt_vb_conn_attach(struct vb_conn *c)
+{
+	struct vb_ep *ep = vb_ep_of(c);
+	size_t n = 2 * VB_SLOTS * ep->slot;
+
+	c->mem = aligned_alloc(4096, (n + 4095) & ~(size_t)4095);
+	if (c->mem)
+		c->mr = ep->vb->reg_mr(c->port->pd, c->mem, n, IBV_ACCESS_LOCAL_WRITE);
+	if (!c->mr) {
+		free(c->mem);
+		c->mem = NULL;
+		return false;
+	}
+	c->port->conns++;
+	return true;
+}
+
+struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd)
+{
+	struct vb_conn *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->base.peer = p;
+	c->fd = -1;
+	c->port = port;
+	if (!number(vb_ep_of(c), c) || (port && !tt_vb_conn_attach(c))) {
+		if (vb_ep_of(c)->nids > c->id && vb_ep_of(c)->byid[c->id] == c)
+			vb_ep_of(c)->byid[c->id] = NULL;
+		free(c);
+		return NULL;
+	}
+	c->fd = fd;
+	return c;
+}
+
+static void destroy_qp(struct vb_ep *ep, struct vb_conn *c)
+{
+	if (c->qp)
+		ep->vb->destroy_qp(c->qp);
+	c->qp = NULL;
+	c->tag = ++ep->tags; /* what is still in the completion queue is of nobody */
+}
+
+static void free_places(struct vb_conn *c)
+{
+	while (c->places) {
+		struct vb_place *p = c->places;
+
+		c->places = p->next;
+		tt_vb_stage_put(&c->port->in, p->stage, p->n);
+		free(p);
+	}
+}
+
+static void drop_sent(struct vb_conn *c)
+{
+	for (; c->send_head != c->send_tail; c->send_head++) {
+		struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
+
+		if (s->stage)
+			tt_vb_stage_put(&c->port->out, s->stage, s->stage_len);
+	}
+	if (c->busy)
+		c->base.peer->ep->nwriting--;
+	c->busy = false;
+}
+
+void tt_vb_conn_free(struct vb_conn *c)
+{
+	struct vb_ep *ep = vb_ep_of(c);
+
+	destroy_qp(ep, c); /* from here on nobody writes to what was placed */
+	drop_sent(c);
+	free_places(c);
+	ep->byid[c->id] = NULL;
+	if (c->mr) {
+		c->port->conns--;
+		ep->vb->dereg_mr(c->mr);
+	}
+	free(c->mem);
+	if (c->fd >= 0) {
+		(void)epoll_ctl(ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+		(void)shutdown(c->fd, SHUT_RDWR);
+		close(c->fd);
+	}
+	free(c);
+}
+
+void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why)
+{
+	if (c->base.lost)
+		return;
+	c->base.lost = true;
+	drop_sent(c);
+	tt_msg_peer_break(c->base.peer, r, "%s", why);
+}
+
+/* ---- posting ---- */
+
+static bool post_recv(struct vb_conn *c, uint32_t i)
+{
+	struct ibv_sge sge = { .addr = (uintptr_t)recv_slot(c, i), .length = (uint32_t)vb_ep_of(c)->slot,
+			       .lkey = c->mr->lkey };
+	struct ibv_recv_wr wr = { .wr_id = wr_id(c, WC_RECV, i), .sg_list = &sge, .num_sge = 1 }, *bad;
+
+	if (ibv_post_recv(c->qp, &wr, &bad))
+		return false;
+	c->posted++;
+	return true;
+}
+
+tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
+{
+	struct vb_ep *ep = vb_ep_of(c);
+	struct ibv_qp_init_attr a = {
+		.send_cq = c->port->cq, .recv_cq = c->port->cq, .qp_type = IBV_QPT_RC, .sq_sig_all = 0,
+		.cap = { .max_send_wr = 2 * VB_SLOTS, .max_recv_wr = VB_SLOTS, .max_send_sge = 1,
+			 .max_recv_sge = 1 },
+	};
+	char why[256];
+
+	destroy_qp(ep, c);
+	for (int n = c->port->port->dev->inline_try; !c->qp; n /= 2) {
+		a.cap.max_inline_data = (uint32_t)n;
+		c->qp = ep->vb->create_qp(c->port->pd, &a);
+		c->max_inline = (uint32_t)n;
+		if (!c->qp && !n)
+			return tt_fail(tuttiSystemError, "verbs: %s",
+				       tt_vb_errno("ibv_create_qp", errno, why, sizeof(why)));
+	}
+	c->send_head = c->send_tail = c->used = c->posted = c->told = 0;
+	return tuttiSuccess;
+}
+
+/* After the queue pair has been initialized: all buffers. */
+bool tt_vb_conn_fill(struct vb_conn *c)
+{
+	for (uint32_t i = 0; i < VB_SLOTS; i++)
+		if (!post_recv(c, i))
+			return false;
+	c->told = c->posted;
+	c->theirs_posted = c->theirs.slots;
+	return true;
+}
+
+static bool failed_to_post(struct vb_conn *c, const char *what, int err)
+{
+	char text[256], where[160];
+
+	tt_vb_port_text(c->port->port, where, sizeof(where));
+	tt_vb_conn_lost(c, tuttiSystemError, tt_vb_errno(what, err < 0 ? errno : err, text, sizeof(text)));
+	return false;
+}
+
+/* Sends n bytes of the next slot. */
+static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
+{
+	uint32_t i = c->send_tail, words[2] = { c->posted, n == VB_PREFIX ? FLAG_CREDIT : 0 };
+	struct ibv_sge sge = { .addr = (uintptr_t)send_slot(c, i), .length = (uint32_t)n, .lkey = c->mr->lkey };
+	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_SEND, i % VB_SLOTS), .sg_list = &sge, .num_sge = 1,
+				  .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED }, *bad;
+	int err;
+
+	memcpy(send_slot(c, i), words, sizeof(words));
+	if (n <= c->max_inline)
+		wr.send_flags |= IBV_SEND_INLINE;
+	c->sent[i % VB_SLOTS] = *s;
+	err = ibv_post_send(c->qp, &wr, &bad);
+	if (err)
+		return failed_to_post(c, "ibv_post_send", err);
+	c->send_tail++;
+	c->used++;
+	c->told = c->posted;
+	vb_ep_of(c)->base.moved++;
+	return true;
+}
+
+static bool has_slot(const struct vb_conn *c, uint32_t kept)
+{
+	return c->send_tail - c->send_head < VB_SLOTS && (int32_t)(c->theirs_posted - c->used) > (int32_t)kept;
+}
+
+bool tt_vb_conn_probe(struct vb_conn *c)
+{
+	return post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
+}
+
+static void tell_credit(struct vb_conn *c)
+{
+	if (c->posted - c->told >= VB_SLOTS / 4 && has_slot(c, 0))
+		(void)post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
+}
+
+/* ---- the wire's functions ---- */
+
+static void vb_look(struct msg_conn *mc)
+{
+	char byte;
+
+	if (!mc->lost && conn_of(mc)->state == VB_READY && conn_of(mc)->fd >= 0 &&
+	    !recv(conn_of(mc)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT))
+		tt_msg_peer_closing(mc->peer, 0);
+}
+
+static void vb_drain(struct msg_conn *mc)
+{
+	(void)mc; /* what has completed was taken by the poll before */
+}
+
+static void vb_close(struct msg_conn *mc)
+{
+	tt_vb_conn_free(conn_of(mc));
+}
+
+static bool vb_idle(const struct msg_conn *mc)
+{
+	const struct vb_conn *c = (const struct vb_conn *)mc;
+
+	return c->state == VB_READY && !c->busy && has_slot(c, VB_KEPT);
+}
+
+static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
+{
+	struct vb_conn *c = conn_of(mc);
+
+	if (mc->lost)
+		return true;
+	if (c->state != VB_READY || !has_slot(c, VB_KEPT))
+		return false;
+	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER, &(struct vb_sent){ 0 });
+	return true;
+}
+
+/* The bytes of a chunk, from staging, to where the receiver wants them. */
+static bool post_write(struct vb_conn *c, const void *from, const struct msg_frame *f,
+		       const struct msg_remote *to)
+{
+	struct ibv_sge sge = { .addr = (uintptr_t)from, .length = f->len, .lkey = c->port->out.mr->lkey };
+	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_WRITE, 0), .sg_list = &sge, .num_sge = 1,
+				  .opcode = IBV_WR_RDMA_WRITE,
+				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = (uint32_t)to->key } };
+	struct ibv_send_wr *bad;
+	int err = ibv_post_send(c->qp, &wr, &bad);
+
+	return !err || failed_to_post(c, "ibv_post_send", err);
+}
+
+static bool send_data(struct vb_conn *c)
+{
+	const struct msg_frame *f = &c->cur;
+	struct vb_sent s = { .stage = tt_vb_stage_get(&c->port->out, f->len), .stage_len = f->len };
+
+	if (!s.stage)
+		return false;
+	memcpy(s.stage, c->cur_body, f->len);
+	if (!post_write(c, s.stage, f, &c->cur_flow->remote[msg_at(f->seq)])) {
+		tt_vb_stage_put(&c->port->out, s.stage, f->len);
+		return true;
+	}
+	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER, &s);
+	return true;
+}
+
+static void send_eager(struct vb_conn *c)
+{
+	uint8_t *at = send_slot(c, c->send_tail) + VB_PREFIX;
+
+	tt_msg_pack(at, &c->cur);
+	if (c->cur.len)
+		memcpy(at + MSG_HEADER, c->cur_body, c->cur.len);
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER + c->cur.len, &(struct vb_sent){ 0 });
+}
+
+static void vb_start(struct msg_conn *mc, const struct msg_frame *f, const void *body, struct msg_flow *flow)
+{
+	struct vb_conn *c = conn_of(mc);
+
+	c->busy = true;
+	c->cur = *f;
+	c->cur_body = body;
+	c->cur_flow = flow;
+	mc->peer->ep->nwriting++;
+}
+
+static void vb_write(struct msg_conn *mc)
+{
+	struct vb_conn *c = conn_of(mc);
+	struct msg_flow *flow = c->cur_flow;
+
+	if (!c->busy || mc->lost)
+		return;
+	if (c->cur.type == MSG_EAGER)
+		send_eager(c);
+	else if (!send_data(c))
+		return;
+	if (!c->busy)
+		return; /* it was lost on the way */
+	c->busy = false;
+	mc->peer->ep->nwriting--;
+	if (flow)
+		tt_msg_written(flow, c->cur.seq, c->cur.len);
+}
+
+/* Nothing of the body is used after vb_write; only what has not begun is taken back. */
+static void vb_forget(struct msg_conn *mc, const struct msg_flow *flow)
+{
+	struct vb_conn *c = conn_of(mc);
+
+	if (!c->busy || c->cur_flow != flow)
+		return;
+	c->busy = false;
+	mc->peer->ep->nwriting--;
+	tt_msg_peer_break(mc->peer, tuttiRemoteError, "a link to process %016llx was closed in the middle of a message",
+			  (unsigned long long)mc->peer->id);
+}
+
+static size_t vb_chunk(const struct msg_conn *mc)
+{
+	(void)mc;
+	return VB_CHUNK;
+}
+
+/* ---- where receives are written to ---- */
+
+static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req *req,
+			struct msg_frame *f)
+{
+	struct vb_conn *c = conn_of(mc);
+	struct vb_place *p;
+
+	if (c->state != VB_READY || !has_slot(c, VB_KEPT))
+		return false; /* the advert itself could not go */
+	p = malloc(sizeof(*p));
+	if (!p)
+		return false;
+	p->stage = tt_vb_stage_get(&c->port->in, req->n);
+	if (!p->stage) {
+		free(p);
+		return false;
+	}
+	p->flow = flow;
+	p->req = req;
+	p->token = f->token;
+	p->seq = f->seq;
+	p->n = req->n;
+	p->next = c->places;
+	c->places = p;
+	f->off = (uintptr_t)p->stage;
+	f->note.sig = c->port->in.mr->rkey;
+	return true;
+}
+
+static struct vb_place **find_place(struct vb_conn *c, uint32_t token, uint32_t seq)
+{
+	struct vb_place **p = &c->places;
+
+	while (*p && ((*p)->token != token || (*p)->seq != seq))
+		p = &(*p)->next;
+	return p;
+}
+
+static void free_place(struct vb_conn *c, struct vb_place **at)
+{
+	struct vb_place *p = *at;
+
+	*at = p->next;
+	tt_vb_stage_put(&c->port->in, p->stage, p->n);
+	free(p);
+	c->base.peer->ep->owe_retry = true;
+}
+
+static void vb_unplace(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req *req)
+{
+	struct vb_conn *c = conn_of(mc);
+	struct vb_place **p = &c->places;
+
+	while (*p && ((*p)->flow != flow || (*p)->req != req))
+		p = &(*p)->next;
+	if (*p)
+		free_place(c, p);
+}
+
+/* The other end may still write: the staging stays its own until it has, or the conn ends. */
+static void vb_revoke(struct msg_conn *mc, struct msg_flow *flow)
+{
+	for (struct vb_place *p = conn_of(mc)->places; p; p = p->next)
+		if (p->flow == flow)
+			p->flow = NULL;
+}
+
+static void vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req)
+{
+	struct vb_conn *c = conn_of(mc);
+	struct vb_place **at = find_place(c, f->token, f->seq);
+
+	if (!*at) {
+		tt_msg_refuse(mc, "data for which it was given no place");
+		return;
+	}
+	if (!req) {
+		if (f->off + f->len == f->total)
+			free_place(c, at);
+		return;
+	}
+	memcpy((uint8_t *)req->p + f->off, (*at)->stage + f->off, f->len);
+	tt_msg_chunk_done(flow, f->seq, f->len);
+}
+
+const struct msg_wire tt_vb_wire = {
+	.name = "verbs", .eager_setting = "TUTTI_IB_EAGER", .dial = tt_vb_dial, .arrive = tt_vb_arrive,
+	.look = vb_look, .drain = vb_drain, .close = vb_close, .idle = vb_idle, .put = vb_put, .start = vb_start,
+	.write = vb_write, .forget = vb_forget, .data = vb_data, .chunk = vb_chunk, .announce = true,
+	.place = vb_place_at, .unplace = vb_unplace, .revoke = vb_revoke,
+};
+
+/* ---- completions ---- */
+
+static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
+{
+	const uint8_t *b = recv_slot(c, i);
+	struct msg_frame f;
+	uint32_t words[2];
+	const char *bad = n < VB_PREFIX ? "a frame without a beginning" : NULL;
+
+	memcpy(words, b, sizeof(words));
+	if (!bad) {
+		if ((int32_t)(words[0] - c->theirs_posted) > 0) {
+			c->theirs_posted = words[0];
+			c->base.peer->ep->owe_retry = true;
+		}
+		if (n == VB_PREFIX)
+			return;
+		bad = n < VB_PREFIX + MSG_HEADER ? "a frame that is too short" :
+						   tt_msg_unpack(&f, b + VB_PREFIX, VB_CHUNK);
+	}
+	if (!bad && n != VB_PREFIX + MSG_HEADER + (f.type == MSG_EAGER ? f.len : 0))
+		bad = "a frame of another length than it says";
+	if (bad)
+		tt_msg_refuse(&c->base, bad);
+	else
+		tt_msg_frame(&c->base, &f, b + VB_PREFIX + MSG_HEADER);
+}
+
+static void received(struct vb_conn *c, uint32_t i, size_t n)
+{
+	if (c->state == VB_TRYING)
+		tt_vb_setup_done(c);
+	vb_ep_of(c)->base.moved++;
+	took_frame(c, i, n);
+	if (c->base.lost)
+		return;
+	if (!post_recv(c, i)) {
+		(void)failed_to_post(c, "ibv_post_recv", errno);
+		return;
+	}
+	tell_credit(c);
+}
+
+/* Sends complete in order; the slot says which. */
+static void sent(struct vb_conn *c)
+{
+	struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
+
+	if (s->stage)
+		tt_vb_stage_put(&c->port->out, s->stage, s->stage_len);
+	s->stage = NULL;
+	c->send_head++;
+	c->base.peer->ep->owe_retry = true;
+	if (c->state == VB_TRYING && c->base.outgoing)
+		tt_vb_setup_done(c);
+}
+
+static void failed(struct vb_conn *c, const struct ibv_wc *wc)
+{
+	struct tt_vb_place at = { .rank = -1, .peer = c->base.peer->where, .port = c->port->port,
+				  .qpn = c->qp ? c->qp->qp_num : 0 };
+	char text[400];
+
+	if (tt_vb_wc_follows((int)wc->status) && c->base.lost)
+		return;
+	tt_vb_say(tt_vb_wc_word((int)wc->status), &at, text, sizeof(text));
+	if (c->state == VB_TRYING)
+		tt_vb_setup_failed(c, text);
+	else
+		tt_vb_conn_lost(c, tuttiRemoteError, text);
+}
+
+void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc)
+{
+	uint32_t id = wc->wr_id >> 16 & 0xffff, tag = (uint32_t)(wc->wr_id >> 32);
+	uint32_t kind = wc->wr_id >> 8 & 0xff, slot = wc->wr_id & 0xff;
+	struct vb_conn *c = id < ep->nids ? ep->byid[id] : NULL;
+
+	if (!c || c->tag != tag || c->base.lost)
+		return;
+	if (wc->status != IBV_WC_SUCCESS)
+		failed(c, wc);
+	else if (kind == WC_RECV)
+		received(c, slot, wc->byte_len);
+	else if (kind == WC_SEND)
+		sent(c);
+}
+
+#else
+typedef int tt_verbs_conn_is_empty;
+#endif

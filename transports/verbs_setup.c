@@ -1,0 +1,347 @@
+/* RDMA: how a conn comes to be. The dialler says its queue pair and its port's GIDs on a socket of the bootstrap, the
+ * other end answers with its own, and both order the pairs of GIDs alike. The dialler tries the pairs one after
+ * another with an empty frame: what comes back acknowledged works both ways.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "verbs.h"
+
+#if TT_HAVE_VERBS
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define MAGIC 0x76627474u
+#define VERSION 1u
+#define MAX_PAIRS 32
+#define TRY_NS 5000000000ull /* in which a device must say how a try went */
+
+/* ---- words both ways ---- */
+
+static uint64_t host_hash(void)
+{
+	char id[64] = "";
+	FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+	size_t n = f ? fread(id, 1, sizeof(id) - 1, f) : 0;
+
+	if (f)
+		fclose(f);
+	return tt_hash64(id, n, 0);
+}
+
+static void fill_hello(struct vb_conn *c, uint8_t attempt)
+{
+	const struct tt_vb_port *port = c->port->port;
+	struct vb_hello *h = &c->mine;
+
+	*h = (struct vb_hello){ .magic = MAGIC, .version = VERSION, .host = host_hash(), .attempt = attempt,
+				.slots = VB_SLOTS, .slot = (uint32_t)vb_ep_of(c)->slot, .lid = port->lid,
+				.mtu = (uint16_t)port->mtu, .wire = (uint8_t)port->wire };
+	h->psn = (uint32_t)tt_hash64(&c->tag, sizeof(c->tag), tt_now_ns()) & 0xffffff;
+	h->ngids = (uint16_t)tt_gid_usable(port->gids, port->ngids, vb_ep_of(c)->conf.gid_index, h->gids, VB_GIDS);
+	if (c->qp)
+		h->qpn = c->qp->qp_num;
+}
+
+static bool tell(struct vb_conn *c)
+{
+	return send(c->fd, &c->mine, sizeof(c->mine), MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof(c->mine);
+}
+
+/* A whole hello has come. */
+static bool hear(struct vb_conn *c)
+{
+	ssize_t n;
+
+	while (c->hello_in < sizeof(c->heard)) {
+		n = recv(c->fd, (uint8_t *)&c->heard + c->hello_in, sizeof(c->heard) - c->hello_in, MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno == EAGAIN)
+			return false;
+		if (n <= 0) {
+			tt_msg_peer_closing(c->base.peer, n ? errno : 0);
+			c->base.lost = true;
+			return false;
+		}
+		c->hello_in += (size_t)n;
+	}
+	c->hello_in = 0;
+	return true;
+}
+
+static bool is_sound(const struct vb_conn *c)
+{
+	const struct vb_hello *h = &c->heard;
+
+	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->slots > VB_KEPT &&
+	       h->slots <= 4096 && h->slot == vb_ep_of(c)->slot && h->mtu >= 256;
+}
+
+static void give_up(struct vb_conn *c, const char *why)
+{
+	char where[160];
+
+	tt_vb_conn_lost(c, tuttiUnsupported, why);
+	tt_log(TT_LOG_INFO, "verbs", "no way to process %016llx from %s: %s",
+	       (unsigned long long)c->base.peer->id, tt_vb_port_text(c->port->port, where, sizeof(where)), why);
+}
+
+/* ---- the queue pair's states ---- */
+
+static bool to_init(struct vb_conn *c)
+{
+	struct ibv_qp_attr a = { .qp_state = IBV_QPS_INIT, .pkey_index = c->port->port->pkey_index,
+				 .port_num = (uint8_t)c->port->port->num,
+				 .qp_access_flags = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE };
+
+	return !vb_ep_of(c)->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
+							      IBV_QP_ACCESS_FLAGS);
+}
+
+static void address(const struct vb_conn *c, const struct tt_gid_pair *pair, struct ibv_ah_attr *ah)
+{
+	const struct tt_vb_conf *conf = &vb_ep_of(c)->conf;
+
+	*ah = (struct ibv_ah_attr){ .dlid = c->theirs.lid, .sl = (uint8_t)conf->sl,
+				    .port_num = (uint8_t)c->port->port->num };
+	if (c->port->port->wire == TT_VB_IB && !pair)
+		return;
+	ah->is_global = 1;
+	memcpy(ah->grh.dgid.raw, pair->b.raw, 16);
+	ah->grh.sgid_index = (uint8_t)pair->a.index;
+	ah->grh.hop_limit = 64;
+	ah->grh.traffic_class = (uint8_t)conf->tc;
+}
+
+static int smaller_mtu(const struct vb_conn *c)
+{
+	int mtu = tt_min(c->mine.mtu, c->theirs.mtu), bound = vb_ep_of(c)->conf.mtu;
+
+	return tt_vb_mtu_code(bound && bound < mtu ? bound : mtu);
+}
+
+static bool to_rts(struct vb_conn *c, const struct tt_gid_pair *pair)
+{
+	const struct vb_ep *ep = vb_ep_of(c);
+	struct ibv_qp_attr a = { .qp_state = IBV_QPS_RTR, .path_mtu = (enum ibv_mtu)smaller_mtu(c),
+				 .dest_qp_num = c->theirs.qpn, .rq_psn = c->theirs.psn,
+				 .max_dest_rd_atomic = 1, .min_rnr_timer = 12 };
+
+	address(c, pair, &a.ah_attr);
+	if (ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+						 IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+						 IBV_QP_MIN_RNR_TIMER))
+		return false;
+	a = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .timeout = (uint8_t)ep->conf.timeout,
+				  .retry_cnt = (uint8_t)ep->conf.retry_cnt,
+				  .rnr_retry = (uint8_t)ep->conf.retry_cnt, .sq_psn = c->mine.psn,
+				  .max_rd_atomic = 1 };
+	return !ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+						     IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+						     IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
+static bool new_pair(struct vb_conn *c)
+{
+	return tt_vb_conn_qp(c) == tuttiSuccess && to_init(c) && tt_vb_conn_fill(c);
+}
+
+/* The pairs in the order that both ends see; the other end's port is in c->theirs. */
+static int pairs_with(const struct vb_conn *c, struct tt_gid_pair *pairs)
+{
+	return tt_gid_pairs(c->mine.gids, c->mine.ngids, c->theirs.gids, c->theirs.ngids,
+			    c->mine.host == c->theirs.host, pairs, MAX_PAIRS);
+}
+
+/* ---- the dialler ---- */
+
+static void try_next(struct vb_conn *c, uint8_t attempt)
+{
+	if (!new_pair(c)) {
+		give_up(c, "no queue pair");
+		return;
+	}
+	fill_hello(c, attempt);
+	c->state = VB_DIALLING;
+	if (!tell(c))
+		give_up(c, "the socket of the set-up takes nothing");
+}
+
+void tt_vb_setup_failed(struct vb_conn *c, const char *why)
+{
+	struct tt_gid_pair pairs[MAX_PAIRS];
+	int n = pairs_with(c, pairs);
+
+	if (!c->base.outgoing)
+		return; /* the dialler sees it as well */
+	if (c->mine.attempt + 1 < n && c->mine.attempt + 1 < VB_GIVE_UP) {
+		try_next(c, (uint8_t)(c->mine.attempt + 1));
+		return;
+	}
+	c->mine.attempt = VB_GIVE_UP;
+	(void)tell(c);
+	give_up(c, why);
+}
+
+static void answered(struct vb_conn *c)
+{
+	struct tt_gid_pair pairs[MAX_PAIRS];
+	bool ib = c->port->port->wire == TT_VB_IB;
+	int n;
+
+	c->theirs = c->heard;
+	n = pairs_with(c, pairs);
+	if (c->theirs.attempt == VB_GIVE_UP || c->theirs.wire != c->mine.wire || (!ib && c->mine.attempt >= n)) {
+		give_up(c, "the two ends have no ports that could reach each other");
+		return;
+	}
+	c->theirs_posted = c->theirs.slots;
+	c->state = VB_TRYING;
+	c->tried_ns = tt_now_ns();
+	if (!to_rts(c, c->mine.attempt < n ? &pairs[c->mine.attempt] : NULL))
+		tt_vb_setup_failed(c, "the queue pair cannot be connected");
+	else
+		(void)tt_vb_conn_probe(c);
+}
+
+/* ---- the other end ---- */
+
+/* The first of our ports, from the index on, that has a pair with theirs. */
+static bool choose_port(struct vb_conn *c)
+{
+	struct vb_ep *ep = vb_ep_of(c);
+	struct tt_gid_pair pairs[MAX_PAIRS];
+
+	for (int k = 0; k < ep->nports; k++) {
+		c->port = &ep->port[(c->base.index + k) % ep->nports];
+		fill_hello(c, c->theirs.attempt);
+		if (c->mine.wire == c->theirs.wire && (pairs_with(c, pairs) > 0 || c->mine.wire == TT_VB_IB))
+			return true;
+	}
+	return false;
+}
+
+static void asked(struct vb_conn *c)
+{
+	struct tt_gid_pair pairs[MAX_PAIRS];
+	int n;
+
+	c->theirs = c->heard;
+	if (c->theirs.attempt == VB_GIVE_UP) {
+		give_up(c, "the other end found no way here");
+		return;
+	}
+	if ((!c->mem && !choose_port(c)) || (!c->mem && !tt_vb_conn_attach(c))) {
+		c->mine.attempt = VB_GIVE_UP;
+		(void)tell(c);
+		give_up(c, "no port here that could reach the other end's");
+		return;
+	}
+	if (!new_pair(c)) {
+		give_up(c, "no queue pair");
+		return;
+	}
+	fill_hello(c, c->theirs.attempt);
+	n = pairs_with(c, pairs);
+	c->state = VB_TRYING;
+	/* A pair that cannot be connected here fails at the dialler, which sends into nothing. */
+	(void)to_rts(c, c->theirs.attempt < n ? &pairs[c->theirs.attempt] : NULL);
+	if (!tell(c))
+		give_up(c, "the socket of the set-up takes nothing");
+}
+
+/* ---- both ---- */
+
+void tt_vb_setup_done(struct vb_conn *c)
+{
+	char where[160];
+
+	c->state = VB_READY;
+	c->base.peer->ep->owe_retry = true;
+	c->base.peer->ep->moved++;
+	tt_log(TT_LOG_DEBUG, "verbs", "connected with process %016llx by %s", (unsigned long long)c->base.peer->id,
+	       tt_vb_port_text(c->port->port, where, sizeof(where)));
+}
+
+void tt_vb_setup_step(struct vb_conn *c)
+{
+	if (c->base.lost || c->base.peer->broken)
+		return;
+	if (hear(c)) {
+		if (!is_sound(c))
+			give_up(c, "the other end speaks another version of the set-up");
+		else if (c->base.outgoing && c->state == VB_DIALLING && c->heard.attempt == c->mine.attempt)
+			answered(c);
+		else if (c->base.outgoing && c->heard.attempt == VB_GIVE_UP)
+			give_up(c, "the other end found no way here");
+		else if (!c->base.outgoing)
+			asked(c);
+	}
+	if (c->state == VB_TRYING && c->base.outgoing && !c->base.lost && tt_now_ns() - c->tried_ns > TRY_NS)
+		tt_vb_setup_failed(c, "the device said nothing of a frame for 5 s");
+}
+
+static bool watch(struct vb_conn *c)
+{
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
+	int flags = fcntl(c->fd, F_GETFL);
+
+	return fcntl(c->fd, F_SETFL, flags | O_NONBLOCK) != -1 &&
+	       !epoll_ctl(vb_ep_of(c)->epoll, EPOLL_CTL_ADD, c->fd, &ev);
+}
+
+struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd)
+{
+	struct vb_conn *c = tt_vb_conn_new(p, NULL, fd);
+
+	if (!c)
+		return NULL;
+	tt_msg_conn_join(&c->base, p, index, false);
+	if (!watch(c))
+		c->base.lost = true;
+	return &c->base;
+}
+
+static tuttiResult_t dial_one(struct msg_peer *p, int index)
+{
+	struct vb_ep *ep = (struct vb_ep *)p->ep;
+	struct vb_conn *c;
+	int fd;
+
+	TRY(ep->base.config.dial(ep->base.config.ctx, p->id, "verbs", index, &fd));
+	tt_msg_peer_say_where(p, fd);
+	c = tt_vb_conn_new(p, &ep->port[index % ep->nports], fd);
+	if (!c) {
+		close(fd);
+		return tt_fail(tuttiSystemError, "verbs: no memory for a connection to process %016llx at %s; see "
+			       "ulimit -l", (unsigned long long)p->id, p->where);
+	}
+	p->out[index] = &c->base;
+	tt_msg_conn_join(&c->base, p, index, true);
+	if (watch(c))
+		try_next(c, 0);
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_vb_dial(struct msg_peer *p)
+{
+	const struct vb_ep *ep = (const struct vb_ep *)p->ep;
+	int want = tt_min(ep->nports * ep->conf.qps, MSG_CONNS_MAX);
+
+	for (p->nout = 0; p->nout < want; p->nout++) {
+		tuttiResult_t r = dial_one(p, p->nout);
+
+		if (r != tuttiSuccess)
+			return p->nout ? tuttiSuccess : r;
+	}
+	return tuttiSuccess;
+}
+
+#else
+typedef int tt_verbs_setup_is_empty;
+#endif
