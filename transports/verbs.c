@@ -59,6 +59,7 @@ static void close_port(struct vb_ep *ep, struct vb_port *p)
 		ep->vb->destroy_comp_channel(p->channel);
 	if (p->pd)
 		ep->vb->dealloc_pd(p->pd);
+	tt_vb_cm_close(ep, p);
 	memset(p, 0, sizeof(*p));
 }
 
@@ -69,10 +70,15 @@ static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 	int flags;
 
 	p->port = port;
+	p->ctx = port->dev->ctx;
+	if (vb_by_cm(p) && tt_vb_cm_open(ep, p) != tuttiSuccess) {
+		close_port(ep, p);
+		return tuttiSystemError;
+	}
 	p->cqe = (uint32_t)tt_min(CQ_ENTRIES, port->dev->max_cqe);
-	p->pd = ep->vb->alloc_pd(port->dev->ctx);
-	p->channel = p->pd ? ep->vb->create_comp_channel(port->dev->ctx) : NULL;
-	p->cq = p->channel ? ep->vb->create_cq(port->dev->ctx, (int)p->cqe, NULL, p->channel, 0) : NULL;
+	p->pd = ep->vb->alloc_pd(p->ctx);
+	p->channel = p->pd ? ep->vb->create_comp_channel(p->ctx) : NULL;
+	p->cq = p->channel ? ep->vb->create_cq(p->ctx, (int)p->cqe, NULL, p->channel, 0) : NULL;
 	flags = p->channel ? fcntl(p->channel->fd, F_GETFL) : -1;
 	if (!p->cq || fcntl(p->channel->fd, F_SETFL, flags | O_NONBLOCK) == -1 || !watch(ep, p->channel->fd)) {
 		tt_fail(tuttiSystemError, "verbs: %s", tt_vb_errno("ibv_create_cq", errno, why, sizeof(why)));
@@ -139,6 +145,7 @@ static int vb_poll(void *e)
 	tt_msg_take_arrivals(&ep->base);
 	for (int i = 0; i < ep->nports; i++)
 		poll_port(ep, &ep->port[i]);
+	tt_vb_cm_poll(ep);
 	set_up(ep);
 	return tt_msg_settle(&ep->base, moved);
 }
@@ -168,6 +175,7 @@ static bool vb_arm(void *e)
 			return false;
 		poll_port(ep, &ep->port[i]);
 	}
+	tt_vb_cm_poll(ep);
 	set_up(ep);
 	return tt_msg_arm(&ep->base) && ep->base.completed == ep->base.reported &&
 	       epoll_wait(ep->epoll, &ev, 1, 0) <= 0;
@@ -201,6 +209,7 @@ static void undo(struct vb_ep *ep)
 	for (int i = 0; i < ep->nports; i++)
 		close_port(ep, &ep->port[i]);
 	ep->nports = 0;
+	tt_vb_cm_close_channel(ep);
 	tt_vb_close(&ep->devs);
 	free(ep->byid);
 	ep->byid = NULL;

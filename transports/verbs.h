@@ -3,6 +3,7 @@
  * verbs_lib, verbs_dev, verbs_gid, verbs_conf, verbs_words (verbs_dev.h): libraries, devices, words.
  * verbs.c: the endpoint: one completion queue, protection domain and staging area for each port in use.
  * verbs_setup.c: how a conn comes to be: a socket of the bootstrap carries what both ends must know.
+ * verbs_cm.c: the same by rdma_cm, for iWARP.
  * verbs_conn.c: a conn is a reliable queue pair. A frame is a SEND into a buffer that the other end has posted; the
  *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them, with the frame behind it.
  * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
@@ -12,6 +13,7 @@
 #define TT_VERBS_H
 
 #include "msg.h"
+#include "sock.h"
 #include "verbs_dev.h"
 
 #if TT_HAVE_VERBS
@@ -24,6 +26,7 @@
 #define VB_STAGE ((size_t)4 << 20)   /* for each direction of a port */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
 #define VB_GIDS 12                   /* told to a peer */
+#define VB_ADDRS 4
 
 struct vb_conn;
 
@@ -34,13 +37,27 @@ struct vb_stage {
 	uint64_t used[VB_STAGE / VB_PAGE / 64];
 };
 
+/* Where a port can be reached by rdma_cm. */
+struct vb_at {
+	struct tt_addr addr;
+	uint16_t port, pad[3];
+};
+
+struct vb_listener {
+	struct rdma_cm_id *id;
+	struct vb_at at;
+};
+
 struct vb_port {
 	struct tt_vb_port *port;
+	struct ibv_context *ctx; /* the device's; rdma_cm has one of its own, and its queue pairs live there */
 	struct ibv_pd *pd;
 	struct ibv_cq *cq;
 	struct ibv_comp_channel *channel;
 	struct vb_stage out, in;
 	uint32_t conns, cqe;
+	struct vb_listener listener[VB_ADDRS];
+	int nlisteners;
 };
 
 struct vb_ep {
@@ -51,6 +68,7 @@ struct vb_ep {
 	struct vb_port port[VB_PORTS];
 	int nports;
 	int epoll;
+	struct rdma_event_channel *cm; /* NULL: no port needs it */
 	bool open;
 	uint32_t polls;
 	struct vb_conn **byid;  /* conns by the number in their work requests; NULL: none */
@@ -81,10 +99,13 @@ struct vb_place {
 struct vb_hello {
 	uint32_t magic, version;
 	uint64_t host;          /* hash of the boot id */
+	uint64_t cookie;        /* by which a connection of rdma_cm names its conn */
 	uint32_t qpn, psn, slots, slot;
 	uint16_t lid, mtu, ngids;
 	uint8_t wire, attempt;  /* attempt VB_GIVE_UP: none of the pairs works */
+	uint8_t naddrs, pad[7];
 	struct tt_gid gids[VB_GIDS];
+	struct vb_at addrs[VB_ADDRS];
 };
 #define VB_GIVE_UP 255
 
@@ -97,6 +118,7 @@ struct vb_conn {
 	int fd;                 /* the socket it was set up by; its end is the peer's */
 	uint32_t id, tag;       /* in work requests: which conn, which of those that had the number */
 	struct ibv_qp *qp;
+	struct rdma_cm_id *cm;  /* that has the queue pair; NULL: set up by hand */
 	struct vb_hello mine, theirs, heard;
 	size_t hello_in;        /* bytes of `heard` */
 	uint64_t tried_ns;
@@ -136,6 +158,19 @@ void tt_vb_setup_done(struct vb_conn *c);
 /* A conn that is being tried has failed: the next pair, or none. */
 void tt_vb_setup_failed(struct vb_conn *c, const char *why);
 
+/* ---- verbs_cm.c ---- */
+tuttiResult_t tt_vb_cm_open(struct vb_ep *ep, struct vb_port *p); /* listens */
+void tt_vb_cm_close(struct vb_ep *ep, struct vb_port *p);
+void tt_vb_cm_close_channel(struct vb_ep *ep);
+int tt_vb_cm_addrs(const struct vb_port *p, struct vb_at *out);
+bool tt_vb_cm_dial(struct vb_conn *c, int which);   /* false: there is no such address */
+void tt_vb_cm_drop(struct vb_conn *c);              /* the connection and its queue pair */
+void tt_vb_cm_poll(struct vb_ep *ep);
+static inline bool vb_by_cm(const struct vb_port *p)
+{
+	return p->port->wire == TT_VB_IWARP;
+}
+
 /* ---- verbs_conn.c ---- */
 extern const struct msg_wire tt_vb_wire;
 struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd); /* port NULL: attach later */
@@ -146,6 +181,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c);     /* a new queue pair in place
 bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);
+void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word); /* the other end's doing, or the device's */
 
 #endif
 #endif

@@ -96,7 +96,9 @@ struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd)
 
 static void destroy_qp(struct vb_ep *ep, struct vb_conn *c)
 {
-	if (c->qp)
+	if (c->cm && c->cm->qp)
+		ep->vb->cm_destroy_qp(c->cm);
+	else if (c->qp)
 		ep->vb->destroy_qp(c->qp);
 	c->qp = NULL;
 	c->tag = ++ep->tags; /* what is still in the completion queue is of nobody */
@@ -130,6 +132,7 @@ void tt_vb_conn_free(struct vb_conn *c)
 {
 	struct vb_ep *ep = vb_ep_of(c);
 
+	tt_vb_cm_drop(c);
 	destroy_qp(ep, c); /* from here on nobody writes to what was placed */
 	drop_sent(c);
 	free_places(c);
@@ -154,6 +157,23 @@ void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why)
 	c->base.lost = true;
 	drop_sent(c);
 	tt_msg_peer_break(c->base.peer, r, "%s", why);
+}
+
+void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word)
+{
+	struct tt_vb_place at = { .rank = -1, .peer = c->base.peer->where, .port = c->port->port };
+	char text[400];
+
+	if (c->base.lost)
+		return;
+	if (c->state != VB_READY) {
+		tt_vb_setup_failed(c, word->cause);
+		return;
+	}
+	tt_log(TT_LOG_DEBUG, "verbs", "%s", tt_vb_say(word, &at, text, sizeof(text)));
+	c->base.lost = true;
+	drop_sent(c);
+	tt_msg_peer_closing(c->base.peer, 0);
 }
 
 /* ---- posting ---- */
@@ -183,7 +203,8 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 	destroy_qp(ep, c);
 	for (int n = c->port->port->dev->inline_try; !c->qp; n /= 2) {
 		a.cap.max_inline_data = (uint32_t)n;
-		c->qp = ep->vb->create_qp(c->port->pd, &a);
+		c->qp = c->cm ? (ep->vb->cm_create_qp(c->cm, c->port->pd, &a) ? NULL : c->cm->qp) :
+				ep->vb->create_qp(c->port->pd, &a);
 		c->max_inline = (uint32_t)n;
 		if (!c->qp && !n)
 			return tt_fail(tuttiSystemError, "verbs: %s",

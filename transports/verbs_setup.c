@@ -43,6 +43,8 @@ static void fill_hello(struct vb_conn *c, uint8_t attempt)
 				.mtu = (uint16_t)port->mtu, .wire = (uint8_t)port->wire };
 	h->psn = (uint32_t)tt_hash64(&c->tag, sizeof(c->tag), tt_now_ns()) & 0xffffff;
 	h->ngids = (uint16_t)tt_gid_usable(port->gids, port->ngids, vb_ep_of(c)->conf.gid_index, h->gids, VB_GIDS);
+	h->naddrs = (uint8_t)tt_vb_cm_addrs(c->port, h->addrs);
+	h->cookie = tt_hash64(&c->tag, sizeof(c->tag), h->psn) ^ tt_now_ns();
 	if (c->qp)
 		h->qpn = c->qp->qp_num;
 }
@@ -78,7 +80,7 @@ static bool is_sound(const struct vb_conn *c)
 {
 	const struct vb_hello *h = &c->heard;
 
-	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->slots > VB_KEPT &&
+	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->naddrs <= VB_ADDRS && h->slots > VB_KEPT &&
 	       h->slots <= 4096 && h->slot == vb_ep_of(c)->slot && h->mtu >= 256;
 }
 
@@ -162,7 +164,7 @@ static int pairs_with(const struct vb_conn *c, struct tt_gid_pair *pairs)
 
 static void try_next(struct vb_conn *c, uint8_t attempt)
 {
-	if (!new_pair(c)) {
+	if (!vb_by_cm(c->port) && !new_pair(c)) {
 		give_up(c, "no queue pair");
 		return;
 	}
@@ -179,7 +181,11 @@ void tt_vb_setup_failed(struct vb_conn *c, const char *why)
 
 	if (!c->base.outgoing)
 		return; /* the dialler sees it as well */
-	if (c->mine.attempt + 1 < n && c->mine.attempt + 1 < VB_GIVE_UP) {
+	if (vb_by_cm(c->port) && c->state == VB_TRYING) {
+		c->tried_ns = tt_now_ns();
+		if (tt_vb_cm_dial(c, ++c->mine.attempt))
+			return;
+	} else if (c->mine.attempt + 1 < n && c->mine.attempt + 1 < VB_GIVE_UP) {
 		try_next(c, (uint8_t)(c->mine.attempt + 1));
 		return;
 	}
@@ -195,7 +201,7 @@ static void answered(struct vb_conn *c)
 	int n;
 
 	c->theirs = c->heard;
-	n = pairs_with(c, pairs);
+	n = vb_by_cm(c->port) ? c->theirs.naddrs : pairs_with(c, pairs);
 	if (c->theirs.attempt == VB_GIVE_UP || c->theirs.wire != c->mine.wire || (!ib && c->mine.attempt >= n)) {
 		give_up(c, "the two ends have no ports that could reach each other");
 		return;
@@ -203,6 +209,11 @@ static void answered(struct vb_conn *c)
 	c->theirs_posted = c->theirs.slots;
 	c->state = VB_TRYING;
 	c->tried_ns = tt_now_ns();
+	if (vb_by_cm(c->port)) {
+		if (!tt_vb_cm_dial(c, 0))
+			tt_vb_setup_failed(c, "rdma_cm does not resolve the other end's address");
+		return;
+	}
 	if (!to_rts(c, c->mine.attempt < n ? &pairs[c->mine.attempt] : NULL))
 		tt_vb_setup_failed(c, "the queue pair cannot be connected");
 	else
@@ -220,7 +231,7 @@ static bool choose_port(struct vb_conn *c)
 	for (int k = 0; k < ep->nports; k++) {
 		c->port = &ep->port[(c->base.index + k) % ep->nports];
 		fill_hello(c, c->theirs.attempt);
-		if (c->mine.wire == c->theirs.wire && (pairs_with(c, pairs) > 0 || c->mine.wire == TT_VB_IB))
+		if (c->mine.wire == c->theirs.wire && (pairs_with(c, pairs) > 0 || c->mine.wire != TT_VB_ROCE))
 			return true;
 	}
 	return false;
@@ -242,13 +253,19 @@ static void asked(struct vb_conn *c)
 		give_up(c, "no port here that could reach the other end's");
 		return;
 	}
+	c->state = VB_TRYING;
+	if (vb_by_cm(c->port)) {
+		fill_hello(c, c->theirs.attempt);
+		if (!tell(c))
+			give_up(c, "the socket of the set-up takes nothing");
+		return;
+	}
 	if (!new_pair(c)) {
 		give_up(c, "no queue pair");
 		return;
 	}
 	fill_hello(c, c->theirs.attempt);
 	n = pairs_with(c, pairs);
-	c->state = VB_TRYING;
 	/* A pair that cannot be connected here fails at the dialler, which sends into nothing. */
 	(void)to_rts(c, c->theirs.attempt < n ? &pairs[c->theirs.attempt] : NULL);
 	if (!tell(c))
