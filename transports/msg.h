@@ -98,8 +98,8 @@ struct msg_wire {
 	bool announce;
 	/* The next three are for wires by which the sender writes into the receiver's memory; else NULL.
 	 * Each gets the conn that the adverts go by.
-	 * Says in an advert about to be put where the bytes shall go: the address in f->off, a key in
-	 * f->note.sig; the sender finds them in flow->remote. False: not now; the advert stays due and is
+	 * Says in an advert about to be put where the bytes shall go: the address in f->off, keys in
+	 * f->note; the sender finds them in flow->remote. False: not now; the advert stays due and is
 	 * tried again when ep->owe_retry is set, which every unplace does. */
 	bool (*place)(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req, struct msg_frame *f);
 	/* Once for each place that was true: the receive has its bytes, or is given back, or the advert
@@ -139,7 +139,8 @@ struct msg_slot {
 
 /* Where the other end wants the bytes of a message: what its wire's place has said. */
 struct msg_remote {
-	uint64_t addr, key;
+	uint64_t addr;
+	struct tt_note keys;
 };
 
 struct msg_flow {

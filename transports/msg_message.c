@@ -490,7 +490,7 @@ static void take_advert(struct msg_conn *c, struct msg_flow *f, const struct msg
 	}
 	f->peer_token = fr->token;
 	f->advert[i] = fr->total;
-	f->remote[i] = (struct msg_remote){ fr->off, fr->note.sig };
+	f->remote[i] = (struct msg_remote){ fr->off, fr->note };
 	f->adverted |= (uint8_t)(1u << i);
 	if (msg_before(fr->seq, f->send_tail) && f->sends[i]->n != fr->total)
 		tt_msg_flow_fail_lengths(f, fr->seq, fr->total, f->sends[i]->n, true);

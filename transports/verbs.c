@@ -1,7 +1,7 @@
 /* RDMA: the endpoint of a process on its ports, the poll, the transport's table. Overview in verbs.h.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Memory (T14): 8 MiB of staging for each port in use; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
+ * Memory (T14): 16 MiB of staging; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
  * for each pair of processes, port and TUTTI_IB_QPS_PER_CONNECTION; 1 KiB a link and, for links that have had an
  * early message, 4 x TUTTI_IB_EAGER. */
 #include "verbs.h"
@@ -52,7 +52,7 @@ static bool watch(struct vb_ep *ep, int fd)
 
 static void close_port(struct vb_ep *ep, struct vb_port *p)
 {
-	tt_vb_stage_close(ep, p);
+	tt_vb_stage_leave(ep, p);
 	if (p->cq)
 		ep->vb->destroy_cq(p->cq);
 	if (p->channel)
@@ -85,7 +85,7 @@ static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 		close_port(ep, p);
 		return tuttiSystemError;
 	}
-	if (tt_vb_stage_open(ep, p) != tuttiSuccess) {
+	if (tt_vb_stage_join(ep, p) != tuttiSuccess) {
 		close_port(ep, p);
 		return tuttiSystemError;
 	}
@@ -100,6 +100,7 @@ static tuttiResult_t open_ports(struct vb_ep *ep)
 	tuttiResult_t r = tuttiUnsupported;
 
 	TRY(tt_vb_open(&ep->devs));
+	TRY(tt_vb_stage_open(ep));
 	n = tt_vb_ports(&ep->devs, found, VB_PORTS);
 	for (int i = 0; i < n; i++) {
 		tuttiResult_t one = open_port(ep, found[i]);
@@ -200,7 +201,7 @@ static size_t vb_memory(void *e)
 {
 	const struct vb_ep *ep = e;
 
-	return sizeof(*ep) + tt_msg_memory(&ep->base) + (size_t)ep->nports * 2 * VB_STAGE +
+	return sizeof(*ep) + tt_msg_memory(&ep->base) + 2 * VB_STAGE +
 	       (size_t)ep->base.nconns * (sizeof(struct vb_conn) + 2 * VB_SLOTS * ep->slot);
 }
 
@@ -209,6 +210,7 @@ static void undo(struct vb_ep *ep)
 	for (int i = 0; i < ep->nports; i++)
 		close_port(ep, &ep->port[i]);
 	ep->nports = 0;
+	tt_vb_stage_close(ep);
 	tt_vb_cm_close_channel(ep);
 	tt_vb_close(&ep->devs);
 	free(ep->byid);

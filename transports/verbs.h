@@ -18,22 +18,21 @@
 
 #if TT_HAVE_VERBS
 
-#define VB_PORTS 4                   /* used of this machine */
+#define VB_PORTS 4                   /* used of this machine: an advert has a key for each */
 #define VB_SLOTS 32u                 /* frames in flight one way of a conn, and buffers posted for the other */
 #define VB_KEPT 2u                   /* of the peer's buffers, for frames that only give credit */
 #define VB_PREFIX 8u                 /* before the header: buffers posted so far, and flags */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
-#define VB_STAGE ((size_t)4 << 20)   /* for each direction of a port */
+#define VB_STAGE ((size_t)8 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
 #define VB_GIDS 12                   /* told to a peer */
 #define VB_ADDRS 4
 
 struct vb_conn;
 
-/* One direction's staging of a port: pages given out first fit. */
+/* One direction's staging, registered at every port: pages given out first fit. */
 struct vb_stage {
 	uint8_t *mem;
-	struct ibv_mr *mr;
 	uint64_t used[VB_STAGE / VB_PAGE / 64];
 };
 
@@ -54,7 +53,7 @@ struct vb_port {
 	struct ibv_pd *pd;
 	struct ibv_cq *cq;
 	struct ibv_comp_channel *channel;
-	struct vb_stage out, in;
+	struct ibv_mr *out, *in; /* staging, as this port knows it */
 	uint32_t conns, cqe;
 	struct vb_listener listener[VB_ADDRS];
 	int nlisteners;
@@ -67,6 +66,8 @@ struct vb_ep {
 	struct tt_vb_devs devs;
 	struct vb_port port[VB_PORTS];
 	int nports;
+	struct vb_stage out, in;
+	struct vb_place *places;
 	int epoll;
 	struct rdma_event_channel *cm; /* NULL: no port needs it */
 	bool open;
@@ -88,6 +89,7 @@ struct vb_sent {
 /* Where a receive of this end may be written to. */
 struct vb_place {
 	struct vb_place *next;
+	const struct vb_conn *by;    /* that the advert went by */
 	const struct msg_flow *flow; /* NULL: given back, but the other end may still write */
 	const struct tt_req *req;
 	uint32_t token, seq;
@@ -103,7 +105,7 @@ struct vb_hello {
 	uint32_t qpn, psn, slots, slot;
 	uint16_t lid, mtu, ngids;
 	uint8_t wire, attempt;  /* attempt VB_GIVE_UP: none of the pairs works */
-	uint8_t naddrs, pad[7];
+	uint8_t naddrs, port, pad[6]; /* port: its number there, by which adverts have their keys */
 	struct tt_gid gids[VB_GIDS];
 	struct vb_at addrs[VB_ADDRS];
 };
@@ -133,7 +135,6 @@ struct vb_conn {
 	struct msg_frame cur;
 	const uint8_t *cur_body;
 	struct msg_flow *cur_flow;
-	struct vb_place *places;
 	uint32_t max_inline;
 };
 
@@ -143,8 +144,10 @@ static inline struct vb_ep *vb_ep_of(const struct vb_conn *c)
 }
 
 /* ---- verbs_mem.c ---- */
-tuttiResult_t tt_vb_stage_open(struct vb_ep *ep, struct vb_port *p);
-void tt_vb_stage_close(struct vb_ep *ep, struct vb_port *p);
+tuttiResult_t tt_vb_stage_open(struct vb_ep *ep);
+tuttiResult_t tt_vb_stage_join(struct vb_ep *ep, struct vb_port *p); /* registers it there */
+void tt_vb_stage_leave(struct vb_ep *ep, struct vb_port *p);
+void tt_vb_stage_close(struct vb_ep *ep);
 void *tt_vb_stage_get(struct vb_stage *s, size_t n); /* NULL: no room now */
 void tt_vb_stage_put(struct vb_stage *s, void *p, size_t n);
 

@@ -104,14 +104,23 @@ static void destroy_qp(struct vb_ep *ep, struct vb_conn *c)
 	c->tag = ++ep->tags; /* what is still in the completion queue is of nobody */
 }
 
-static void free_places(struct vb_conn *c)
+static void free_place(struct vb_ep *ep, struct vb_place **at)
 {
-	while (c->places) {
-		struct vb_place *p = c->places;
+	struct vb_place *p = *at;
 
-		c->places = p->next;
-		tt_vb_stage_put(&c->port->in, p->stage, p->n);
-		free(p);
+	*at = p->next;
+	tt_vb_stage_put(&ep->in, p->stage, p->n);
+	free(p);
+	ep->base.owe_retry = true;
+}
+
+static void free_places(struct vb_ep *ep, const struct vb_conn *c)
+{
+	for (struct vb_place **p = &ep->places; *p;) {
+		if ((*p)->by == c)
+			free_place(ep, p);
+		else
+			p = &(*p)->next;
 	}
 }
 
@@ -121,7 +130,7 @@ static void drop_sent(struct vb_conn *c)
 		struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
 
 		if (s->stage)
-			tt_vb_stage_put(&c->port->out, s->stage, s->stage_len);
+			tt_vb_stage_put(&vb_ep_of(c)->out, s->stage, s->stage_len);
 	}
 	if (c->busy)
 		c->base.peer->ep->nwriting--;
@@ -135,7 +144,7 @@ void tt_vb_conn_free(struct vb_conn *c)
 	tt_vb_cm_drop(c);
 	destroy_qp(ep, c); /* from here on nobody writes to what was placed */
 	drop_sent(c);
-	free_places(c);
+	free_places(ep, c);
 	ep->byid[c->id] = NULL;
 	if (c->mr) {
 		c->port->conns--;
@@ -314,14 +323,23 @@ static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 	return true;
 }
 
+/* The key of the other end's memory at its port of that number. */
+static uint32_t key_of(const struct msg_remote *to, uint32_t port)
+{
+	const uint32_t keys[VB_PORTS] = { (uint32_t)to->keys.sig, (uint32_t)(to->keys.sig >> 32), to->keys.seq,
+					  to->keys.pos };
+
+	return keys[port];
+}
+
 /* The bytes of a chunk, from staging, to where the receiver wants them. */
 static bool post_write(struct vb_conn *c, const void *from, const struct msg_frame *f,
 		       const struct msg_remote *to)
 {
-	struct ibv_sge sge = { .addr = (uintptr_t)from, .length = f->len, .lkey = c->port->out.mr->lkey };
+	struct ibv_sge sge = { .addr = (uintptr_t)from, .length = f->len, .lkey = c->port->out->lkey };
 	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_WRITE, 0), .sg_list = &sge, .num_sge = 1,
 				  .opcode = IBV_WR_RDMA_WRITE,
-				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = (uint32_t)to->key } };
+				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
 	struct ibv_send_wr *bad;
 	int err = ibv_post_send(c->qp, &wr, &bad);
 
@@ -331,13 +349,13 @@ static bool post_write(struct vb_conn *c, const void *from, const struct msg_fra
 static bool send_data(struct vb_conn *c)
 {
 	const struct msg_frame *f = &c->cur;
-	struct vb_sent s = { .stage = tt_vb_stage_get(&c->port->out, f->len), .stage_len = f->len };
+	struct vb_sent s = { .stage = tt_vb_stage_get(&vb_ep_of(c)->out, f->len), .stage_len = f->len };
 
 	if (!s.stage)
 		return false;
 	memcpy(s.stage, c->cur_body, f->len);
 	if (!post_write(c, s.stage, f, &c->cur_flow->remote[msg_at(f->seq)])) {
-		tt_vb_stage_put(&c->port->out, s.stage, f->len);
+		tt_vb_stage_put(&vb_ep_of(c)->out, s.stage, f->len);
 		return true;
 	}
 	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
@@ -410,6 +428,8 @@ static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct
 			struct msg_frame *f)
 {
 	struct vb_conn *c = conn_of(mc);
+	struct vb_ep *ep = vb_ep_of(c);
+	uint32_t keys[VB_PORTS] = { 0 };
 	struct vb_place *p;
 
 	if (c->state != VB_READY || !has_slot(c, VB_KEPT))
@@ -417,65 +437,58 @@ static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct
 	p = malloc(sizeof(*p));
 	if (!p)
 		return false;
-	p->stage = tt_vb_stage_get(&c->port->in, req->n);
+	p->stage = tt_vb_stage_get(&ep->in, req->n);
 	if (!p->stage) {
 		free(p);
 		return false;
 	}
+	p->by = c;
 	p->flow = flow;
 	p->req = req;
 	p->token = f->token;
 	p->seq = f->seq;
 	p->n = req->n;
-	p->next = c->places;
-	c->places = p;
+	p->next = ep->places;
+	ep->places = p;
 	f->off = (uintptr_t)p->stage;
-	f->note.sig = c->port->in.mr->rkey;
+	for (int i = 0; i < ep->nports; i++)
+		keys[i] = ep->port[i].in->rkey;
+	f->note = (struct tt_note){ keys[0] | (uint64_t)keys[1] << 32, keys[2], keys[3] };
 	return true;
 }
 
-static struct vb_place **find_place(struct vb_conn *c, uint32_t token, uint32_t seq)
+static struct vb_place **find_place(struct vb_ep *ep, uint32_t token, uint32_t seq)
 {
-	struct vb_place **p = &c->places;
+	struct vb_place **p = &ep->places;
 
 	while (*p && ((*p)->token != token || (*p)->seq != seq))
 		p = &(*p)->next;
 	return p;
 }
 
-static void free_place(struct vb_conn *c, struct vb_place **at)
-{
-	struct vb_place *p = *at;
-
-	*at = p->next;
-	tt_vb_stage_put(&c->port->in, p->stage, p->n);
-	free(p);
-	c->base.peer->ep->owe_retry = true;
-}
-
 static void vb_unplace(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req *req)
 {
-	struct vb_conn *c = conn_of(mc);
-	struct vb_place **p = &c->places;
+	struct vb_ep *ep = vb_ep_of(conn_of(mc));
+	struct vb_place **p = &ep->places;
 
 	while (*p && ((*p)->flow != flow || (*p)->req != req))
 		p = &(*p)->next;
 	if (*p)
-		free_place(c, p);
+		free_place(ep, p);
 }
 
 /* The other end may still write: the staging stays its own until it has, or the conn ends. */
 static void vb_revoke(struct msg_conn *mc, struct msg_flow *flow)
 {
-	for (struct vb_place *p = conn_of(mc)->places; p; p = p->next)
+	for (struct vb_place *p = vb_ep_of(conn_of(mc))->places; p; p = p->next)
 		if (p->flow == flow)
 			p->flow = NULL;
 }
 
 static void vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req)
 {
-	struct vb_conn *c = conn_of(mc);
-	struct vb_place **at = find_place(c, f->token, f->seq);
+	struct vb_ep *ep = vb_ep_of(conn_of(mc));
+	struct vb_place **at = find_place(ep, f->token, f->seq);
 
 	if (!*at) {
 		tt_msg_refuse(mc, "data for which it was given no place");
@@ -483,7 +496,7 @@ static void vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg
 	}
 	if (!req) {
 		if (f->off + f->len == f->total)
-			free_place(c, at);
+			free_place(ep, at);
 		return;
 	}
 	memcpy((uint8_t *)req->p + f->off, (*at)->stage + f->off, f->len);
@@ -546,7 +559,7 @@ static void sent(struct vb_conn *c)
 	struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
 
 	if (s->stage)
-		tt_vb_stage_put(&c->port->out, s->stage, s->stage_len);
+		tt_vb_stage_put(&vb_ep_of(c)->out, s->stage, s->stage_len);
 	s->stage = NULL;
 	c->send_head++;
 	c->base.peer->ep->owe_retry = true;

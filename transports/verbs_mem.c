@@ -8,40 +8,50 @@
 #include <string.h>
 #include <sys/mman.h>
 
-static tuttiResult_t open_one(struct vb_ep *ep, struct vb_port *p, struct vb_stage *s)
+static bool map(struct vb_stage *s)
+{
+	s->mem = mmap(NULL, VB_STAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (s->mem != MAP_FAILED)
+		return true;
+	s->mem = NULL;
+	return false;
+}
+
+tuttiResult_t tt_vb_stage_open(struct vb_ep *ep)
+{
+	if (map(&ep->out) && map(&ep->in))
+		return tuttiSuccess;
+	return tt_fail(tuttiSystemError, "verbs: no memory for staging: %s", strerror(errno));
+}
+
+tuttiResult_t tt_vb_stage_join(struct vb_ep *ep, struct vb_port *p)
 {
 	char why[256];
 
-	s->mem = mmap(NULL, VB_STAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (s->mem == MAP_FAILED) {
-		s->mem = NULL;
-		return tt_fail(tuttiSystemError, "verbs: no memory for staging: %s", strerror(errno));
-	}
-	s->mr = ep->vb->reg_mr(p->pd, s->mem, VB_STAGE, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-	if (!s->mr)
-		return tt_fail(tuttiSystemError, "%s", tt_vb_errno("ibv_reg_mr", errno, why, sizeof(why)));
-	return tuttiSuccess;
+	p->out = ep->vb->reg_mr(p->pd, ep->out.mem, VB_STAGE, IBV_ACCESS_LOCAL_WRITE);
+	if (p->out)
+		p->in = ep->vb->reg_mr(p->pd, ep->in.mem, VB_STAGE,
+				       IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+	return p->in ? tuttiSuccess :
+		       tt_fail(tuttiSystemError, "%s", tt_vb_errno("ibv_reg_mr", errno, why, sizeof(why)));
 }
 
-tuttiResult_t tt_vb_stage_open(struct vb_ep *ep, struct vb_port *p)
+void tt_vb_stage_leave(struct vb_ep *ep, struct vb_port *p)
 {
-	TRY(open_one(ep, p, &p->out));
-	return open_one(ep, p, &p->in);
+	if (p->out)
+		ep->vb->dereg_mr(p->out);
+	if (p->in)
+		ep->vb->dereg_mr(p->in);
+	p->out = p->in = NULL;
 }
 
-static void close_one(struct vb_ep *ep, struct vb_stage *s)
+void tt_vb_stage_close(struct vb_ep *ep)
 {
-	if (s->mr)
-		ep->vb->dereg_mr(s->mr);
-	if (s->mem)
-		munmap(s->mem, VB_STAGE);
-	memset(s, 0, sizeof(*s));
-}
-
-void tt_vb_stage_close(struct vb_ep *ep, struct vb_port *p)
-{
-	close_one(ep, &p->out);
-	close_one(ep, &p->in);
+	if (ep->out.mem)
+		munmap(ep->out.mem, VB_STAGE);
+	if (ep->in.mem)
+		munmap(ep->in.mem, VB_STAGE);
+	ep->out.mem = ep->in.mem = NULL;
 }
 
 static bool is_used(const struct vb_stage *s, size_t page)

@@ -43,6 +43,7 @@ static void fill_hello(struct vb_conn *c, uint8_t attempt)
 				.mtu = (uint16_t)port->mtu, .wire = (uint8_t)port->wire };
 	h->psn = (uint32_t)tt_hash64(&c->tag, sizeof(c->tag), tt_now_ns()) & 0xffffff;
 	h->ngids = (uint16_t)tt_gid_usable(port->gids, port->ngids, vb_ep_of(c)->conf.gid_index, h->gids, VB_GIDS);
+	h->port = (uint8_t)(c->port - vb_ep_of(c)->port);
 	h->naddrs = (uint8_t)tt_vb_cm_addrs(c->port, h->addrs);
 	h->cookie = tt_hash64(&c->tag, sizeof(c->tag), h->psn) ^ tt_now_ns();
 	if (c->qp)
@@ -80,7 +81,7 @@ static bool is_sound(const struct vb_conn *c)
 {
 	const struct vb_hello *h = &c->heard;
 
-	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->naddrs <= VB_ADDRS && h->slots > VB_KEPT &&
+	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->naddrs <= VB_ADDRS && h->port < VB_PORTS && h->slots > VB_KEPT &&
 	       h->slots <= 4096 && h->slot == vb_ep_of(c)->slot && h->mtu >= 256;
 }
 

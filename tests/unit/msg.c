@@ -132,7 +132,7 @@ static void wire_start(struct msg_conn *b, const struct msg_frame *f, const void
 	if (f->type == MSG_EAGER && f->len) {
 		memcpy(c->cur.body, body, f->len);
 	} else if (f->type == MSG_DATA) {
-		struct place *at = &ep_of(b)->other->place[to.key];
+		struct place *at = &ep_of(b)->other->place[to.keys.sig];
 
 		CHECK(at->revoked || (at->req && (uintptr_t)at->mem == to.addr && f->total <= MOST));
 		if (!at->revoked)
