@@ -19,6 +19,9 @@
 #include <unistd.h>
 
 #define CQ_ENTRIES 16384
+/* The library of soft-iWARP refuses what is mapped at offset 0x90000 of a device's file. A queue of this size, the
+ * first that is mapped, reaches beyond it. */
+#define CQ_ENTRIES_IWARP 32768
 #define BATCH 32
 #define CLOSE_NS 500000000ull
 
@@ -75,7 +78,7 @@ static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 		close_port(ep, p);
 		return tuttiSystemError;
 	}
-	p->cqe = (uint32_t)tt_min(CQ_ENTRIES, port->dev->max_cqe);
+	p->cqe = (uint32_t)tt_min(vb_by_cm(p) ? CQ_ENTRIES_IWARP : CQ_ENTRIES, port->dev->max_cqe);
 	p->pd = ep->vb->alloc_pd(p->ctx);
 	p->channel = p->pd ? ep->vb->create_comp_channel(p->ctx) : NULL;
 	p->cq = p->channel ? ep->vb->create_cq(p->ctx, (int)p->cqe, NULL, p->channel, 0) : NULL;

@@ -123,7 +123,8 @@ struct vb_conn {
 	struct rdma_cm_id *cm;  /* that has the queue pair; NULL: set up by hand */
 	struct vb_hello mine, theirs, heard;
 	size_t hello_in;        /* bytes of `heard` */
-	uint64_t tried_ns;
+	uint64_t first_ns, tried_ns;
+	uint32_t dials;         /* by rdma_cm */
 	uint8_t *mem;           /* VB_SLOTS to send from, VB_SLOTS to receive into */
 	struct ibv_mr *mr;
 	uint32_t send_head, send_tail;   /* slots that came back, handed out */

@@ -18,6 +18,7 @@
 #define MAGIC 0x76627474u
 #define VERSION 1u
 #define MAX_PAIRS 32
+#define CM_NS 10000000000ull /* for all tries by rdma_cm */
 #define TRY_NS 5000000000ull /* in which a device must say how a try went */
 
 /* ---- words both ways ---- */
@@ -175,6 +176,20 @@ static void try_next(struct vb_conn *c, uint8_t attempt)
 		give_up(c, "the socket of the set-up takes nothing");
 }
 
+/* Round and round: a driver may wait for no more than 40 ms until a busy peer accepts. */
+static bool dial_again(struct vb_conn *c)
+{
+	uint64_t now = tt_now_ns();
+
+	while (c->theirs.naddrs && now - c->first_ns < CM_NS) {
+		c->tried_ns = now;
+		if (tt_vb_cm_dial(c, ++c->dials % c->theirs.naddrs))
+			return true;
+		now = tt_now_ns();
+	}
+	return false;
+}
+
 void tt_vb_setup_failed(struct vb_conn *c, const char *why)
 {
 	struct tt_gid_pair pairs[MAX_PAIRS];
@@ -183,8 +198,7 @@ void tt_vb_setup_failed(struct vb_conn *c, const char *why)
 	if (!c->base.outgoing)
 		return; /* the dialler sees it as well */
 	if (vb_by_cm(c->port) && c->state == VB_TRYING) {
-		c->tried_ns = tt_now_ns();
-		if (tt_vb_cm_dial(c, ++c->mine.attempt))
+		if (dial_again(c))
 			return;
 	} else if (c->mine.attempt + 1 < n && c->mine.attempt + 1 < VB_GIVE_UP) {
 		try_next(c, (uint8_t)(c->mine.attempt + 1));
@@ -209,7 +223,7 @@ static void answered(struct vb_conn *c)
 	}
 	c->theirs_posted = c->theirs.slots;
 	c->state = VB_TRYING;
-	c->tried_ns = tt_now_ns();
+	c->tried_ns = c->first_ns = tt_now_ns();
 	if (vb_by_cm(c->port)) {
 		if (!tt_vb_cm_dial(c, 0))
 			tt_vb_setup_failed(c, "rdma_cm does not resolve the other end's address");
