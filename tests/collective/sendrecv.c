@@ -158,9 +158,10 @@ static void eager_processes(void)
 {
 	static struct procs ps;
 	static const char *const transports[] = { "shm", "tcp" };
+	const char *only = test_transport();
 
-	for (int i = 0; i < 2; i++) {
-		procs_start(&ps, 2, 0, transports[i], eager_process, NULL);
+	for (int i = 0; i < (only ? 1 : 2); i++) {
+		procs_start(&ps, 2, 0, only ? only : transports[i], eager_process, NULL);
 		procs_expect(&ps, 30, -1);
 	}
 }

@@ -96,6 +96,7 @@ static inline void rig_begin(struct rig *r, const struct tt_transport *t)
 		r->self[i] = (struct rig_self){ r, i };
 		r->ep[i] = aligned_alloc(64, (t->ep_size + 63) / 64 * 64);
 		memset(r->ep[i], 0, t->ep_size);
+		test_device(i);
 		CHECKF(t->ep_open(r->ep[i], &config) == tuttiSuccess, "%s: %s", t->name,
 		       tt_last_error());
 	}
@@ -272,6 +273,8 @@ static inline void each_transport(void (*fn)(struct rig *r))
 		char why[128] = "";
 		struct rig r;
 
+		if (test_transport() && strcmp(test_transport(), tt_transports[i]->name))
+			continue;
 		if (!tt_transports[i]->probe(&caps, why, sizeof(why))) {
 			fprintf(stderr, "%s skipped: %s\n", tt_transports[i]->name, why);
 			continue;

@@ -153,36 +153,50 @@ static void child_main(struct procs *ps, int rank, int out, const char *transpor
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* nothing outlives a test that was killed */
 	signal(SIGPIPE, SIG_DFL);
+	test_device(rank);
 	if (transports)
 		setenv("TUTTI_TRANSPORTS", transports, 1);
 	setenv("TUTTI_LOG", "none", 0); /* expected errors are no news */
 	r.fds = count_fds();
 	r.threads = count_threads();
-	if (rank == ps->owner)
+	if (rank == ps->owner && ps->here == ps->n)
 		make_id(&r);
 	ps->fn(&r);
 	_exit(0);
 }
 
+/* Of this process: the hosts count alike, and so have the same port and secret for each. */
+static int rounds;
+
 void procs_start(struct procs *ps, int n, int owner, const char *transports, rank_fn fn, void *arg)
 {
+	int hosts = (int)test_setting("TEST_HOSTS", 1), host = (int)test_setting("TEST_HOST", 0);
+
 	memset(ps, 0, sizeof(*ps));
 	ps->n = n;
+	ps->round = ++rounds;
 	ps->owner = owner;
 	ps->fn = fn;
 	ps->shared = mmap(NULL, sizeof(*ps->shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 			  0);
 	CHECK(ps->shared != MAP_FAILED);
 	fflush(NULL);
+	for (int i = host; i < n; i += hosts)
+		ps->here++;
 	for (int i = 0; i < n; i++) {
 		int fds[2];
 
+		ps->p[i].fd = -1;
+		ps->p[i].ended = i % hosts != host;
+		if (ps->p[i].ended)
+			continue;
 		CHECK(!pipe2(fds, O_CLOEXEC));
 		ps->p[i].pid = fork();
 		CHECK(ps->p[i].pid >= 0);
 		if (ps->p[i].pid == 0) {
 			for (int j = 0; j < i; j++)
-				close(ps->p[j].fd);
+				if (ps->p[j].fd >= 0)
+					close(ps->p[j].fd);
 			close(fds[0]);
 			child_main(ps, i, fds[1], transports, arg);
 		}
@@ -203,8 +217,25 @@ tuttiUniqueId rank_id(struct rank *r)
 	return s->id;
 }
 
+static tuttiResult_t init_across_hosts(struct rank *r, tuttiConfig_t *config)
+{
+	const char *root = getenv("TEST_ROOT"), *colon = root ? strrchr(root, ':') : NULL;
+	char text[160];
+
+	RANK_CHECKF(r, colon, "no TEST_ROOT=address:port");
+	snprintf(text, sizeof(text), "%.*s:%d", (int)(colon - root), root, atoi(colon + 1) + r->procs->round);
+	setenv("TUTTI_ROOT", text, 1);
+	snprintf(text, sizeof(text), "%d", r->rank);
+	setenv("TUTTI_RANK", text, 1);
+	snprintf(text, sizeof(text), "%d", r->n);
+	setenv("TUTTI_SIZE", text, 1);
+	return tuttiCommInitFromEnv(&r->comm, config);
+}
+
 tuttiResult_t rank_init(struct rank *r, tuttiConfig_t *config)
 {
+	if (r->procs->here < r->n)
+		return init_across_hosts(r, config);
 	return tuttiCommInitRankConfig(&r->comm, r->n, rank_id(r), r->rank, config);
 }
 
@@ -269,7 +300,8 @@ void procs_free(struct procs *ps)
 			waitpid(ps->p[i].pid, &ps->p[i].status, 0);
 			ps->p[i].ended = true;
 		}
-		close(ps->p[i].fd);
+		if (ps->p[i].fd >= 0)
+			close(ps->p[i].fd);
 	}
 	munmap(ps->shared, sizeof(*ps->shared));
 	ps->n = 0;

@@ -45,6 +45,23 @@ uint32_t test_rand(uint64_t *state)
 	return (uint32_t)((x ^ (x >> 31)) >> 16);
 }
 
+const char *test_transport(void)
+{
+	const char *name = getenv("TEST_TRANSPORT");
+
+	return name && *name ? name : NULL;
+}
+
+void test_device(int i)
+{
+	const char *all = getenv("TEST_DEVICES");
+	char names[2][32];
+	int n = all ? sscanf(all, "%31s %31s", names[0], names[1]) : 0;
+
+	if (n > 0)
+		setenv("TUTTI_IB_HCA", names[i % n], 1);
+}
+
 struct task {
 	int i;
 	void (*fn)(int i, void *arg);

@@ -31,6 +31,10 @@ void test_fail(const char *file, int line, const char *fmt, ...)
 uint64_t test_seed(void);
 /* A small deterministic generator. */
 uint32_t test_rand(uint64_t *state);
+/* TEST_TRANSPORT: only this one is tested; NULL: all. */
+const char *test_transport(void);
+/* TEST_DEVICES: of these one or two RDMA devices, what is opened next uses the one whose turn is `i`. */
+void test_device(int i);
 /* Runs fn(i, arg) in n threads and joins them. */
 void test_threads(int n, void (*fn)(int i, void *arg), void *arg);
 
