@@ -172,12 +172,14 @@ check-long-fuzz:
 # ---- RDMA devices without hardware: docs/testing.md
 VM_TESTS := $(filter-out tests/vm/faults.sh,$(wildcard tests/vm/*.sh))
 check-rdma-smoke: VM_TESTS := tests/vm/smoke.sh
+check-rdma: TEST_TIMEOUT := 3600
 check-rdma check-rdma-smoke: check-deps
 ifeq ($(TEST_NO_RDMA),1)
 	@echo "$@: skipped, as TEST_NO_RDMA is 1"
 else
 	@tests/vm/rdma-vm --setup
-	@$(MAKE) --no-print-directory $(B)/tests/conformance/conformance
+	@$(MAKE) --no-print-directory all $(patsubst %,$(B)/tests/%,conformance/conformance collective/random \
+		collective/sendrecv)
 	@$(RUN) $(VM_TESTS)
 endif
 
