@@ -19,8 +19,10 @@ static struct {
 	const char *transport;
 	bool processes, reduce;
 	size_t begin, end, factor;
-	int iters;
-} opt = { .begin = 8, .end = 32 << 20, .factor = 4 };
+	int iters, depth;
+	char device[2][32]; /* RDMA, of each side */
+} opt = { .begin = 8, .end = 32 << 20, .factor = 4, .depth = 1 };
+enum { DEPTH_MAX = 64 };
 
 /* One of the two sides. */
 struct side {
@@ -126,11 +128,20 @@ static enum tt_post attempt(struct side *s, bool send, size_t n, struct tt_req *
 	return s->t->recv_reduce(s->link, &s->combine, n, req);
 }
 
+static void say_failed(struct side *s)
+{
+	const char *why = "";
+
+	s->t->link_error(s->link, &why);
+	fprintf(stderr, "link_perf: %s\n", why);
+	s->failed = true;
+	atomic_store(&shared->failed, 1);
+}
+
 static void move(struct side *s, bool send, size_t n)
 {
 	struct tt_req req = { 0 };
 	enum tt_post got;
-	const char *why = "";
 	uint32_t idle = 0;
 
 	if (s->failed)
@@ -141,12 +152,8 @@ static void move(struct side *s, bool send, size_t n)
 			sched_yield();
 		tt_pause();
 	}
-	if (wait_req(s, &req, got))
-		return;
-	s->t->link_error(s->link, &why);
-	fprintf(stderr, "link_perf: %s\n", why);
-	s->failed = true;
-	atomic_store(&shared->failed, 1);
+	if (!wait_req(s, &req, got))
+		say_failed(s);
 }
 
 static double ping_pong(struct side *s, size_t n, int iters)
@@ -162,15 +169,36 @@ static double ping_pong(struct side *s, size_t n, int iters)
 	return (double)(tt_now_ns() - t0) / iters / 2;
 }
 
+/* Moves iters messages, up to opt.depth of them posted at a time. */
+static void stream_part(struct side *s, size_t n, int iters)
+{
+	struct tt_req req[DEPTH_MAX];
+	enum tt_post got[DEPTH_MAX];
+	int posted = 0, over = 0;
+
+	while (over < iters && !s->failed) {
+		for (; posted < iters && posted - over < opt.depth; posted++) {
+			req[posted % opt.depth] = (struct tt_req){ 0 };
+			got[posted % opt.depth] = attempt(s, s->id == 0, n, &req[posted % opt.depth]);
+			if (got[posted % opt.depth] == TT_AGAIN)
+				break;
+		}
+		if (posted == over)
+			s->t->poll(s->ep);
+		else if (wait_req(s, &req[over % opt.depth], got[over % opt.depth]))
+			over++;
+		else
+			say_failed(s);
+	}
+}
+
 static double stream(struct side *s, size_t n, int iters)
 {
-	uint64_t t0 = 0;
+	uint64_t t0;
 
-	for (int i = -iters / 10 - 1; i < iters; i++) {
-		if (i == 0)
-			t0 = tt_now_ns();
-		move(s, s->id == 0, n);
-	}
+	stream_part(s, n, iters / 10 + 1);
+	t0 = tt_now_ns();
+	stream_part(s, n, iters);
 	move(s, s->id != 0, 8); /* the last has arrived */
 	return (double)(tt_now_ns() - t0) / iters;
 }
@@ -211,6 +239,8 @@ static tuttiResult_t side_open(struct side *s)
 	memset(s->link, 0, s->t->link_size);
 	memset(s->buf, 0, opt.end);
 	memset(s->in, 0, opt.end);
+	if (*opt.device[s->id])
+		setenv("TUTTI_IB_HCA", opt.device[s->id], 1);
 	return s->t->ep_open(s->ep, &config);
 }
 
@@ -324,8 +354,10 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: link_perf [-t transport] [-p] [-r] [-b bytes] [-e bytes] [-f factor] "
 			"[-n iterations]\n"
-			"  -t  inproc, shm, tcp; default all      -p  two processes instead of threads\n"
-			"  -r  receive by recv_reduce, float sum  -b -e -f  sizes: 8, 32M, times 4\n");
+			"                 [-q depth] [-d device,device]\n"
+			"  -t  inproc, shm, verbs, tcp; all       -p  two processes instead of threads\n"
+			"  -r  receive by recv_reduce, float sum  -b -e -f  sizes: 8, 32M, times 4\n"
+			"  -q  messages in flight in a stream: 1  -d  RDMA devices of the two sides\n");
 	return 2;
 }
 
@@ -333,7 +365,7 @@ static bool parse(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "t:prb:e:f:n:")) != -1) {
+	while ((c = getopt(argc, argv, "t:prb:e:f:n:q:d:")) != -1) {
 		switch (c) {
 		case 't': opt.transport = optarg; break;
 		case 'p': opt.processes = true; break;
@@ -342,10 +374,12 @@ static bool parse(int argc, char **argv)
 		case 'e': opt.end = size_arg(optarg); break;
 		case 'f': opt.factor = size_arg(optarg); break;
 		case 'n': opt.iters = atoi(optarg); break;
+		case 'q': opt.depth = atoi(optarg); break;
+		case 'd': (void)sscanf(optarg, "%31[^,],%31s", opt.device[0], opt.device[1]); break;
 		default: return false;
 		}
 	}
-	return optind == argc && opt.factor >= 2 && opt.begin <= opt.end;
+	return opt.depth > 0 && opt.depth <= DEPTH_MAX && optind == argc && opt.factor >= 2 && opt.begin <= opt.end;
 }
 
 int main(int argc, char **argv)
