@@ -110,7 +110,10 @@ static tuttiResult_t open_ports(struct vb_ep *ep)
 
 		r = ep->nports ? tuttiSuccess : one;
 	}
-	return ep->nports ? tuttiSuccess : n ? r : tt_note_error(tuttiUnsupported, "no usable RDMA port");
+	if (!ep->nports)
+		return n ? r : tt_note_error(tuttiUnsupported, "no usable RDMA port");
+	return tt_vb_events_open(ep) ? tuttiSuccess :
+				       tt_fail(tuttiSystemError, "verbs: events of a device: %s", strerror(errno));
 }
 
 /* ---- poll ---- */
@@ -151,6 +154,8 @@ static int vb_poll(void *e)
 		poll_port(ep, &ep->port[i]);
 	tt_vb_cm_poll(ep);
 	set_up(ep);
+	if (!(ep->polls & 1023))
+		tt_vb_events_take(ep);
 	return tt_msg_settle(&ep->base, moved);
 }
 
@@ -191,6 +196,7 @@ static void vb_disarm(void *e)
 
 	for (int i = 0; i < ep->nports; i++)
 		take_events(ep, &ep->port[i]);
+	tt_vb_events_take(ep);
 }
 
 static int vb_wait_fd(void *e)

@@ -6,6 +6,7 @@
  * verbs_cm.c: the same by rdma_cm, for iWARP.
  * verbs_conn.c: a conn is a reliable queue pair. A frame is a SEND into a buffer that the other end has posted; the
  *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them, with the frame behind it.
+ * verbs_event.c: what devices say unasked.
  * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
  *
  * Each process dials a conn for its own messages; answers come back on it (msg.h). */
@@ -174,6 +175,9 @@ static inline bool vb_by_cm(const struct vb_port *p)
 {
 	return p->port->wire == TT_VB_IWARP;
 }
+/* ---- verbs_event.c ---- */
+bool tt_vb_events_open(struct vb_ep *ep);
+void tt_vb_events_take(struct vb_ep *ep); /* a system call for each device */
 
 /* ---- verbs_conn.c ---- */
 extern const struct msg_wire tt_vb_wire;
@@ -186,6 +190,7 @@ bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);
 void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word); /* the other end's doing, or the device's */
+void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word); /* the next pair, or it is lost */
 
 #endif
 #endif

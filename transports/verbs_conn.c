@@ -567,19 +567,32 @@ static void sent(struct vb_conn *c)
 		tt_vb_setup_done(c);
 }
 
-static void failed(struct vb_conn *c, const struct ibv_wc *wc)
+void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word)
 {
 	struct tt_vb_place at = { .rank = -1, .peer = c->base.peer->where, .port = c->port->port,
 				  .qpn = c->qp ? c->qp->qp_num : 0 };
 	char text[400];
 
-	if (tt_vb_wc_follows((int)wc->status) && c->base.lost)
+	if (c->base.lost)
 		return;
-	tt_vb_say(tt_vb_wc_word((int)wc->status), &at, text, sizeof(text));
+	tt_vb_port_look(c->port->port); /* the text says the link's state of now */
+	tt_vb_say(word, &at, text, sizeof(text));
 	if (c->state == VB_TRYING)
 		tt_vb_setup_failed(c, text);
 	else
 		tt_vb_conn_lost(c, tuttiRemoteError, text);
+}
+
+/* The first status decides. A flush comes first where the device has stopped the queue pair by itself: then its event
+ * says why. */
+static void failed(struct vb_conn *c, const struct ibv_wc *wc)
+{
+	uint32_t tag = c->tag;
+
+	if (tt_vb_wc_follows((int)wc->status))
+		tt_vb_events_take(vb_ep_of(c));
+	if (c->tag == tag)
+		tt_vb_conn_failed(c, tt_vb_wc_word((int)wc->status));
 }
 
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc)

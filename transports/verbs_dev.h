@@ -129,6 +129,7 @@ struct tt_vb_dev {
 	struct ibv_context *ctx; /* NULL: could not be opened, see why */
 	char name[64], node[24], fw[64], pci[24];
 	char why[256];
+	bool lost;               /* it has said so itself */
 	uint64_t guid;           /* as printed: host order */
 	int numa;                /* -1: not known */
 	int max_qp, max_qp_wr, max_sge, max_cqe, max_mr, max_srq, max_rd_atomic;
