@@ -124,7 +124,7 @@ struct msg_peer {
 	bool dead;                           /* has failed: conns closed, flows wait to be closed */
 	uint64_t closing_ns;                 /* a conn has ended: fails when all have, or soon after */
 	tuttiResult_t error;
-	char why[200];
+	char why[400];
 	char where[64];
 };
 
@@ -164,6 +164,7 @@ struct msg_flow {
 	struct msg_slot slots[MSG_CREDITS];
 	uint8_t *slot_mem;
 	tuttiResult_t error;
+	bool with_peer;                   /* the error: the peer's, with its words */
 	bool lengths;                     /* the error: unequal lengths, the next three */
 	uint32_t bad_seq;
 	uint64_t bad_posted, bad_sent;
@@ -230,6 +231,8 @@ bool tt_msg_flow_close_if_over(struct msg_flow *f);
 void tt_msg_flow_free(struct msg_flow *f);
 void tt_msg_flow_fail(struct msg_flow *f, tuttiResult_t error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* For the reason of its peer. */
+void tt_msg_flow_fail_with_peer(struct msg_flow *f);
 /* Fails it for unequal lengths; tell: the other end, which then fails alike. */
 void tt_msg_flow_fail_lengths(struct msg_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell);
 /* Fails it if the other end has closed and something waits for it (or posting: is about to). */

@@ -264,6 +264,15 @@ void tt_msg_flow_fail(struct msg_flow *f, tuttiResult_t error, const char *fmt, 
 	f->error = error;
 }
 
+void tt_msg_flow_fail_with_peer(struct msg_flow *f)
+{
+	if (f->error || f->state == FLOW_CLOSED)
+		return;
+	cancel(f);
+	f->error = f->peer->error;
+	f->with_peer = true;
+}
+
 /* Told to the other end, which then fails alike. */
 void tt_msg_flow_fail_lengths(struct msg_flow *f, uint32_t seq, uint64_t posted, uint64_t sent, bool tell)
 {

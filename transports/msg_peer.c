@@ -162,7 +162,7 @@ static void peer_end(struct msg_peer *p)
 		if (f->state == FLOW_CLOSED || (f->state == FLOW_ORPHAN && !f->slot_count))
 			tt_msg_flow_free(f);
 		else
-			tt_msg_flow_fail(f, p->error, "%s", p->why);
+			tt_msg_flow_fail_with_peer(f);
 	}
 	close_conns(p);
 	p->dead = true;
@@ -337,7 +337,7 @@ tuttiResult_t tt_msg_link_error(void *l, const char **why)
 	const struct msg_flow *f = ((struct msg_link *)l)->flow;
 
 	if (why)
-		*why = f->error ? f->why : "";
+		*why = !f->error ? "" : f->with_peer ? f->peer->why : f->why;
 	return f->error;
 }
 

@@ -144,6 +144,13 @@ static void set_up(struct vb_ep *ep)
 	}
 }
 
+static tuttiResult_t vb_link_open(void *e, void *link, uint64_t peer, uint64_t key)
+{
+	if (tt_vb_refuses(e, peer))
+		return tuttiUnsupported;
+	return tt_msg_link_open(e, link, peer, key);
+}
+
 static int vb_poll(void *e)
 {
 	struct vb_ep *ep = e;
@@ -224,6 +231,12 @@ static void undo(struct vb_ep *ep)
 	tt_vb_close(&ep->devs);
 	free(ep->byid);
 	ep->byid = NULL;
+	while (ep->refused) {
+		struct vb_refused *r = ep->refused;
+
+		ep->refused = r->next;
+		free(r);
+	}
 	if (ep->epoll >= 0)
 		close(ep->epoll);
 	ep->open = false;
@@ -285,7 +298,7 @@ static void vb_ep_close(void *e)
 const struct tt_transport tt_verbs = {
 	.size = sizeof(struct tt_transport), .name = "verbs", .ep_size = sizeof(struct vb_ep),
 	.link_size = sizeof(struct msg_link), .probe = vb_probe, .ep_open = vb_ep_open, .ep_close = vb_ep_close,
-	.link_open = tt_msg_link_open, .link_close = tt_msg_link_close, .send = tt_msg_send, .recv = tt_msg_recv,
+	.link_open = vb_link_open, .link_close = tt_msg_link_close, .send = tt_msg_send, .recv = tt_msg_recv,
 	.poll = vb_poll, .link_error = tt_msg_link_error, .arm = vb_arm, .disarm = vb_disarm,
 	.wait_fd = vb_wait_fd, .accept = tt_msg_accept, .peer_gone = tt_msg_peer_gone, .memory = vb_memory,
 };

@@ -76,6 +76,7 @@ struct vb_ep {
 	struct vb_conn **byid;  /* conns by the number in their work requests; NULL: none */
 	uint32_t nids, tags;
 	size_t slot;            /* bytes of a frame's buffer */
+	struct vb_refused *refused;
 };
 
 /* What a conn has to remember of a frame that it has handed to the device. */
@@ -105,14 +106,22 @@ struct vb_hello {
 	uint64_t cookie;        /* by which a connection of rdma_cm names its conn */
 	uint32_t qpn, psn, slots, slot;
 	uint16_t lid, mtu, ngids;
-	uint8_t wire, attempt;  /* attempt VB_GIVE_UP: none of the pairs works */
+	uint8_t wire, attempt;  /* the pair that is tried, or what follows */
 	uint8_t naddrs, port, pad[6]; /* port: its number there, by which adverts have their keys */
 	struct tt_gid gids[VB_GIDS];
 	struct vb_at addrs[VB_ADDRS];
 };
-#define VB_GIVE_UP 255
+#define VB_GIVE_UP 255 /* none of the pairs works: nothing goes between these processes by verbs */
+#define VB_AGREE 254   /* all conns of the dialler work: may it use them? And the answer, yes. */
 
-enum vb_state { VB_DIALLING, VB_TRYING, VB_READY };
+enum vb_state { VB_DIALLING, VB_TRYING, VB_TRIED, VB_ASKED, VB_READY };
+
+/* A process with which nobody found a way. */
+struct vb_refused {
+	struct vb_refused *next;
+	uint64_t id;
+	char why[400];
+};
 
 struct vb_conn {
 	struct msg_conn base;
@@ -154,6 +163,8 @@ void *tt_vb_stage_get(struct vb_stage *s, size_t n); /* NULL: no room now */
 void tt_vb_stage_put(struct vb_stage *s, void *p, size_t n);
 
 /* ---- verbs_setup.c ---- */
+/* Whether nobody found a way to this process before; says why in the last error. */
+bool tt_vb_refuses(const struct vb_ep *ep, uint64_t id);
 tuttiResult_t tt_vb_dial(struct msg_peer *p);
 struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd);
 /* Goes on with what a conn waits for; called by each poll until it is ready. */

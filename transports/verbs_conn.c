@@ -153,7 +153,9 @@ void tt_vb_conn_free(struct vb_conn *c)
 	free(c->mem);
 	if (c->fd >= 0) {
 		(void)epoll_ctl(ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
-		(void)shutdown(c->fd, SHUT_RDWR);
+		(void)shutdown(c->fd, SHUT_WR);
+		while (recv(c->fd, &c->heard, sizeof(c->heard), MSG_DONTWAIT) > 0)
+			; /* what is unread would reset it, and take last words along */
 		close(c->fd);
 	}
 	free(c);
@@ -577,7 +579,7 @@ void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word)
 		return;
 	tt_vb_port_look(c->port->port); /* the text says the link's state of now */
 	tt_vb_say(word, &at, text, sizeof(text));
-	if (c->state == VB_TRYING)
+	if (c->state != VB_READY)
 		tt_vb_setup_failed(c, text);
 	else
 		tt_vb_conn_lost(c, tuttiRemoteError, text);

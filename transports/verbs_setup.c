@@ -86,13 +86,89 @@ static bool is_sound(const struct vb_conn *c)
 	       h->slots <= 4096 && h->slot == vb_ep_of(c)->slot && h->mtu >= 256;
 }
 
-static void give_up(struct vb_conn *c, const char *why)
-{
-	char where[160];
+/* ---- no way ----
+ * Both ends agree whether anything may go between two processes (docs/decisions/0010): a dialler sends nothing before
+ * the other end has said yes to it, and who has said yes, or asked, no longer gives up. */
 
+bool tt_vb_refuses(const struct vb_ep *ep, uint64_t id)
+{
+	for (const struct vb_refused *r = ep->refused; r; r = r->next)
+		if (r->id == id) {
+			tt_note_error(tuttiUnsupported, "%s", r->why);
+			return true;
+		}
+	return false;
+}
+
+/* With no other transport there is nothing to go to at once: the next link tries again. */
+static void refuse(struct vb_ep *ep, uint64_t id, const char *why)
+{
+	struct vb_refused *r;
+
+	if (!strcmp(tt_env_str("TRANSPORTS"), "verbs") || tt_vb_refuses(ep, id))
+		return;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return;
+	r->id = id;
+	(void)snprintf(r->why, sizeof(r->why), "%s", why);
+	r->next = ep->refused;
+	ep->refused = r;
+}
+
+static bool is_agreed(const struct msg_peer *p)
+{
+	for (int i = 0; i < MSG_CONNS_MAX; i++) {
+		const struct vb_conn *in = (const struct vb_conn *)p->in[i], *out = (const struct vb_conn *)p->out[i];
+
+		if ((in && in->state == VB_READY) || (out && out->state >= VB_ASKED))
+			return true;
+	}
+	return false;
+}
+
+/* On each socket, so that the other end does not see one of them end before it knows. */
+static void tell_of_end(struct vb_conn *c)
+{
+	if (!c)
+		return;
+	c->mine.magic = MAGIC;
+	c->mine.version = VERSION;
+	c->mine.attempt = VB_GIVE_UP;
+	(void)tell(c);
+}
+
+static void end_pair(struct vb_conn *c, const char *why)
+{
+	struct msg_peer *p = c->base.peer;
+
+	refuse(vb_ep_of(c), p->id, why);
 	tt_vb_conn_lost(c, tuttiUnsupported, why);
-	tt_log(TT_LOG_INFO, "verbs", "no way to process %016llx from %s: %s",
-	       (unsigned long long)c->base.peer->id, tt_vb_port_text(c->port->port, where, sizeof(where)), why);
+	tt_log(TT_LOG_INFO, "verbs", "no way to process %016llx: %s", (unsigned long long)p->id, why);
+}
+
+/* Not of one conn, but of this peer. */
+static void give_up(struct vb_conn *c, const char *what)
+{
+	struct msg_peer *p = c->base.peer;
+	char why[400], where[160];
+
+	if (c->base.lost)
+		return;
+	if (c->state == VB_TRYING)
+		(void)snprintf(why, sizeof(why), "%d pairs of GIDs tried, the last: %s", c->mine.attempt + 1, what);
+	else
+		(void)snprintf(why, sizeof(why), "at %s, %s: %s", p->where, c->port ?
+			       tt_vb_port_text(c->port->port, where, sizeof(where)) : "all devices", what);
+	if (is_agreed(p)) {
+		tt_vb_conn_lost(c, tuttiSystemError, why);
+		return;
+	}
+	for (int i = 0; i < MSG_CONNS_MAX; i++) {
+		tell_of_end((struct vb_conn *)p->out[i]);
+		tell_of_end((struct vb_conn *)p->in[i]);
+	}
+	end_pair(c, why);
 }
 
 /* ---- the queue pair's states ---- */
@@ -196,16 +272,14 @@ void tt_vb_setup_failed(struct vb_conn *c, const char *why)
 	int n = pairs_with(c, pairs);
 
 	if (!c->base.outgoing)
-		return; /* the dialler sees it as well */
+		return; /* the dialler sees it as well, and tries on */
 	if (vb_by_cm(c->port) && c->state == VB_TRYING) {
 		if (dial_again(c))
 			return;
-	} else if (c->mine.attempt + 1 < n && c->mine.attempt + 1 < VB_GIVE_UP) {
+	} else if (c->state == VB_TRYING && c->mine.attempt + 1 < n) {
 		try_next(c, (uint8_t)(c->mine.attempt + 1));
 		return;
 	}
-	c->mine.attempt = VB_GIVE_UP;
-	(void)tell(c);
 	give_up(c, why);
 }
 
@@ -217,7 +291,7 @@ static void answered(struct vb_conn *c)
 
 	c->theirs = c->heard;
 	n = vb_by_cm(c->port) ? c->theirs.naddrs : pairs_with(c, pairs);
-	if (c->theirs.attempt == VB_GIVE_UP || c->theirs.wire != c->mine.wire || (!ib && c->mine.attempt >= n)) {
+	if (c->theirs.wire != c->mine.wire || (!ib && c->mine.attempt >= n)) {
 		give_up(c, "the two ends have no ports that could reach each other");
 		return;
 	}
@@ -246,7 +320,8 @@ static bool choose_port(struct vb_conn *c)
 	for (int k = 0; k < ep->nports; k++) {
 		c->port = &ep->port[(c->base.index + k) % ep->nports];
 		fill_hello(c, c->theirs.attempt);
-		if (c->mine.wire == c->theirs.wire && (pairs_with(c, pairs) > 0 || c->mine.wire != TT_VB_ROCE))
+		if (c->port->port->usable && c->mine.wire == c->theirs.wire &&
+		    (pairs_with(c, pairs) > 0 || c->mine.wire != TT_VB_ROCE))
 			return true;
 	}
 	return false;
@@ -258,13 +333,11 @@ static void asked(struct vb_conn *c)
 	int n;
 
 	c->theirs = c->heard;
-	if (c->theirs.attempt == VB_GIVE_UP) {
-		give_up(c, "the other end found no way here");
+	if (tt_vb_refuses(vb_ep_of(c), c->base.peer->id)) {
+		give_up(c, "another way was agreed on before");
 		return;
 	}
 	if ((!c->mem && !choose_port(c)) || (!c->mem && !tt_vb_conn_attach(c))) {
-		c->mine.attempt = VB_GIVE_UP;
-		(void)tell(c);
 		give_up(c, "no port here that could reach the other end's");
 		return;
 	}
@@ -289,7 +362,7 @@ static void asked(struct vb_conn *c)
 
 /* ---- both ---- */
 
-void tt_vb_setup_done(struct vb_conn *c)
+static void ready(struct vb_conn *c)
 {
 	char where[160];
 
@@ -300,20 +373,69 @@ void tt_vb_setup_done(struct vb_conn *c)
 	       tt_vb_port_text(c->port->port, where, sizeof(where)));
 }
 
+/* Asks on the first conn when all have been tried. */
+void tt_vb_setup_done(struct vb_conn *c)
+{
+	struct msg_peer *p = c->base.peer;
+	struct vb_conn *first = (struct vb_conn *)p->out[0];
+
+	c->state = VB_TRIED;
+	c->base.peer->ep->moved++;
+	for (int i = 0; c->base.outgoing && i < p->nout; i++)
+		if (!p->out[i] || ((struct vb_conn *)p->out[i])->state != VB_TRIED)
+			return;
+	if (!c->base.outgoing)
+		return;
+	first->mine.attempt = VB_AGREE;
+	first->state = VB_ASKED;
+	if (!tell(first))
+		give_up(first, "the socket of the set-up takes nothing");
+}
+
+/* Yes: with the dialler's conns to it, with the answerer's from it. */
+static void agreed(struct vb_conn *c)
+{
+	struct msg_conn **conns = c->base.outgoing ? c->base.peer->out : c->base.peer->in;
+
+	if (!c->base.outgoing) {
+		c->mine.attempt = VB_AGREE;
+		if (!tell(c)) {
+			give_up(c, "the socket of the set-up takes nothing");
+			return;
+		}
+	}
+	for (int i = 0; i < MSG_CONNS_MAX; i++)
+		if (conns[i] && ((struct vb_conn *)conns[i])->state >= VB_TRYING)
+			ready((struct vb_conn *)conns[i]);
+}
+
+static void heard(struct vb_conn *c)
+{
+	char why[200];
+
+	if (c->state == VB_READY) {
+		tt_vb_conn_lost(c, tuttiRemoteError, "the other end goes on with a set-up that is over");
+	} else if (c->heard.magic == MAGIC && c->heard.attempt == VB_GIVE_UP) {
+		(void)snprintf(why, sizeof(why), "the other end, at %s, found no way here", c->base.peer->where);
+		end_pair(c, why);
+	} else if (!is_sound(c)) {
+		give_up(c, "the other end speaks another version of the set-up");
+	} else if (c->heard.attempt == VB_AGREE) {
+		if (c->state == (c->base.outgoing ? VB_ASKED : VB_TRYING) || c->state == VB_TRIED)
+			agreed(c);
+	} else if (c->base.outgoing && c->state == VB_DIALLING && c->heard.attempt == c->mine.attempt) {
+		answered(c);
+	} else if (!c->base.outgoing) {
+		asked(c);
+	}
+}
+
 void tt_vb_setup_step(struct vb_conn *c)
 {
 	if (c->base.lost || c->base.peer->broken)
 		return;
-	if (hear(c)) {
-		if (!is_sound(c))
-			give_up(c, "the other end speaks another version of the set-up");
-		else if (c->base.outgoing && c->state == VB_DIALLING && c->heard.attempt == c->mine.attempt)
-			answered(c);
-		else if (c->base.outgoing && c->heard.attempt == VB_GIVE_UP)
-			give_up(c, "the other end found no way here");
-		else if (!c->base.outgoing)
-			asked(c);
-	}
+	if (hear(c))
+		heard(c);
 	if (c->state == VB_TRYING && c->base.outgoing && !c->base.lost && tt_now_ns() - c->tried_ns > TRY_NS)
 		tt_vb_setup_failed(c, "the device said nothing of a frame for 5 s");
 }
@@ -339,15 +461,15 @@ struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd)
 	return &c->base;
 }
 
-static tuttiResult_t dial_one(struct msg_peer *p, int index)
+static tuttiResult_t dial_one(struct msg_peer *p, int index, struct vb_port *port)
 {
-	struct vb_ep *ep = (struct vb_ep *)p->ep;
+	const struct vb_ep *ep = (const struct vb_ep *)p->ep;
 	struct vb_conn *c;
 	int fd;
 
 	TRY(ep->base.config.dial(ep->base.config.ctx, p->id, "verbs", index, &fd));
 	tt_msg_peer_say_where(p, fd);
-	c = tt_vb_conn_new(p, &ep->port[index % ep->nports], fd);
+	c = tt_vb_conn_new(p, port, fd);
 	if (!c) {
 		close(fd);
 		return tt_fail(tuttiSystemError, "verbs: no memory for a connection to process %016llx at %s; see "
@@ -360,13 +482,42 @@ static tuttiResult_t dial_one(struct msg_peer *p, int index)
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_vb_dial(struct msg_peer *p)
+/* Those that work now. */
+static int live_ports(struct vb_ep *ep, struct vb_port **out)
+{
+	int n = 0;
+
+	tt_vb_events_take(ep);
+	for (int i = 0; i < ep->nports; i++)
+		if (ep->port[i].port->usable)
+			out[n++] = &ep->port[i];
+	return n;
+}
+
+/* The core goes to another transport if nothing has been agreed on, so the other end must hear the same. */
+static tuttiResult_t no_port(struct msg_peer *p)
 {
 	const struct vb_ep *ep = (const struct vb_ep *)p->ep;
-	int want = tt_min(ep->nports * ep->conf.qps, MSG_CONNS_MAX);
+	const struct tt_vb_port *port = ep->port[0].port;
+	char why[400], where[160];
 
-	for (p->nout = 0; p->nout < want; p->nout++) {
-		tuttiResult_t r = dial_one(p, p->nout);
+	(void)snprintf(why, sizeof(why), "%s: %s", tt_vb_port_text(port, where, sizeof(where)), port->why);
+	if (is_agreed(p))
+		return tt_fail(tuttiSystemError, "verbs: %s", why);
+	refuse((struct vb_ep *)p->ep, p->id, why);
+	return tt_note_error(tuttiUnsupported, "%s", why);
+}
+
+tuttiResult_t tt_vb_dial(struct msg_peer *p)
+{
+	struct vb_ep *ep = (struct vb_ep *)p->ep;
+	struct vb_port *live[VB_PORTS];
+	int n = live_ports(ep, live), want = tt_min(n * ep->conf.qps, MSG_CONNS_MAX);
+
+	if (!n)
+		return no_port(p);
+	for (p->nout = 0; p->nout < want && !p->broken; p->nout++) {
+		tuttiResult_t r = dial_one(p, p->nout, live[p->nout % n]);
 
 		if (r != tuttiSuccess)
 			return p->nout ? tuttiSuccess : r;
