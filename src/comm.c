@@ -382,22 +382,55 @@ tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
 
 /* ---- links ---- */
 
-/* Both ends come to the same choice: it rests on the one control connection between them. */
-static tuttiResult_t choose(struct tuttiComm *c, int peer, struct tt_ep **ep)
+/* The first that reaches, behind `after` if that is there. Both ends come to the same choice: it rests on the one
+ * control connection between them, and a transport that finds no way tells both. `tried`: what was said of it. */
+static tuttiResult_t choose(struct tuttiComm *c, int peer, const struct tt_ep *after, const char *tried,
+			    struct tt_ep **ep)
 {
 	const struct tt_proc *p = &c->procs[c->proc_of[peer]];
-	char why[320] = "";
+	char why[480] = "";
 	bool local;
 
 	*ep = c->inproc;
 	if (p->id == tt_node_self()->id)
 		return tuttiSuccess;
 	TRY(tt_node_meet(p, c->job, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline), &local));
-	*ep = tt_net_reach(p, local, why, sizeof(why));
+	*ep = tt_net_reach(p, local, after, why, sizeof(why));
 	if (!*ep)
-		return tt_fail(tuttiSystemError, "no transport between rank %d and rank %d (%s, pid %u): %s",
-			       c->rank, peer, p->host, p->pid, why);
+		return tt_fail(tuttiSystemError, "no transport between rank %d and rank %d (%s, pid %u): %s%s%s",
+			       c->rank, peer, p->host, p->pid, tried, *tried && *why ? "; " : "", why);
 	return tuttiSuccess;
+}
+
+/* One line for each peer. */
+static void say_fall(const struct tuttiComm *c, const struct tt_link *l, const char *tried)
+{
+	char who[120];
+
+	for (int k = 0; k < TT_LANES; k++)
+		if (c->links[l->peer][k] && c->links[l->peer][k] != l && c->links[l->peer][k]->fell)
+			return;
+	tt_log(TT_LOG_WARN, "comm", "rank %d and %s go by %s instead: %s", c->rank,
+	       tt_comm_who(c, l->peer, who, sizeof(who)), l->ep->t->name, tried);
+}
+
+/* On the first transport that takes it, behind the one that it fell from. */
+static tuttiResult_t open_link(struct tuttiComm *c, struct tt_link *l, char *tried, size_t n)
+{
+	struct tt_ep *ep;
+	tuttiResult_t r;
+
+	do {
+		TRY(choose(c, l->peer, l->fell, tried, &ep));
+		r = tt_link_open(l, ep);
+		if (r == tuttiUnsupported) {
+			snprintf(tried, n, "%s: %s", ep->t->name, tt_last_error());
+			l->fell = ep;
+		}
+	} while (r == tuttiUnsupported);
+	if (r == tuttiSuccess && l->fell)
+		say_fall(c, l, tried);
+	return r;
 }
 
 tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link **out)
@@ -405,18 +438,44 @@ tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link *
 	struct tuttiComm *c = comm;
 	uint64_t key[4] = { c->id, (uint64_t)(peer < c->rank ? peer : c->rank),
 			    (uint64_t)(peer < c->rank ? c->rank : peer), lane };
-	struct tt_ep *ep;
+	char tried[480] = "";
+	struct tt_link *l;
+	tuttiResult_t r;
 
 	if (lane >= TT_LANES)
 		return tt_fail(tuttiInternalError, "lane %u is beyond %d", lane, TT_LANES);
 	if (!c->links[peer] && !(c->links[peer] = calloc(TT_LANES, sizeof(**c->links))))
 		return tt_fail(tuttiSystemError, "no memory for links");
 	if (!c->links[peer][lane]) {
-		TRY(choose(c, peer, &ep));
-		TRY(tt_link_open(ep, peer, c->procs[c->proc_of[peer]].id, tt_hash64(key, sizeof(key), 1),
-				 &c->links[peer][lane]));
+		l = calloc(1, sizeof(*l));
+		if (!l)
+			return tt_fail(tuttiSystemError, "no memory for a link to rank %d", peer);
+		l->peer = peer;
+		l->proc = c->procs[c->proc_of[peer]].id;
+		l->key = tt_hash64(key, sizeof(key), 1);
+		r = open_link(c, l, tried, sizeof(tried));
+		if (r != tuttiSuccess) {
+			free(l);
+			return r;
+		}
+		c->links[peer][lane] = l;
 	}
 	*out = c->links[peer][lane];
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_comm_reopen(struct tuttiComm *c, struct tt_link *l)
+{
+	char tried[480];
+	const char *why = "";
+
+	(void)l->ep->t->link_error(l->priv, &why);
+	snprintf(tried, sizeof(tried), "%s: %s", l->ep->t->name, why);
+	tt_link_close(l);
+	l->fell = l->ep;
+	TRY(open_link(c, l, tried, sizeof(tried)));
+	for (struct tt_prog_entry *e = c->progs; e; e = e->next)
+		tt_prog_rebind(e->prog, l);
 	return tuttiSuccess;
 }
 

@@ -152,6 +152,9 @@ tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t por
 bool tt_comm_valid(const struct tuttiComm *c);
 bool tt_comm_busy(struct tuttiComm *c); /* other threads may touch it */
 tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link **link);
+/* A link that has failed with tuttiUnsupported, so nothing has moved on it, goes on over another transport: its
+ * messages of the running operations are issued anew. */
+tuttiResult_t tt_comm_reopen(struct tuttiComm *c, struct tt_link *link);
 void tt_comm_close_links(struct tuttiComm *c);
 extern _Atomic bool tt_forked; /* this is a child of the process that made the communicators */
 

@@ -69,6 +69,15 @@ static void next(struct tt_prog *p, struct xdir *d)
 	seek(p, d);
 }
 
+void tt_run_rewind(struct tt_prog *p, struct xdir *d)
+{
+	for (; d->tail != d->head; d->tail++)
+		if (d->posts[d->tail % TT_POSTS].fused)
+			p->claimed[p->x[d->posts[d->tail % TT_POSTS].step].fused]--;
+	d->batch = d->time = d->at = d->pos = d->head = d->tail = 0;
+	seek(p, d);
+}
+
 void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 {
 	p->call = *call;
@@ -79,10 +88,8 @@ void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
 	p->fault = (struct tt_run_fault){ 0 };
 	memset(p->done, 0, (size_t)(p->finished + p->depth - p->done) * sizeof(*p->done));
 	for (uint32_t i = 0; i < p->ndirs; i++) {
-		struct xdir *d = &p->dirs[i];
-
-		d->batch = d->time = d->at = d->pos = d->head = d->tail = 0;
-		seek(p, d);
+		p->dirs[i].head = p->dirs[i].tail = 0;
+		tt_run_rewind(p, &p->dirs[i]);
 	}
 }
 

@@ -16,6 +16,9 @@ typedef tuttiResult_t (*tt_link_fn)(void *ctx, int peer, uint32_t lane, struct t
 tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn link, void *ctx,
 			  struct tt_prog **out);
 void tt_prog_free(struct tt_prog *p);
+/* The link has another endpoint, after it failed before anything moved on it: its messages of the run, if one is
+ * under way, go anew. */
+void tt_prog_rebind(struct tt_prog *p, const struct tt_link *link);
 const struct tt_sched *tt_prog_sched(const struct tt_prog *p);
 
 struct tt_call { /* what a run works on */

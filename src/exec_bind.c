@@ -38,6 +38,14 @@ static int ep_index(struct tt_prog *p, struct tt_ep *ep)
 	return p->neps++;
 }
 
+/* Where one fell from, it is looked at as well. */
+static void watch_eps(struct tt_prog *p, struct xdir *d)
+{
+	d->ep = (uint8_t)ep_index(p, d->link->ep);
+	if (d->link->fell)
+		ep_index(p, d->link->fell);
+}
+
 static struct xdir *find_dir(struct tt_prog *p, struct tt_link *link, bool is_send)
 {
 	for (uint32_t i = 0; i < p->ndirs; i++)
@@ -59,7 +67,7 @@ static tuttiResult_t add_message(struct tt_prog *p, uint32_t i, tt_link_fn fn, v
 		d = &p->dirs[p->ndirs++];
 		d->link = link;
 		d->is_send = st->op == TT_SEND;
-		d->ep = (uint8_t)ep_index(p, link->ep);
+		watch_eps(p, d);
 	}
 	if (!(d->n & (d->n - 1))) {
 		steps = realloc(d->steps, sizeof(*steps) * (d->n ? 2 * d->n : 1));
@@ -127,11 +135,11 @@ static uint32_t fusable(const struct tt_sched *s, uint32_t recv)
 
 static void fuse(struct tt_prog *p, struct xdir *d)
 {
-	for (uint32_t k = 0; !d->is_send && d->link->ep->t->recv_reduce && k < d->n; k++) {
+	for (uint32_t k = 0; !d->is_send && k < d->n; k++) {
 		struct xstep *x = &p->x[d->steps[k]];
 		const struct xref *src;
 
-		x->fused = fusable(p->s, d->steps[k]);
+		x->fused = d->link->ep->t->recv_reduce ? fusable(p->s, d->steps[k]) : TT_NONE;
 		if (x->fused == TT_NONE)
 			continue;
 		src = p->x[x->fused].src;
@@ -181,6 +189,21 @@ static tuttiResult_t wire_up(struct tt_prog *p, tt_link_fn fn, void *ctx)
 	}
 	p->srcs = malloc(max_src * sizeof(*p->srcs));
 	return p->srcs ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for a program");
+}
+
+void tt_prog_rebind(struct tt_prog *p, const struct tt_link *link)
+{
+	p->neps = 0;
+	p->fault = (struct tt_run_fault){ 0 };
+	for (uint32_t k = 0; k < p->ndirs; k++) {
+		struct xdir *d = &p->dirs[k];
+
+		watch_eps(p, d);
+		if (d->link != link)
+			continue;
+		tt_run_rewind(p, d);
+		fuse(p, d);
+	}
 }
 
 tuttiResult_t tt_prog_new(struct tt_sched *s, uint32_t depth, tt_link_fn fn, void *ctx,

@@ -67,6 +67,8 @@ struct tt_prog {
 	struct tt_run_fault fault;
 };
 
+/* To the first message of the run, as none has moved (exec.c). */
+void tt_run_rewind(struct tt_prog *p, struct xdir *d);
 /* Where the bytes are, for the run that tt_run_begin or tt_run_tmp has set up (exec_bind.c). */
 size_t tt_prog_offset(const struct tt_prog *p, const struct tt_ref *r, uint32_t w); /* bytes into the buffer */
 

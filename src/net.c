@@ -19,7 +19,7 @@ static struct {
 	pthread_mutex_t lock; /* starting and stopping only */
 	int users;
 	struct tt_ep *eps[MAX_EPS];
-	char why[MAX_EPS][160];
+	char why[MAX_EPS][400];
 	struct tt_node_events events; /* the owner's */
 } net = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -45,7 +45,7 @@ tuttiResult_t tt_ep_new(const struct tt_transport *t, uint64_t group, struct tt_
 {
 	struct tt_ep_config config = { .self = tt_node_self()->id, .group = group, .dial = dial };
 	struct tt_ep *ep = calloc(1, sizeof(*ep));
-	char why[160] = "";
+	char why[400] = "";
 	tuttiResult_t r;
 
 	if (!ep || !(ep->priv = calloc(1, t->ep_size))) {
@@ -88,6 +88,28 @@ static void accepted(void *ctx, uint64_t proc, const char *transport, int index,
 	close(fd);
 }
 
+/* Which transport carries what another would have. */
+static const char *behind(int i)
+{
+	while (++i < tt_ntransports && i < MAX_EPS)
+		if (net.eps[i])
+			return tt_transports[i]->name;
+	return "no other";
+}
+
+static void say_off(int i)
+{
+	const struct tt_transport *t = tt_transports[i];
+	bool missed = tt_net_enabled(t->name) && t->present && t->present();
+
+	if (t->ep_per_rank || net.eps[i])
+		return;
+	if (missed)
+		tt_log(TT_LOG_WARN, "net", "%s is off, %s takes its place: %s", t->name, behind(i), net.why[i]);
+	else
+		tt_log(TT_LOG_INFO, "net", "%s is off: %s", t->name, net.why[i]);
+}
+
 static void open_all(void)
 {
 	uint32_t open = 0;
@@ -101,10 +123,10 @@ static void open_all(void)
 			strcpy(net.why[i], "not in TUTTI_TRANSPORTS");
 		else if (tt_ep_new(t, 0, &net.eps[i]) != tuttiSuccess)
 			strncpy(net.why[i], tt_last_error(), sizeof(net.why[i]) - 1);
-		if (!net.eps[i])
-			tt_log(TT_LOG_INFO, "net", "%s is off: %s", t->name, net.why[i]);
 		open |= (uint32_t)(net.eps[i] != NULL) << i;
 	}
+	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++)
+		say_off(i);
 	tt_node_offer(open);
 }
 
@@ -150,15 +172,17 @@ void tt_net_put(void)
 }
 
 /* The first of the registry that reaches; the others' reasons go into `why`. */
-struct tt_ep *tt_net_reach(const struct tt_proc *peer, bool local, char *why, size_t n)
+struct tt_ep *tt_net_reach(const struct tt_proc *peer, bool local, const struct tt_ep *after, char *why, size_t n)
 {
+	bool behind = !after;
 	size_t at = 0;
 
 	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++) {
 		struct tt_ep *ep = net.eps[i];
-		bool there = peer->transports >> i & 1;
+		bool there = peer->transports >> i & 1, passed = behind;
 
-		if (tt_transports[i]->ep_per_rank)
+		behind |= ep && ep == after;
+		if (!passed || tt_transports[i]->ep_per_rank)
 			continue;
 		if (ep && there && (local || ep->caps.across_hosts))
 			return ep;
@@ -176,29 +200,22 @@ void tt_ep_lock(struct tt_ep *ep)
 		sched_yield();
 }
 
-tuttiResult_t tt_link_open(struct tt_ep *ep, int peer, uint64_t proc, uint64_t key,
-			   struct tt_link **out)
+tuttiResult_t tt_link_open(struct tt_link *l, struct tt_ep *ep)
 {
-	struct tt_link *l = calloc(1, sizeof(*l));
 	tuttiResult_t r;
 
-	if (!l || !(l->priv = calloc(1, ep->t->link_size))) {
-		free(l);
-		return tt_fail(tuttiSystemError, "no memory for a link to rank %d", peer);
-	}
 	l->ep = ep;
-	l->peer = peer;
-	l->proc = proc;
+	l->priv = calloc(1, ep->t->link_size);
+	if (!l->priv)
+		return tt_fail(tuttiSystemError, "no memory for a link to rank %d", l->peer);
 	tt_ep_lock(ep);
-	r = ep->t->link_open(ep->priv, l->priv, proc, key);
+	r = ep->t->link_open(ep->priv, l->priv, l->proc, l->key);
 	tt_ep_unlock(ep);
-	if (r != tuttiSuccess) {
-		free(l->priv);
-		free(l);
+	if (r == tuttiSuccess)
 		return r;
-	}
-	*out = l;
-	return tuttiSuccess;
+	free(l->priv);
+	l->priv = NULL;
+	return r;
 }
 
 void tt_link_close(struct tt_link *l)

@@ -18,15 +18,16 @@ struct tt_link {
 	struct tt_ep *ep;
 	void *priv; /* NULL: closed */
 	int peer;   /* rank */
-	uint64_t proc;
+	uint64_t proc, key;
+	struct tt_ep *fell; /* the last that found no way; polled on, as the other end may have yet to learn it */
 };
 
 /* Counted: first get starts the node and its shared endpoints. `events` as tt_node_get's, less accept. */
 tuttiResult_t tt_net_get(const struct tt_node_events *events);
 void tt_net_put(void);
 /* The shared endpoint by which another process is reached, NULL with the reasons in `why`: both must have it.
- * local: it is on this host, as the control connection proved. */
-struct tt_ep *tt_net_reach(const struct tt_proc *peer, bool local, char *why, size_t n);
+ * local: it is on this host, as the control connection proved. after: only what follows this one (NULL: all). */
+struct tt_ep *tt_net_reach(const struct tt_proc *peer, bool local, const struct tt_ep *after, char *why, size_t n);
 bool tt_net_enabled(const char *name); /* by TUTTI_TRANSPORTS */
 
 /* An endpoint of one rank's own (ep_per_rank); `group`: that of its communicator. */
@@ -44,7 +45,7 @@ static inline void tt_ep_unlock(struct tt_ep *ep)
 }
 void tt_ep_lock(struct tt_ep *ep); /* spins and yields: for opening and closing only */
 
-tuttiResult_t tt_link_open(struct tt_ep *ep, int peer, uint64_t proc, uint64_t key, struct tt_link **link);
+tuttiResult_t tt_link_open(struct tt_link *link, struct tt_ep *ep); /* a closed one: peer, proc and key are set */
 void tt_link_close(struct tt_link *link); /* NULL and closed allowed; takes the lock; keeps the struct */
 
 /* Sleeps until one of the endpoints or `wake_fd` has something, or timeout. False: timed out. */

@@ -360,6 +360,29 @@ static tuttiResult_t broken(struct tt_task *t)
 			    f->link->ep->t->name, who, why ? why : "no reason given");
 }
 
+/* No transport had a way for this link yet, and nothing has moved on it. */
+static bool movable(const struct tt_task *t)
+{
+	const struct tt_run_fault *f = tt_run_fault(t->prog);
+	const char *why;
+
+	return !f->differs && f->link->ep->t->link_error(f->link->priv, &why) == tuttiUnsupported;
+}
+
+static tuttiResult_t move_link(struct tt_task *t)
+{
+	struct tt_link *link = tt_run_fault(t->prog)->link;
+	tuttiResult_t r = tt_comm_reopen(t->comm, link);
+
+	if (r == tuttiSuccess)
+		t->moved_ns = 0;
+	else if (known_gone(t->comm, link->peer))
+		r = dead(t, link->peer);
+	else
+		r = tt_comm_pass(t->comm, false, r);
+	return r;
+}
+
 /* ---- stepping ---- */
 
 static bool turn(const struct tt_task *t)
@@ -397,6 +420,7 @@ static void begin(struct tt_task *t)
 
 bool tt_task_step(struct tt_task *t)
 {
+	tuttiResult_t r;
 	int moved;
 
 	if (t->phase == WAITING) {
@@ -415,7 +439,9 @@ bool tt_task_step(struct tt_task *t)
 		finish(t, tuttiSuccess);
 		return true;
 	case TT_RUN_FAILED:
-		finish(t, broken(t));
+		r = movable(t) ? move_link(t) : broken(t);
+		if (r != tuttiSuccess)
+			finish(t, r);
 		return true;
 	default:
 		if (moved)

@@ -86,9 +86,14 @@ struct tt_transport {
 	bool ep_per_rank;
 	/* Whether it can work here, and its numbers; else why not. No side effects. */
 	bool (*probe)(struct tt_caps *caps, char *why, size_t why_size);
+	/* Optional: the machine has what this is for, so that it is worth a warning when it is off. */
+	bool (*present)(void);
 	tuttiResult_t (*ep_open)(void *ep, const struct tt_ep_config *config);
 	void (*ep_close)(void *ep);
-	/* Opens one end; `peer` is the other's process. May dial; nothing else blocks. */
+	/* Opens one end; `peer` is the other's process. May dial; nothing else blocks. tuttiUnsupported, from here or
+	 * later as the link's error, says that no message has moved or will, and that the other end ends alike or is
+	 * told when it asks, which it may until its endpoint closes: this end goes on polling. The core then opens
+	 * the link on another transport, and issues its messages anew. */
 	tuttiResult_t (*link_open)(void *ep, void *link, uint64_t peer, uint64_t key);
 	void (*link_close)(void *link);
 	enum tt_post (*send)(void *link, const void *p, size_t n, const struct tt_note *note,

@@ -96,6 +96,25 @@ static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 	return tuttiSuccess;
 }
 
+/* Why there is none: of the first device that has something to say. */
+static tuttiResult_t no_port(const struct vb_ep *ep)
+{
+	char where[160];
+
+	for (int i = 0; i < ep->devs.n; i++) {
+		const struct tt_vb_dev *dev = &ep->devs.dev[i];
+
+		if (!dev->ctx)
+			return tt_note_error(tuttiUnsupported, "device %s: %s", dev->name, dev->why);
+		for (int k = 0; k < dev->nports; k++)
+			if (dev->ports[k].wanted && *dev->ports[k].why)
+				return tt_note_error(tuttiUnsupported, "%s: %s",
+						     tt_vb_port_text(&dev->ports[k], where, sizeof(where)),
+						     dev->ports[k].why);
+	}
+	return tt_note_error(tuttiUnsupported, "no usable RDMA port");
+}
+
 static tuttiResult_t open_ports(struct vb_ep *ep)
 {
 	struct tt_vb_port *found[VB_PORTS];
@@ -111,7 +130,7 @@ static tuttiResult_t open_ports(struct vb_ep *ep)
 		r = ep->nports ? tuttiSuccess : one;
 	}
 	if (!ep->nports)
-		return n ? r : tt_note_error(tuttiUnsupported, "no usable RDMA port");
+		return n ? r : no_port(ep);
 	return tt_vb_events_open(ep) ? tuttiSuccess :
 				       tt_fail(tuttiSystemError, "verbs: events of a device: %s", strerror(errno));
 }
@@ -297,7 +316,8 @@ static void vb_ep_close(void *e)
 
 const struct tt_transport tt_verbs = {
 	.size = sizeof(struct tt_transport), .name = "verbs", .ep_size = sizeof(struct vb_ep),
-	.link_size = sizeof(struct msg_link), .probe = vb_probe, .ep_open = vb_ep_open, .ep_close = vb_ep_close,
+	.link_size = sizeof(struct msg_link), .probe = vb_probe, .present = tt_vb_any,
+	.ep_open = vb_ep_open, .ep_close = vb_ep_close,
 	.link_open = vb_link_open, .link_close = tt_msg_link_close, .send = tt_msg_send, .recv = tt_msg_recv,
 	.poll = vb_poll, .link_error = tt_msg_link_error, .arm = vb_arm, .disarm = vb_disarm,
 	.wait_fd = vb_wait_fd, .accept = tt_msg_accept, .peer_gone = tt_msg_peer_gone, .memory = vb_memory,

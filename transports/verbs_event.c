@@ -86,7 +86,7 @@ void tt_vb_events_take(struct vb_ep *ep)
 
 		while (dev->ctx && !dev->lost && !ep->vb->get_async_event(dev->ctx, &e)) {
 			copy = e;
-			ep->vb->ack_async_event(&e); /* first: a queue pair ends only when its events are acknowledged */
+			ep->vb->ack_async_event(&e); /* first: or the queue pair cannot be destroyed */
 			act(ep, dev, &copy);
 		}
 		if (dev->ctx && !dev->lost && errno != EAGAIN && errno != EINTR)
