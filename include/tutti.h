@@ -178,8 +178,27 @@ tuttiResult_t tuttiMemAlloc(void **ptr, size_t size);
 /* Host memory that processes of this host can share (a memfd: nothing in the file system). */
 tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size);
 
-/* Frees what the two above gave; NULL is allowed. Errors: InvalidArgument (not such a pointer). */
+/* Frees what the two above gave, ending all registrations in it; NULL is allowed.
+ * Errors: InvalidArgument (not such a pointer). */
 tuttiResult_t tuttiMemFree(void *ptr);
+
+/* Says that the `size` bytes at `buff` stay where they are until CommDeregister, so that RDMA devices may read and
+ * write them in place, without a copy, whenever a call is given a pointer into them. It changes speed, never a
+ * result, and what one rank registers is no concern of the others: local, not collective, at any time, also between
+ * GroupStart and GroupEnd. Memory of MemAlloc and MemAllocHost counts as registered already.
+ * Any host memory will do: of malloc, mmap, a file, the stack; whole pages are held in memory (pinned) from the first
+ * use by a device on, within TUTTI_IB_REGISTERED; what does not fit, or that a device refuses, is copied as ever.
+ * Ranges may overlap and may be registered several times; each registration has a handle and an end of its own, and
+ * serves all communicators of the process. The memory stays the caller's. Before it is unmapped or given back (free)
+ * its registrations must have ended: until then a device keeps the old pages, and calls on what is mapped there
+ * later may send and receive wrong bytes. MemFree and CommDestroy see to that themselves.
+ * Errors: InvalidArgument (NULL, size 0, a range past the end of memory), InvalidUsage (init has not finished, or
+ * finalized), SystemError (no memory). */
+tuttiResult_t tuttiCommRegister(const tuttiComm_t comm, void *buff, size_t size, void **handle);
+
+/* Ends a registration of this communicator. No operation may be using the range. A handle whose memory MemFree has
+ * freed in the meantime is right; NULL is allowed. Errors: InvalidArgument (not a handle of comm, or ended before). */
+tuttiResult_t tuttiCommDeregister(const tuttiComm_t comm, void *handle);
 
 /* ---- Operators ---------------------------------------------------------------------------------- */
 

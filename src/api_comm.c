@@ -272,6 +272,42 @@ tuttiResult_t tuttiCommSplit(tuttiComm_t comm, int color, int key, tuttiComm_t *
 	return tt_submit_job(&j);
 }
 
+/* ---- registered memory ---- */
+
+static tuttiResult_t check_registering(const char *call, tuttiComm_t c)
+{
+	if (!tt_comm_valid(c))
+		return tt_fail(tuttiInvalidArgument, "%s: not a communicator", call);
+	if (atomic_load(&tt_forked))
+		return tt_fail(tuttiForked, "%s: the communicator is the parent's", call);
+	if (atomic_load_explicit(&c->init_state, memory_order_acquire) == tuttiInProgress)
+		return tt_fail(tuttiInvalidUsage, "%s: init has not finished", call);
+	return tuttiSuccess;
+}
+
+tuttiResult_t tuttiCommRegister(const tuttiComm_t c, void *buff, size_t size, void **handle)
+{
+	TRY(check_registering("CommRegister", c));
+	if (!buff || !size || !handle)
+		return tt_fail(tuttiInvalidArgument, "CommRegister: %s", !buff ? "buff is NULL" : !size ? "size is 0" :
+			       "handle is NULL");
+	if (size > UINTPTR_MAX - (uintptr_t)buff)
+		return tt_fail(tuttiInvalidArgument, "CommRegister: %zu bytes at %p go past the end of memory", size,
+			       buff);
+	if (c->finalized)
+		return tt_fail(tuttiInvalidUsage, "CommRegister: the communicator is finalized");
+	return tt_mem_range_add(c, buff, size, handle);
+}
+
+tuttiResult_t tuttiCommDeregister(const tuttiComm_t c, void *handle)
+{
+	TRY(check_registering("CommDeregister", c));
+	if (handle && !tt_mem_range_drop(c, handle))
+		return tt_fail(tuttiInvalidArgument, "CommDeregister: %p is not a handle of this communicator, or has "
+			       "ended before", handle);
+	return tuttiSuccess;
+}
+
 /* ---- the end ---- */
 
 static void wait_outside(struct tuttiComm *c)

@@ -16,6 +16,7 @@ _Atomic bool tt_forked;
 static void after_fork(void)
 {
 	atomic_store(&tt_forked, true);
+	tt_mem_after_fork();
 }
 
 static void watch_forks(void)
@@ -537,7 +538,10 @@ void tt_comm_free(struct tuttiComm *c)
 	free((void *)c->left_seq);
 	free(c->p2p_seq);
 	free((void *)c->received);
+	tt_mem_range_drop_all(c);
+	tt_mem_range_forget(c->tmp, c->tmp_size);
 	tt_block_free(c->tmp, c->tmp_size);
+	tt_mem_range_forget(c->scratch, c->scratch_size);
 	tt_block_free(c->scratch, c->scratch_size);
 	c->magic = 0;
 	free(c);

@@ -203,6 +203,8 @@ struct tt_task {
 	/* the run */
 	int phase;
 	struct tt_prog *prog;
+	struct tt_ep *held_by; /* where its memory is registered for the time of the run, or NULL */
+	void *held[2];
 	struct tt_sig sig;
 	uint64_t moved_ns, asked_ns, noted_ns, begun_ns, absent_ns;
 	uint32_t events_seen;
@@ -222,6 +224,9 @@ tuttiResult_t tt_task_drive(struct tt_task *list);
 int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
 struct tt_row tt_task_row(const struct tt_task *t);
 tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out);
+/* Registers the memory of a large call, after `prog` is known; ended by release, which may be called twice. */
+void tt_task_hold(struct tt_task *t);
+void tt_task_release(struct tt_task *t);
 struct tt_call tt_task_call(const struct tt_task *t, uint64_t sig, size_t window);
 
 /* ---- on queues of devices (task_queue.c) ---- */

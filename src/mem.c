@@ -118,6 +118,8 @@ static tuttiResult_t hand_out(const char *call, void **ptr, size_t size, const s
 	r->next = ranges.first;
 	ranges.first = r;
 	pthread_mutex_unlock(&ranges.lock);
+	if (!kind)
+		(void)tt_mem_range_add(NULL, p, size ? size : 1, NULL); /* without, it is copied as any other */
 	return tuttiSuccess;
 }
 
@@ -147,6 +149,7 @@ tuttiResult_t tuttiMemFree(void *ptr)
 	if (!r)
 		return tt_fail(tuttiInvalidArgument, "MemFree: %p was not given by MemAlloc or MemAllocHost, or is "
 			       "freed already", ptr);
+	tt_mem_range_forget(r->p, r->size);
 	if (r->kind)
 		r->kind->release(r->p, r->size, false);
 	else

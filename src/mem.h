@@ -38,4 +38,24 @@ const struct tt_mem_kind *tt_mem_kind_of(const void *p);
 /* Whose queue it is; NULL: nobody's. */
 const struct tt_mem_kind *tt_mem_queue_kind(tuttiStream_t queue);
 
+/* ---- ranges of host memory that stay where they are until their owner says otherwise (mem_ranges.c): registered,
+ * MemAlloc'ed, temporaries. Whoever can make use of that, a transport's endpoint, watches. Any thread. */
+#define TT_MEM_WATCHERS 4
+
+struct tt_mem_watcher {
+	void *(*add)(struct tt_mem_watcher *w, void *p, size_t n); /* NULL: it makes no use of the range */
+	void (*drop)(struct tt_mem_watcher *w, void *handle);
+};
+
+/* owner NULL: the library; the range ends with tt_mem_range_forget. */
+tuttiResult_t tt_mem_range_add(const void *owner, void *p, size_t n, void **range);
+bool tt_mem_range_drop(const void *owner, void *range); /* false: not a range of this owner */
+void tt_mem_range_drop_all(const void *owner);
+/* The memory is about to be freed: whoever has registered some of it keeps a handle of nothing. */
+void tt_mem_range_forget(const void *p, size_t n);
+/* Is told of the ranges there are and of all that come. False: too many watch. */
+bool tt_mem_watch(struct tt_mem_watcher *w);
+void tt_mem_unwatch(struct tt_mem_watcher *w); /* after drop for each; NULL or unknown: nothing */
+void tt_mem_after_fork(void);                  /* in the child: what is watched is the parent's */
+
 #endif

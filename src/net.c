@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -110,6 +111,49 @@ static void say_off(int i)
 		tt_log(TT_LOG_INFO, "net", "%s is off: %s", t->name, net.why[i]);
 }
 
+/* ---- registered memory ---- */
+
+void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, bool brief)
+{
+	void *handle = NULL;
+
+	tt_ep_lock(ep);
+	if (ep->t->reg(ep->priv, p, n, brief, &handle) != tuttiSuccess)
+		handle = NULL;
+	tt_ep_unlock(ep);
+	return handle;
+}
+
+void tt_ep_dereg(struct tt_ep *ep, void *handle)
+{
+	tt_ep_lock(ep);
+	ep->t->dereg(ep->priv, handle);
+	tt_ep_unlock(ep);
+}
+
+static struct tt_ep *ep_of(struct tt_mem_watcher *w)
+{
+	return (struct tt_ep *)((char *)w - offsetof(struct tt_ep, watcher));
+}
+
+static void *range_added(struct tt_mem_watcher *w, void *p, size_t n)
+{
+	return tt_ep_reg(ep_of(w), p, n, false);
+}
+
+static void range_dropped(struct tt_mem_watcher *w, void *handle)
+{
+	tt_ep_dereg(ep_of(w), handle);
+}
+
+static void watch_memory(struct tt_ep *ep)
+{
+	ep->watcher = (struct tt_mem_watcher){ .add = range_added, .drop = range_dropped };
+	(void)tt_mem_watch(&ep->watcher);
+}
+
+/* ---- starting and stopping ---- */
+
 static void open_all(void)
 {
 	uint32_t open = 0;
@@ -123,6 +167,8 @@ static void open_all(void)
 			strcpy(net.why[i], "not in TUTTI_TRANSPORTS");
 		else if (tt_ep_new(t, 0, &net.eps[i]) != tuttiSuccess)
 			strncpy(net.why[i], tt_last_error(), sizeof(net.why[i]) - 1);
+		if (net.eps[i] && t->reg)
+			watch_memory(net.eps[i]);
 		open |= (uint32_t)(net.eps[i] != NULL) << i;
 	}
 	for (int i = 0; i < tt_ntransports && i < MAX_EPS; i++)
@@ -156,8 +202,10 @@ void tt_net_put(void)
 		for (int i = 0; i < MAX_EPS; i++) {
 			struct tt_ep *ep = net.eps[i];
 
-			if (ep)
-				ep->t->ep_close(ep->priv); /* sends what is unsent while peers listen */
+			if (!ep)
+				continue;
+			tt_mem_unwatch(&ep->watcher);
+			ep->t->ep_close(ep->priv); /* sends what is unsent while peers listen */
 		}
 		tt_node_linger(500000000ull);
 		tt_node_put(); /* ends the watcher: nobody calls accept from here on */

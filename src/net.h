@@ -4,6 +4,7 @@
 #define TT_NET_H
 
 #include "boot.h"
+#include "mem.h"
 #include "transport.h"
 
 struct tt_ep {
@@ -12,6 +13,7 @@ struct tt_ep {
 	struct tt_caps caps;
 	_Atomic int lock;
 	_Atomic int sleepers; /* threads in poll(2) on its wait_fd */
+	struct tt_mem_watcher watcher; /* where t->reg is there */
 };
 
 struct tt_link {
@@ -44,6 +46,10 @@ static inline void tt_ep_unlock(struct tt_ep *ep)
 	atomic_store_explicit(&ep->lock, 0, memory_order_release);
 }
 void tt_ep_lock(struct tt_ep *ep); /* spins and yields: for opening and closing only */
+
+/* Registers memory with one endpoint; brief: for one operation. NULL: of no use to it. Each takes the lock. */
+void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, bool brief);
+void tt_ep_dereg(struct tt_ep *ep, void *handle);
 
 tuttiResult_t tt_link_open(struct tt_link *link, struct tt_ep *ep); /* a closed one: peer, proc and key are set */
 void tt_link_close(struct tt_link *link); /* NULL and closed allowed; takes the lock; keeps the struct */

@@ -16,6 +16,7 @@ enum { WAITING, RUNNING };
 #define DRAIN (300 * MS) /* a rank is dead and nothing has moved for so long */
 #define GRACE (20 * MS)  /* another rank failed and nothing has moved for so long */
 #define MAX_DRIVE_EPS 6
+#define KEEP_FROM ((size_t)64 << 10) /* temporaries, registered: pages of their own */
 
 /* ---- submit ---- */
 
@@ -78,6 +79,7 @@ void tt_task_submit(struct tt_task *list)
 		t->phase = WAITING;
 		t->result = tuttiSuccess;
 		t->text = NULL;
+		t->held_by = NULL;
 		atomic_store_explicit(&t->done, false, memory_order_relaxed);
 		t->after = list->next ? chain_of(list, t) : NULL;
 		t->first = issue(t->comm) - (list->next ? before(list, t, false) : 0);
@@ -202,12 +204,15 @@ static tuttiResult_t reserve(void **p, size_t *have, size_t want)
 {
 	if (want <= *have)
 		return tuttiSuccess;
+	tt_mem_range_forget(*p, *have);
 	tt_block_free(*p, *have);
 	*have = 0;
 	*p = tt_block_new(want);
 	if (!*p)
 		return tt_fail(tuttiSystemError, "no memory: %zu bytes for temporaries", want);
 	*have = want;
+	if (want >= KEEP_FROM)
+		(void)tt_mem_range_add(NULL, *p, want, NULL);
 	return tuttiSuccess;
 }
 
@@ -249,6 +254,7 @@ static tuttiResult_t start(struct tt_task *t)
 	tmp = tt_run_tmp(t->prog, &call);
 	if (!call.queue)
 		TRY(reserve(&c->tmp, &c->tmp_size, tmp));
+	tt_task_hold(t);
 	tt_run_begin(t->prog, &call, c->tmp);
 	return tuttiSuccess;
 }
@@ -303,6 +309,7 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	}
 	if (t->q)
 		tt_qrun_close(t->q, r != tuttiSuccess);
+	tt_task_release(t);
 	t->result = r;
 	atomic_store_explicit(&t->done, true, memory_order_release);
 	if (s)

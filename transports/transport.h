@@ -118,6 +118,14 @@ struct tt_transport {
 	void (*peer_gone)(void *ep, uint64_t peer);
 	/* Bytes held by an endpoint, for the statement of T14. */
 	size_t (*memory)(void *ep);
+	/* Optional, both or none: the n bytes at p stay where they are until dereg, so messages that lie within may
+	 * be moved in place. Under the lock; may overlap others. Only a permission: whether it is used must not show
+	 * in any result, and that is why reg fails for want of memory alone; a range that no device takes, or
+	 * beyond the bound of T14, is as if unregistered. brief: for one operation, dereg follows soon. */
+	tuttiResult_t (*reg)(void *ep, void *p, size_t n, bool brief, void **handle);
+	/* Under the lock; posts in flight that lie there may still be under way, and the memory is theirs until they
+	 * have completed; after that nothing refers to the range. ep_close ends all. */
+	void (*dereg)(void *ep, void *handle);
 };
 
 /* registry.c: the one list. */

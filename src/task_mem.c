@@ -1,0 +1,45 @@
+/* Memory of one call: registered for as long as it runs where that is worth it, so that no registration outlives
+ * what the caller does with its memory. SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#define HOLD_FROM ((size_t)1 << 20) /* below, staging costs less than a registration */
+
+static size_t in_bytes(const struct tt_task *t)
+{
+	bool here = t->coll == TT_SENDRECV ? t->is_send : t->coll != TT_BROADCAST || t->root == t->comm->rank;
+
+	return here * t->count * tt_type_size(t->type) * (t->coll == TT_REDUCESCATTER ? (size_t)t->comm->nranks : 1);
+}
+
+static size_t out_bytes(const struct tt_task *t)
+{
+	bool here = t->coll == TT_SENDRECV ? !t->is_send : t->coll != TT_REDUCE || t->root == t->comm->rank;
+
+	return here * t->count * tt_type_size(t->type) * (t->coll == TT_ALLGATHER ? (size_t)t->comm->nranks : 1);
+}
+
+void tt_task_hold(struct tt_task *t)
+{
+	struct tt_ep *eps[4];
+	size_t in = in_bytes(t), out = out_bytes(t);
+	int n = tt_prog_eps(t->prog, eps, 4);
+
+	t->held_by = NULL;
+	if (t->q || (in <= HOLD_FROM && out <= HOLD_FROM))
+		return;
+	for (int i = 0; i < n; i++)
+		if (eps[i]->t->reg)
+			t->held_by = eps[i];
+	if (!t->held_by)
+		return;
+	t->held[0] = in && t->in != t->out ? tt_ep_reg(t->held_by, (void *)t->in, in, true) : NULL;
+	t->held[1] = out ? tt_ep_reg(t->held_by, t->out, out, true) : NULL;
+}
+
+void tt_task_release(struct tt_task *t)
+{
+	for (int i = 0; t->held_by && i < 2; i++)
+		if (t->held[i])
+			tt_ep_dereg(t->held_by, t->held[i]);
+	t->held_by = NULL;
+}
