@@ -1,6 +1,6 @@
-/* RDMA: connections by rdma_cm, for iWARP, whose queue pairs can be had no other way. The end that is dialled listens on
- * the addresses of its port and tells them on the socket of the set-up; the dialler resolves and connects, and names
- * the conn by a cookie. SPDX-License-Identifier: Apache-2.0 */
+/* RDMA: connections by rdma_cm, for iWARP, whose queue pairs can be had no other way. The end that is dialled
+ * listens on the addresses of its port and tells them on the socket of the set-up; the dialler resolves and connects,
+ * and names the conn by a cookie. SPDX-License-Identifier: Apache-2.0 */
 #include "verbs.h"
 
 #if TT_HAVE_VERBS

@@ -82,7 +82,8 @@ static bool is_sound(const struct vb_conn *c)
 {
 	const struct vb_hello *h = &c->heard;
 
-	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->naddrs <= VB_ADDRS && h->port < VB_PORTS && h->slots > VB_KEPT &&
+	return h->magic == MAGIC && h->version == VERSION && h->ngids <= VB_GIDS && h->naddrs <= VB_ADDRS &&
+	       h->port < VB_PORTS && h->slots > VB_KEPT &&
 	       h->slots <= 4096 && h->slot == vb_ep_of(c)->slot && h->mtu >= 256;
 }
 
