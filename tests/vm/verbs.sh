@@ -1,6 +1,6 @@
 #!/bin/bash
-# The verbs transport over soft-RoCE: one device, two devices on a wire, two machines on a wire; and what it says over
-# soft-iWARP. SPDX-License-Identifier: Apache-2.0
+# The verbs transport over soft-RoCE and soft-iWARP: one device, two devices on a wire, two machines on a wire.
+# SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export TEST_SEED=${TEST_SEED:-$((RANDOM + 1))} BUILD=${BUILD:-build}
@@ -17,10 +17,10 @@ within() { # arguments of rdma-vm; counts what it tried
 }
 
 echo "TEST_SEED=$TEST_SEED"
-within -- tests/vm/suite conformance collective perf
-within --devices 2 -- tests/vm/suite conformance collective perf
-within --hosts 2 -- tests/vm/suite collective perf
-# Until conns are made by rdma_cm: then the same parts as above.
-within --transport siw -- tests/vm/suite refused
+for wire in rxe siw; do
+	within --transport $wire -- tests/vm/suite conformance collective perf
+	within --transport $wire --devices 2 -- tests/vm/suite conformance collective perf
+	within --transport $wire --hosts 2 -- tests/vm/suite collective perf
+done
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
