@@ -51,6 +51,8 @@ static const struct setting table[] = {
 	{ "IB_PKEY", INTEGER, false, "0", "InfiniBand: partition key, as 0x8001; 0: the port's first" },
 	{ "IB_MTU", SIZE, false, "0", "RDMA: largest MTU in bytes; 0: the active MTU of the ports" },
 	{ "IB_QPS_PER_CONNECTION", INTEGER, true, "1", "RDMA: queue pairs for each connection, 1 to 16" },
+	{ "IB_REGISTERED", SIZE, false, "16G",
+	  "RDMA: bytes of registered memory that a process holds pinned for each device; 0: none" },
 	{ "WINDOW", SIZE, true, "128K", "bytes of a chunk that moves at once in large operations" },
 	{ "ALGO", STRING, true, "",
 	  "forces algorithms: name, or collective:name pairs, comma separated; empty: chosen" },

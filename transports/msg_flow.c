@@ -237,11 +237,11 @@ void tt_msg_flow_finish_send(struct msg_flow *f, int state)
 /* Gives all posts back as failed. */
 static void cancel(struct msg_flow *f)
 {
-	withdraw(f);
 	leave_ready(f);
 	for (struct msg_conn *c = f->peer->ep->conns; c; c = c->next)
 		if (c->peer == f->peer)
 			c->wire->forget(c, f);
+	withdraw(f);
 	while (f->send_head != f->send_tail)
 		tt_msg_flow_finish_send(f, TT_REQ_FAILED);
 	while (f->recv_head != f->recv_tail)

@@ -527,6 +527,8 @@ static void take_close(struct msg_conn *c, struct msg_flow *f, const struct msg_
 	} else {
 		f->got_close |= WAY_FORWARD;
 		f->close_seq = fr->seq;
+		if (c->wire->over)
+			c->wire->over(c, f);
 	}
 	if (!tt_msg_flow_close_if_over(f))
 		(void)tt_msg_flow_other_left(f, false);

@@ -157,6 +157,7 @@ static void peer_end(struct msg_peer *p)
 	ep->nclosing -= p->closing_ns != 0;
 	p->broken = false;
 	p->closing_ns = 0;
+	p->dead = true; /* it cannot break anew, when places are revoked */
 	for (struct msg_flow *f = p->flows, *next; f; f = next) {
 		next = f->next;
 		if (f->state == FLOW_CLOSED || (f->state == FLOW_ORPHAN && !f->slot_count))
@@ -165,7 +166,6 @@ static void peer_end(struct msg_peer *p)
 			tt_msg_flow_fail_with_peer(f);
 	}
 	close_conns(p);
-	p->dead = true;
 	if (!p->flows)
 		peer_free(p);
 }

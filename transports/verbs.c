@@ -1,7 +1,8 @@
 /* RDMA: the endpoint of a process on its ports, the poll, the transport's table. Overview in verbs.h.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Memory (T14): 16 MiB of staging; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
+ * Memory (T14): 16 MiB of staging; the user's that is registered, up to TUTTI_IB_REGISTERED; 64 buffers of
+ * TUTTI_IB_EAGER and 72 bytes a conn; two conns
  * for each pair of processes, port and TUTTI_IB_QPS_PER_CONNECTION; 1 KiB a link and, for links that have had an
  * early message, 4 x TUTTI_IB_EAGER. */
 #include "verbs.h"
@@ -22,7 +23,6 @@
 /* The library of soft-iWARP refuses what is mapped at offset 0x90000 of a device's file. A queue of this size, the
  * first that is mapped, reaches beyond it. */
 #define CQ_ENTRIES_IWARP 32768
-#define BATCH 32
 #define CLOSE_NS 500000000ull
 
 static size_t eager_setting(void)
@@ -137,16 +137,25 @@ static tuttiResult_t open_ports(struct vb_ep *ep)
 
 /* ---- poll ---- */
 
+static void look_at_taken(struct vb_ep *ep)
+{
+	while (ep->wc_head != ep->wc_tail) {
+		struct ibv_wc wc = ep->wc[ep->wc_head++]; /* ep->wc may move meanwhile */
+
+		tt_vb_conn_completed(ep, &wc);
+	}
+	ep->wc_head = ep->wc_tail = 0;
+}
+
 static void poll_port(struct vb_ep *ep, struct vb_port *p)
 {
-	struct ibv_wc wc[BATCH];
 	int n;
 
 	do {
-		n = ibv_poll_cq(p->cq, BATCH, wc);
-		for (int i = 0; i < n; i++)
-			tt_vb_conn_completed(ep, &wc[i]);
-	} while (n == BATCH);
+		look_at_taken(ep);
+		n = tt_vb_take(ep, p);
+		look_at_taken(ep);
+	} while (n == VB_BATCH);
 }
 
 /* Sockets of conns that come to be are looked at each time, of others seldom. */
@@ -242,9 +251,13 @@ static size_t vb_memory(void *e)
 
 static void undo(struct vb_ep *ep)
 {
+	tt_vb_ranges_close(ep);
 	for (int i = 0; i < ep->nports; i++)
 		close_port(ep, &ep->port[i]);
 	ep->nports = 0;
+	free(ep->wc);
+	ep->wc = NULL;
+	ep->wc_max = ep->wc_head = ep->wc_tail = 0;
 	tt_vb_stage_close(ep);
 	tt_vb_cm_close_channel(ep);
 	tt_vb_close(&ep->devs);
@@ -271,6 +284,7 @@ static tuttiResult_t vb_ep_open(void *e, const struct tt_ep_config *config)
 	if (!ep->vb)
 		return tt_note_error(tuttiUnsupported, "%s", why);
 	tt_vb_conf(&ep->conf);
+	ep->pin_max = (size_t)tt_env_int("IB_REGISTERED");
 	ep->slot = VB_PREFIX + MSG_HEADER + eager_setting();
 	ep->open = true;
 	ep->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -321,6 +335,7 @@ const struct tt_transport tt_verbs = {
 	.link_open = vb_link_open, .link_close = tt_msg_link_close, .send = tt_msg_send, .recv = tt_msg_recv,
 	.poll = vb_poll, .link_error = tt_msg_link_error, .arm = vb_arm, .disarm = vb_disarm,
 	.wait_fd = vb_wait_fd, .accept = tt_msg_accept, .peer_gone = tt_msg_peer_gone, .memory = vb_memory,
+	.reg = tt_vb_reg, .dereg = tt_vb_dereg,
 };
 
 #else

@@ -26,10 +26,28 @@
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
 #define VB_STAGE ((size_t)8 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
+#define VB_BATCH 32                  /* completions taken at once */
 #define VB_GIDS 12                   /* told to a peer */
 #define VB_ADDRS 4
+#define VB_REGIONS 1024u             /* of memory used in place, registered with devices at a time */
+#define VB_UNUSED 4096u              /* look-ups that one was not in until it may give way to another */
 
 struct vb_conn;
+
+/* Memory that may be used in place (reg of the contract): registered with a port when a message first lies in it. */
+struct vb_range {
+	uint8_t *p;
+	size_t n;
+	const uint8_t *reach;    /* in the table: the highest end of this one and those before it */
+	uint32_t refs;           /* reg less dereg; 0: not in the table, waits for the end of its uses */
+	bool brief;
+	uint64_t found;          /* the look-up that found it last */
+	struct vb_region {
+		struct ibv_mr *mr;
+		uint32_t uses;   /* writes in flight from it, receives placed in it */
+		bool refused;    /* by the device, or too large */
+	} at[VB_PORTS];
+};
 
 /* One direction's staging, registered at every port: pages given out first fit. */
 struct vb_stage {
@@ -77,6 +95,12 @@ struct vb_ep {
 	uint32_t nids, tags;
 	size_t slot;            /* bytes of a frame's buffer */
 	struct vb_refused *refused;
+	struct ibv_wc *wc;      /* completions that are taken but not looked at */
+	uint32_t wc_head, wc_tail, wc_max;
+	struct vb_range **ranges; /* by address, where equal the longer first */
+	uint32_t nranges, ranges_max, nregions;
+	uint64_t lookups, crowded; /* crowded: no look-up registers anything before this one */
+	size_t pinned, pin_max;
 };
 
 /* What a conn has to remember of a frame that it has handed to the device. */
@@ -84,6 +108,7 @@ struct vb_sent {
 	struct msg_flow *flow; /* NULL: nobody is to be told */
 	uint32_t seq;
 	size_t len;
+	struct vb_range *range; /* the bytes go from where they are; NULL: from staging, or in the frame */
 	void *stage;           /* of the bytes, given back when they are out; NULL: none */
 	size_t stage_len;
 };
@@ -95,7 +120,8 @@ struct vb_place {
 	const struct msg_flow *flow; /* NULL: given back, but the other end may still write */
 	const struct tt_req *req;
 	uint32_t token, seq;
-	uint8_t *stage;
+	struct vb_range *range; /* written in place; NULL: to the staging */
+	uint8_t *stage;         /* both NULL: nothing may be written there any more */
 	size_t n;
 };
 
@@ -161,6 +187,20 @@ void tt_vb_stage_leave(struct vb_ep *ep, struct vb_port *p);
 void tt_vb_stage_close(struct vb_ep *ep);
 void *tt_vb_stage_get(struct vb_stage *s, size_t n); /* NULL: no room now */
 void tt_vb_stage_put(struct vb_stage *s, void *p, size_t n);
+tuttiResult_t tt_vb_reg(void *ep, void *p, size_t n, bool brief, void **range); /* of the contract */
+void tt_vb_dereg(void *ep, void *range);
+void tt_vb_ranges_close(struct vb_ep *ep); /* when the conns are closed */
+/* A range that the message lies in, registered with this port (at[].mr), for one use; NULL: none. */
+struct vb_range *tt_vb_range_get(struct vb_ep *ep, const struct vb_port *port, const void *p, size_t n);
+/* The same range for one more port. */
+bool tt_vb_range_also(struct vb_ep *ep, const struct vb_port *port, struct vb_range *r);
+void tt_vb_range_put(struct vb_ep *ep, const struct vb_port *port, struct vb_range *r);
+/* Takes the region back from the device in spite of its uses; false: could not. */
+bool tt_vb_range_withdraw(struct vb_ep *ep, const struct vb_port *port, struct vb_range *r);
+static inline struct vb_region *vb_region(struct vb_ep *ep, const struct vb_port *port, struct vb_range *r)
+{
+	return &r->at[port - ep->port];
+}
 
 /* ---- verbs_setup.c ---- */
 /* Whether nobody found a way to this process before; says why in the last error. */
@@ -198,6 +238,7 @@ bool tt_vb_conn_fill(struct vb_conn *c);            /* posts all buffers of a ne
 void tt_vb_conn_free(struct vb_conn *c);
 tuttiResult_t tt_vb_conn_qp(struct vb_conn *c);     /* a new queue pair in place of the old */
 bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
+int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);
 void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word); /* the other end's doing, or the device's */

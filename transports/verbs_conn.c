@@ -14,6 +14,8 @@
 enum { WC_SEND, WC_WRITE, WC_RECV };
 enum { FLAG_CREDIT = 1 }; /* a frame without a header */
 
+#define FORGET_NS 500000000ull
+
 static struct vb_conn *conn_of(struct msg_conn *c)
 {
 	return (struct vb_conn *)c;
@@ -104,14 +106,25 @@ static void destroy_qp(struct vb_ep *ep, struct vb_conn *c)
 	c->tag = ++ep->tags; /* what is still in the completion queue is of nobody */
 }
 
+/* Gives back what a place is of. */
+static void clear_place(struct vb_ep *ep, struct vb_place *p)
+{
+	for (int i = 0; p->range && i < ep->nports; i++)
+		tt_vb_range_put(ep, &ep->port[i], p->range);
+	if (p->stage)
+		tt_vb_stage_put(&ep->in, p->stage, p->n);
+	p->range = NULL;
+	p->stage = NULL;
+	ep->base.owe_retry = true;
+}
+
 static void free_place(struct vb_ep *ep, struct vb_place **at)
 {
 	struct vb_place *p = *at;
 
 	*at = p->next;
-	tt_vb_stage_put(&ep->in, p->stage, p->n);
+	clear_place(ep, p);
 	free(p);
-	ep->base.owe_retry = true;
 }
 
 static void free_places(struct vb_ep *ep, const struct vb_conn *c)
@@ -124,14 +137,21 @@ static void free_places(struct vb_ep *ep, const struct vb_conn *c)
 	}
 }
 
+/* Gives back what the bytes of a frame came from. */
+static void clear_sent(struct vb_conn *c, struct vb_sent *s)
+{
+	if (s->range)
+		tt_vb_range_put(vb_ep_of(c), c->port, s->range);
+	if (s->stage)
+		tt_vb_stage_put(&vb_ep_of(c)->out, s->stage, s->stage_len);
+	s->range = NULL;
+	s->stage = NULL;
+}
+
 static void drop_sent(struct vb_conn *c)
 {
-	for (; c->send_head != c->send_tail; c->send_head++) {
-		struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
-
-		if (s->stage)
-			tt_vb_stage_put(&vb_ep_of(c)->out, s->stage, s->stage_len);
-	}
+	for (; c->send_head != c->send_tail; c->send_head++)
+		clear_sent(c, &c->sent[c->send_head % VB_SLOTS]);
 	if (c->busy)
 		c->base.peer->ep->nwriting--;
 	c->busy = false;
@@ -185,6 +205,13 @@ void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word)
 	c->base.lost = true;
 	drop_sent(c);
 	tt_msg_peer_closing(c->base.peer, 0);
+}
+
+/* Ends the queue pair here and now: after this the device neither reads nor writes anything for it. */
+static void cut(struct vb_conn *c, const char *why)
+{
+	destroy_qp(vb_ep_of(c), c);
+	tt_vb_conn_lost(c, tuttiRemoteError, why);
 }
 
 /* ---- posting ---- */
@@ -334,11 +361,11 @@ static uint32_t key_of(const struct msg_remote *to, uint32_t port)
 	return keys[port];
 }
 
-/* The bytes of a chunk, from staging, to where the receiver wants them. */
-static bool post_write(struct vb_conn *c, const void *from, const struct msg_frame *f,
+/* The bytes of a chunk to where the receiver wants them. */
+static bool post_write(struct vb_conn *c, const void *from, uint32_t lkey, const struct msg_frame *f,
 		       const struct msg_remote *to)
 {
-	struct ibv_sge sge = { .addr = (uintptr_t)from, .length = f->len, .lkey = c->port->out->lkey };
+	struct ibv_sge sge = { .addr = (uintptr_t)from, .length = f->len, .lkey = lkey };
 	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_WRITE, 0), .sg_list = &sge, .num_sge = 1,
 				  .opcode = IBV_WR_RDMA_WRITE,
 				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
@@ -348,20 +375,44 @@ static bool post_write(struct vb_conn *c, const void *from, const struct msg_fra
 	return !err || failed_to_post(c, "ibv_post_send", err);
 }
 
+/* From registered memory the bytes go in place; the flow is told when they are out. */
+static bool find_source(struct vb_conn *c, struct vb_sent *s, const void **from, uint32_t *lkey)
+{
+	size_t n = c->cur.len;
+
+	s->range = tt_vb_range_get(vb_ep_of(c), c->port, c->cur_body, n);
+	if (s->range) {
+		s->flow = c->cur_flow;
+		s->seq = c->cur.seq;
+		s->len = n;
+		*from = c->cur_body;
+		*lkey = vb_region(vb_ep_of(c), c->port, s->range)->mr->lkey;
+		return true;
+	}
+	s->stage = tt_vb_stage_get(&vb_ep_of(c)->out, n);
+	s->stage_len = n;
+	if (s->stage)
+		memcpy(s->stage, c->cur_body, n);
+	*from = s->stage;
+	*lkey = c->port->out->lkey;
+	return s->stage;
+}
+
 static bool send_data(struct vb_conn *c)
 {
 	const struct msg_frame *f = &c->cur;
-	struct vb_sent s = { .stage = tt_vb_stage_get(&vb_ep_of(c)->out, f->len), .stage_len = f->len };
+	const struct msg_remote *to = &c->cur_flow->remote[msg_at(f->seq)];
+	struct vb_sent s = { 0 };
+	const void *from;
+	uint32_t lkey;
 
-	if (!s.stage)
+	if (!find_source(c, &s, &from, &lkey))
 		return false;
-	memcpy(s.stage, c->cur_body, f->len);
-	if (!post_write(c, s.stage, f, &c->cur_flow->remote[msg_at(f->seq)])) {
-		tt_vb_stage_put(&vb_ep_of(c)->out, s.stage, f->len);
-		return true;
-	}
+	if (s.flow)
+		c->cur_flow = NULL;
 	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
-	(void)post_slot(c, VB_PREFIX + MSG_HEADER, &s);
+	if (!post_write(c, from, lkey, f, to) || !post_slot(c, VB_PREFIX + MSG_HEADER, &s))
+		clear_sent(c, &s);
 	return true;
 }
 
@@ -389,7 +440,6 @@ static void vb_start(struct msg_conn *mc, const struct msg_frame *f, const void 
 static void vb_write(struct msg_conn *mc)
 {
 	struct vb_conn *c = conn_of(mc);
-	struct msg_flow *flow = c->cur_flow;
 
 	if (!c->busy || mc->lost)
 		return;
@@ -401,15 +451,68 @@ static void vb_write(struct msg_conn *mc)
 		return; /* it was lost on the way */
 	c->busy = false;
 	mc->peer->ep->nwriting--;
-	if (flow)
-		tt_msg_written(flow, c->cur.seq, c->cur.len);
+	if (c->cur_flow)
+		tt_msg_written(c->cur_flow, c->cur.seq, c->cur.len);
 }
 
-/* Nothing of the body is used after vb_write; only what has not begun is taken back. */
+/* How many frames have to complete until none is from the flow's own memory. */
+static uint32_t in_flight(const struct vb_conn *c, const struct msg_flow *flow)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = c->send_head; i != c->send_tail; i++)
+		if (c->sent[i % VB_SLOTS].flow == flow)
+			n = i + 1 - c->send_head;
+	return n;
+}
+
+/* Among the completions that are taken but not looked at; all, where the conn has failed. */
+static uint32_t out_already(const struct vb_conn *c)
+{
+	const struct vb_ep *ep = vb_ep_of(c);
+	uint32_t n = 0;
+
+	for (uint32_t i = ep->wc_head; i != ep->wc_tail; i++) {
+		if (ep->wc[i].wr_id >> 16 != wr_id(c, 0, 0) >> 16)
+			continue;
+		if (ep->wc[i].status != IBV_WC_SUCCESS)
+			return VB_SLOTS;
+		n += (ep->wc[i].wr_id >> 8 & 0xff) == WC_SEND;
+	}
+	return n;
+}
+
+/* Bytes that go straight from the flow's memory are waited for: the other end's device answers, whatever its process
+ * does. Where it does not the conn is over. Completions are only kept for the next poll, as this may come from
+ * within one. */
+static void wait_out(struct vb_conn *c, const struct msg_flow *flow)
+{
+	uint32_t want = in_flight(c, flow), done = 0;
+	uint64_t until = want ? tt_now_ns() + FORGET_NS : 0;
+
+	while (want && (done = out_already(c)) < want && tt_now_ns() < until)
+		if (!tt_vb_take(vb_ep_of(c), c->port))
+			tt_pause();
+	if (want && (done < want || done == VB_SLOTS))
+		cut(c, "a link was closed while its bytes were on the way, and the other end's device does not answer");
+	for (uint32_t i = c->send_head; i != c->send_tail; i++) {
+		struct vb_sent *s = &c->sent[i % VB_SLOTS];
+
+		if (s->flow != flow)
+			continue;
+		clear_sent(c, s);
+		s->flow = NULL;
+	}
+}
+
+/* Of staged bytes only what has not begun is taken back. */
 static void vb_forget(struct msg_conn *mc, const struct msg_flow *flow)
 {
 	struct vb_conn *c = conn_of(mc);
 
+	if (mc->lost)
+		destroy_qp(vb_ep_of(c), c);
+	wait_out(c, flow);
 	if (!c->busy || c->cur_flow != flow)
 		return;
 	c->busy = false;
@@ -426,6 +529,26 @@ static size_t vb_chunk(const struct msg_conn *mc)
 
 /* ---- where receives are written to ---- */
 
+/* Any of the peer's ports may write there: it is registered with all of ours, or with none. */
+static struct vb_range *place_in_range(struct vb_ep *ep, const struct vb_conn *c, const struct tt_req *req)
+{
+	struct vb_range *r = tt_vb_range_get(ep, c->port, req->p, req->n);
+	int i;
+
+	if (!r)
+		return NULL;
+	for (i = 0; i < ep->nports; i++)
+		if (&ep->port[i] != c->port && !tt_vb_range_also(ep, &ep->port[i], r))
+			break;
+	if (i == ep->nports)
+		return r;
+	while (i-- > 0)
+		if (&ep->port[i] != c->port)
+			tt_vb_range_put(ep, &ep->port[i], r);
+	tt_vb_range_put(ep, c->port, r);
+	return NULL;
+}
+
 static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req *req,
 			struct msg_frame *f)
 {
@@ -439,8 +562,9 @@ static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct
 	p = malloc(sizeof(*p));
 	if (!p)
 		return false;
-	p->stage = tt_vb_stage_get(&ep->in, req->n);
-	if (!p->stage) {
+	p->range = place_in_range(ep, c, req);
+	p->stage = p->range ? NULL : tt_vb_stage_get(&ep->in, req->n);
+	if (!p->range && !p->stage) {
 		free(p);
 		return false;
 	}
@@ -452,9 +576,9 @@ static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct
 	p->n = req->n;
 	p->next = ep->places;
 	ep->places = p;
-	f->off = (uintptr_t)p->stage;
+	f->off = p->range ? (uintptr_t)req->p : (uintptr_t)p->stage;
 	for (int i = 0; i < ep->nports; i++)
-		keys[i] = ep->port[i].in->rkey;
+		keys[i] = p->range ? vb_region(ep, &ep->port[i], p->range)->mr->rkey : ep->port[i].in->rkey;
 	f->note = (struct tt_note){ keys[0] | (uint64_t)keys[1] << 32, keys[2], keys[3] };
 	return true;
 }
@@ -479,12 +603,56 @@ static void vb_unplace(struct msg_conn *mc, struct msg_flow *flow, const struct 
 		free_place(ep, p);
 }
 
-/* The other end may still write: the staging stays its own until it has, or the conn ends. */
+/* Takes the region of a place in user memory back from the device, which makes its key void: a write that comes all
+ * the same ends the conn, one that does not come costs nothing. Where others have places in the region, their
+ * conns would pay for it, so this one ends instead. */
+static void withdraw(struct vb_conn *c, struct vb_range *r, const struct msg_flow *flow)
+{
+	struct vb_ep *ep = vb_ep_of(c);
+	struct msg_peer *peer = c->base.peer;
+	bool gone = true;
+	uint32_t mine = 0;
+
+	for (const struct vb_place *p = ep->places; p; p = p->next)
+		mine += p->range == r && p->flow == flow;
+	for (int i = 0; i < ep->nports && gone; i++)
+		gone = vb_region(ep, &ep->port[i], r)->uses <= mine && tt_vb_range_withdraw(ep, &ep->port[i], r);
+	for (int i = 0; i < MSG_CONNS_MAX && !gone; i++)
+		if (peer->in[i] && ((struct vb_conn *)peer->in[i])->qp)
+			cut((struct vb_conn *)peer->in[i], "a link was closed whose registered memory the other end may "
+			    "still write to");
+}
+
+/* The other end may still write: staging stays its own until it has, has closed, or the conn ends; user memory is
+ * withdrawn at once, and the place stays for the word that may be on its way. */
 static void vb_revoke(struct msg_conn *mc, struct msg_flow *flow)
 {
-	for (struct vb_place *p = vb_ep_of(conn_of(mc))->places; p; p = p->next)
-		if (p->flow == flow)
-			p->flow = NULL;
+	struct vb_conn *c = conn_of(mc);
+	struct vb_ep *ep = vb_ep_of(c);
+
+	if (mc->lost)
+		destroy_qp(ep, c);
+	for (struct vb_place *p = ep->places; p; p = p->next)
+		if (p->flow == flow && p->range)
+			withdraw(c, p->range, flow);
+	for (struct vb_place *p = ep->places; p; p = p->next) {
+		if (p->flow != flow)
+			continue;
+		if (p->range)
+			clear_place(ep, p);
+		p->flow = NULL;
+	}
+}
+
+static void vb_over(struct msg_conn *mc, const struct msg_flow *flow)
+{
+	struct vb_ep *ep = vb_ep_of(conn_of(mc));
+
+	for (struct vb_place **at = &ep->places; *at;)
+		if (!(*at)->flow && (*at)->token == flow->token)
+			free_place(ep, at);
+		else
+			at = &(*at)->next;
 }
 
 static void vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req)
@@ -501,7 +669,8 @@ static void vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg
 			free_place(ep, at);
 		return;
 	}
-	memcpy((uint8_t *)req->p + f->off, (*at)->stage + f->off, f->len);
+	if ((*at)->stage)
+		memcpy((uint8_t *)req->p + f->off, (*at)->stage + f->off, f->len);
 	tt_msg_chunk_done(flow, f->seq, f->len);
 }
 
@@ -510,9 +679,28 @@ const struct msg_wire tt_vb_wire = {
 	.look = vb_look, .drain = vb_drain, .close = vb_close, .idle = vb_idle, .put = vb_put, .start = vb_start,
 	.write = vb_write, .forget = vb_forget, .data = vb_data, .chunk = vb_chunk, .announce = true,
 	.place = vb_place_at, .unplace = vb_unplace, .revoke = vb_revoke,
+	.over = vb_over,
 };
 
 /* ---- completions ---- */
+
+int tt_vb_take(struct vb_ep *ep, struct vb_port *p)
+{
+	uint32_t want = ep->wc_tail + VB_BATCH;
+	int n;
+
+	if (want > ep->wc_max) {
+		struct ibv_wc *grown = realloc(ep->wc, 2 * want * sizeof(*grown));
+
+		if (!grown)
+			return 0;
+		ep->wc = grown;
+		ep->wc_max = 2 * want;
+	}
+	n = ibv_poll_cq(p->cq, VB_BATCH, ep->wc + ep->wc_tail);
+	ep->wc_tail += n > 0 ? (uint32_t)n : 0;
+	return n;
+}
 
 static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
 {
@@ -559,11 +747,13 @@ static void received(struct vb_conn *c, uint32_t i, size_t n)
 static void sent(struct vb_conn *c)
 {
 	struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
+	struct msg_flow *flow = s->flow;
 
-	if (s->stage)
-		tt_vb_stage_put(&vb_ep_of(c)->out, s->stage, s->stage_len);
-	s->stage = NULL;
+	clear_sent(c, s);
+	s->flow = NULL;
 	c->send_head++;
+	if (flow)
+		tt_msg_written(flow, s->seq, s->len);
 	c->base.peer->ep->owe_retry = true;
 	if (c->state == VB_TRYING && c->base.outgoing)
 		tt_vb_setup_done(c);

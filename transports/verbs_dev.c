@@ -434,6 +434,16 @@ static void sys_facts(struct tt_vb_dev *d)
 	snprintf(d->pci, sizeof(d->pci), "%.23s", strrchr(target, '/') ? strrchr(target, '/') + 1 : target);
 }
 
+/* As the inline of verbs.h, without the symbol for old libraries. */
+static bool has_odp(struct ibv_context *ctx)
+{
+	struct verbs_context *v = verbs_get_ctx_op(ctx, query_device_ex);
+	struct ibv_device_attr_ex a = { 0 };
+
+	return v && !v->query_device_ex(ctx, NULL, &a, sizeof(a)) && a.odp_caps.general_caps & IBV_ODP_SUPPORT &&
+	       a.odp_caps.per_transport_caps.rc_odp_caps & IBV_ODP_SUPPORT_WRITE;
+}
+
 static void limits_of(struct tt_vb_dev *d, const struct ibv_device_attr *a)
 {
 	d->guid = be64toh(a->node_guid);
@@ -479,6 +489,7 @@ static bool open_dev(const struct tt_vb *vb, struct tt_vb_dev *d, struct ibv_dev
 		return true;
 	}
 	limits_of(d, &a);
+	d->odp = has_odp(d->ctx);
 	d->ports = calloc(a.phys_port_cnt ? a.phys_port_cnt : 1, sizeof(*d->ports));
 	if (!d->ports)
 		return false;

@@ -134,6 +134,7 @@ struct tt_vb_dev {
 	int numa;                /* -1: not known */
 	int max_qp, max_qp_wr, max_sge, max_cqe, max_mr, max_srq, max_rd_atomic;
 	uint64_t max_mr_size;
+	bool odp;                /* registers memory without pinning it, for writes */
 	int inline_try;          /* bytes to ask for at create_qp; halve until it succeeds */
 	struct tt_vb_port *ports;
 	int nports;
