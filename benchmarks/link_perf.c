@@ -17,7 +17,7 @@
 
 static struct {
 	const char *transport;
-	bool processes, reduce;
+	bool processes, reduce, registered;
 	size_t begin, end, factor;
 	int iters, depth;
 	char device[2][32]; /* RDMA, of each side */
@@ -32,6 +32,7 @@ struct side {
 	struct side *other;  /* threads: where dialled sockets go */
 	int control;         /* processes: the socket over which they go */
 	char *buf, *in;
+	void *handles[2];
 	struct tt_combine combine; /* lives until its receive is over */
 	bool failed;
 };
@@ -206,8 +207,9 @@ static double stream(struct side *s, size_t n, int iters)
 static void measure(struct side *s)
 {
 	if (s->id == 0)
-		printf("# transport %s, two %s%s\n#%11s %12s %12s %12s\n", s->t->name,
+		printf("# transport %s, two %s%s%s\n#%11s %12s %12s %12s\n", s->t->name,
 		       opt.processes ? "processes" : "threads", opt.reduce ? ", receive-reduce" : "",
+		       opt.registered && s->t->reg != NULL ? ", registered memory" : "",
 		       "size (B)", "latency (us)", "stream (us)", "GB/s");
 	for (size_t n = opt.begin; n <= opt.end && !s->failed; n *= opt.factor) {
 		size_t bytes = (size_t)1 << 28;
@@ -241,7 +243,11 @@ static tuttiResult_t side_open(struct side *s)
 	memset(s->in, 0, opt.end);
 	if (*opt.device[s->id])
 		setenv("TUTTI_IB_HCA", opt.device[s->id], 1);
-	return s->t->ep_open(s->ep, &config);
+	TRY(s->t->ep_open(s->ep, &config));
+	if (!opt.registered || s->t->reg == NULL)
+		return tuttiSuccess;
+	TRY(s->t->reg(s->ep, s->buf, opt.end + 1, false, &s->handles[0]));
+	return s->t->reg(s->ep, s->in, opt.end + 1, false, &s->handles[1]);
 }
 
 static void side_run(struct side *s)
@@ -352,10 +358,11 @@ static size_t size_arg(const char *s)
 
 static int usage(void)
 {
-	fprintf(stderr, "usage: link_perf [-t transport] [-p] [-r] [-b bytes] [-e bytes] [-f factor] "
+	fprintf(stderr, "usage: link_perf [-t transport] [-p] [-r] [-R] [-b bytes] [-e bytes] [-f factor] "
 			"[-n iterations]\n"
 			"                 [-q depth] [-d device,device]\n"
 			"  -t  inproc, shm, verbs, tcp; all       -p  two processes instead of threads\n"
+			"  -R  registered memory, where the transport can use it\n"
 			"  -r  receive by recv_reduce, float sum  -b -e -f  sizes: 8, 32M, times 4\n"
 			"  -q  messages in flight in a stream: 1  -d  RDMA devices of the two sides\n");
 	return 2;
@@ -365,11 +372,12 @@ static bool parse(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "t:prb:e:f:n:q:d:")) != -1) {
+	while ((c = getopt(argc, argv, "t:prRb:e:f:n:q:d:")) != -1) {
 		switch (c) {
 		case 't': opt.transport = optarg; break;
 		case 'p': opt.processes = true; break;
 		case 'r': opt.reduce = true; break;
+		case 'R': opt.registered = true; break;
 		case 'b': opt.begin = size_arg(optarg); break;
 		case 'e': opt.end = size_arg(optarg); break;
 		case 'f': opt.factor = size_arg(optarg); break;

@@ -26,6 +26,7 @@ static const char usage[] =
 	"  -g, --ngpus 1           accepted for nccl-tests' command lines; buffers are host memory\n"
 	"  -z, --blocking 0|1      1: blocking calls (default); 0: calls queued on a host stream\n"
 	"  -a, --average 0|1|2|3   time shown: of rank 0, average, min, max over ranks (default 3)\n"
+	"  -R, --local_register 0|1  1: buffers of MemAlloc, registered with CommRegister (default 0)\n"
 	"  -J, --output_file FILE  write the results as JSON too\n"
 	"  -h, --help              this text\n"
 	"Environment: TUTTI_PERF_CORRUPT=1 flips one bit of one rank's result before each check, to show\n"
@@ -43,6 +44,7 @@ static const struct option options[] = {
 	{ "datatype", required_argument, NULL, 'd' },     { "root", required_argument, NULL, 'r' },
 	{ "nthreads", required_argument, NULL, 't' },     { "ngpus", required_argument, NULL, 'g' },
 	{ "blocking", required_argument, NULL, 'z' },     { "average", required_argument, NULL, 'a' },
+	{ "local_register", required_argument, NULL, 'R' },
 	{ "output_file", required_argument, NULL, 'J' },  { "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 }
 };
@@ -105,6 +107,7 @@ static void apply(struct perf_args *a, int letter, const char *s)
 	case 'g': int_arg(letter, s, 1, 1); break;
 	case 'z': a->blocking = int_arg(letter, s, 0, 1) == 1; break;
 	case 'a': a->average = int_arg(letter, s, 0, 3); break;
+	case 'R': a->registered = int_arg(letter, s, 0, 1) == 1; break;
 	case 'J': a->json_path = s; break;
 	default: exit(2); /* getopt has said why */
 	}
@@ -120,7 +123,7 @@ void perf_parse(int argc, char **argv, const struct perf_coll *coll, struct perf
 				 .average = 3, .type = tuttiFloat32, .blocking = true,
 				 .argc = argc, .argv = argv };
 	a->corrupt = corrupt && *corrupt && strcmp(corrupt, "0");
-	while ((letter = getopt_long(argc, argv, "b:e:i:f:n:w:c:o:d:r:t:g:z:a:J:h", options, NULL)) != -1) {
+	while ((letter = getopt_long(argc, argv, "b:e:i:f:n:w:c:o:d:r:t:g:z:a:R:J:h", options, NULL)) != -1) {
 		if (letter == 'h') {
 			printf(usage, argv[0], coll->name);
 			exit(0);

@@ -19,6 +19,7 @@ struct rank {
 	int rank, nranks;
 	uint8_t *send, *recv; /* PERF_GUARD bytes before and behind max_bytes */
 	uint8_t *expected;
+	void *handles[2];       /* of send and recv, where registered */
 	bool ok;
 };
 
@@ -87,15 +88,27 @@ static void share_id(tuttiComm_t procs, int proc, tuttiUniqueId *id)
 
 /* ---- buffers ---- */
 
-static uint8_t *buffer(size_t bytes)
+static uint8_t *buffer(size_t bytes, bool registered)
 {
 	void *p;
 	size_t all = bytes + 2 * PERF_GUARD;
 
-	if (posix_memalign(&p, 4096, all))
+	if (registered)
+		must(tuttiMemAlloc(&p, all), "MemAlloc");
+	else if (posix_memalign(&p, 4096, all))
 		perf_die("no memory for a buffer of %zu bytes", all);
 	memset(p, 0x5a, all); /* touches every page before the clock runs */
 	return p;
+}
+
+static void free_buffer(const struct rank *k, uint8_t *p, void *handle)
+{
+	if (!k->args->registered) {
+		free(p);
+		return;
+	}
+	must(tuttiCommDeregister(k->comm, handle), "CommDeregister");
+	must(tuttiMemFree(p), "MemFree");
 }
 
 /* Elements of a row of `bytes`, and that in bytes of the larger buffer. */
@@ -338,9 +351,13 @@ static void run_rank(struct rank *k)
 
 	if (!names)
 		perf_die("no memory");
-	k->send = buffer(room);
-	k->recv = buffer(room);
-	k->expected = buffer(k->args->check ? room : 0);
+	k->send = buffer(room, k->args->registered);
+	k->recv = buffer(room, k->args->registered);
+	k->expected = buffer(k->args->check ? room : 0, false);
+	if (k->args->registered) {
+		must(tuttiCommRegister(k->comm, k->send, room, &k->handles[0]), "CommRegister");
+		must(tuttiCommRegister(k->comm, k->recv, room, &k->handles[1]), "CommRegister");
+	}
 	if (!k->args->blocking)
 		must(tuttiHostStreamCreate(&k->stream), "HostStreamCreate");
 	gather_names(k, names);
@@ -349,8 +366,8 @@ static void run_rank(struct rank *k)
 	all_settings(k);
 	must(tuttiHostStreamDestroy(k->stream), "HostStreamDestroy");
 	free(names);
-	free(k->send);
-	free(k->recv);
+	free_buffer(k, k->send, k->handles[0]);
+	free_buffer(k, k->recv, k->handles[1]);
 	free(k->expected);
 }
 

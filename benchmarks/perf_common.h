@@ -55,7 +55,7 @@ struct perf_args {
 	size_t min_bytes, max_bytes, step_bytes, step_factor;
 	int iters, warmup, check, nthreads, average;
 	int op, type, root;      /* -1: all */
-	bool blocking, corrupt;
+	bool blocking, registered, corrupt;
 	const char *json_path;
 	int argc;
 	char **argv;

@@ -370,8 +370,13 @@ static bool post_write(struct vb_conn *c, const void *from, uint32_t lkey, const
 				  .opcode = IBV_WR_RDMA_WRITE,
 				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
 	struct ibv_send_wr *bad;
-	int err = ibv_post_send(c->qp, &wr, &bad);
+	int err;
 
+	/* Linux's soft-iWARP lends TCP the pages of a write that nobody asks to be told of, until the peer has
+	 * acknowledged them: longer than until what is behind it completes. */
+	if (c->port->port->wire == TT_VB_IWARP)
+		wr.send_flags = IBV_SEND_SIGNALED;
+	err = ibv_post_send(c->qp, &wr, &bad);
 	return !err || failed_to_post(c, "ibv_post_send", err);
 }
 

@@ -53,6 +53,7 @@ try "processes of threads" 0 "Rank  5 Group" \
 try "on a host stream" 0 "$ok" "$bin/all_reduce_perf" -t 2 -z 0 -b 8 -e 64K -f 16 -n 5 -w 1
 try "the steps that add" 0 "$ok" "$bin/all_reduce_perf" -t 2 -b 1K -e 4K -i 1K -n 1 -w 0
 try "no elements" 0 "$ok" "$bin/all_reduce_perf" -t 2 -b 0 -e 0 -n 1 -w 0
+try "registered" 0 "$ok" "$bin/tutti-run" -n 2 "$bin/all_reduce_perf" -R 1 -b 8 -e 4M -f 64 -n 1 -w 1
 try "unchecked" 0 "N/A" "$bin/all_reduce_perf" -t 2 -b 8 -e 8 -n 1 -c 0
 try "help" 0 "stepfactor" "$bin/all_reduce_perf" -h
 
