@@ -171,6 +171,10 @@ check-long-fuzz:
 
 # ---- RDMA devices without hardware: docs/testing.md
 VM_TESTS := $(filter-out tests/vm/faults.sh,$(wildcard tests/vm/*.sh))
+VM_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard tests/vm/*.c))
+$(VM_PROGRAMS): $(B)/tests/vm/%: $(B)/obj/tests/vm/%.o $(A)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lm -o $@
 check-rdma-smoke: VM_TESTS := tests/vm/smoke.sh
 check-rdma: TEST_TIMEOUT := 3600
 check-rdma check-rdma-smoke: check-deps
@@ -179,7 +183,7 @@ ifeq ($(TEST_NO_RDMA),1)
 else
 	@tests/vm/rdma-vm --setup
 	@$(MAKE) --no-print-directory all $(patsubst %,$(B)/tests/%,conformance/conformance collective/random \
-		collective/sendrecv)
+		collective/sendrecv) $(VM_PROGRAMS)
 	@$(RUN) $(VM_TESTS)
 endif
 

@@ -158,6 +158,7 @@ struct vb_conn {
 	struct ibv_qp *qp;
 	struct rdma_cm_id *cm;  /* that has the queue pair; NULL: set up by hand */
 	struct vb_hello mine, theirs, heard;
+	struct tt_gid_pair pair; /* in use; b.raw all 0: by LID */
 	size_t hello_in;        /* bytes of `heard` */
 	uint64_t first_ns, tried_ns;
 	uint32_t dials;         /* by rdma_cm */

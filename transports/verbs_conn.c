@@ -766,9 +766,11 @@ static void sent(struct vb_conn *c)
 
 void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word)
 {
-	struct tt_vb_place at = { .rank = -1, .peer = c->base.peer->where, .port = c->port->port,
-				  .qpn = c->qp ? c->qp->qp_num : 0 };
-	char text[400];
+	static const uint8_t none[16];
+	char text[400], ip[64];
+	bool by_gid = memcmp(c->pair.b.raw, none, sizeof(none)) != 0;
+	struct tt_vb_place at = { .rank = -1, .port = c->port->port, .qpn = c->qp ? c->qp->qp_num : 0,
+				  .peer = by_gid ? tt_gid_text(c->pair.b.raw, ip, sizeof(ip)) : c->base.peer->where };
 
 	if (c->base.lost)
 		return;

@@ -213,6 +213,7 @@ static bool to_rts(struct vb_conn *c, const struct tt_gid_pair *pair)
 				 .dest_qp_num = c->theirs.qpn, .rq_psn = c->theirs.psn,
 				 .max_dest_rd_atomic = 1, .min_rnr_timer = 12 };
 
+	c->pair = pair ? *pair : (struct tt_gid_pair){ 0 };
 	address(c, pair, &a.ah_attr);
 	if (ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
 						 IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
