@@ -7,6 +7,7 @@
  * verbs_conn.c: a conn is a reliable queue pair. A frame is a SEND into a buffer that the other end has posted; the
  *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them, with the frame behind it.
  * verbs_event.c: what devices say unasked.
+ * verbs_place.c: where the other end writes to.
  * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
  *
  * Each process dials a conn for its own messages; answers come back on it (msg.h). */
@@ -231,6 +232,18 @@ static inline bool vb_by_cm(const struct vb_port *p)
 bool tt_vb_events_open(struct vb_ep *ep);
 void tt_vb_events_take(struct vb_ep *ep); /* a system call for each device */
 
+/* ---- verbs_place.c: of the wire's table ---- */
+bool tt_vb_place(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req, struct msg_frame *f);
+void tt_vb_unplace(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req);
+void tt_vb_revoke(struct msg_conn *c, struct msg_flow *flow);
+void tt_vb_over(struct msg_conn *c, const struct msg_flow *flow);
+void tt_vb_data(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
+void tt_vb_places_drop(struct vb_ep *ep, const struct vb_conn *by); /* that conn's */
+static inline bool vb_has_slot(const struct vb_conn *c, uint32_t kept)
+{
+	return c->send_tail - c->send_head < VB_SLOTS && (int32_t)(c->theirs_posted - c->used) > (int32_t)kept;
+}
+
 /* ---- verbs_conn.c ---- */
 extern const struct msg_wire tt_vb_wire;
 struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd); /* port NULL: attach later */
@@ -242,6 +255,9 @@ bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
 int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);
+void tt_vb_conn_end_qp(struct vb_conn *c);
+/* Ends the queue pair here and now: after this the device neither reads nor writes anything for it. */
+void tt_vb_conn_cut(struct vb_conn *c, const char *why);
 void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word); /* the other end's doing, or the device's */
 void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word); /* the next pair, or it is lost */
 

@@ -106,37 +106,6 @@ static void destroy_qp(struct vb_ep *ep, struct vb_conn *c)
 	c->tag = ++ep->tags; /* what is still in the completion queue is of nobody */
 }
 
-/* Gives back what a place is of. */
-static void clear_place(struct vb_ep *ep, struct vb_place *p)
-{
-	for (int i = 0; p->range && i < ep->nports; i++)
-		tt_vb_range_put(ep, &ep->port[i], p->range);
-	if (p->stage)
-		tt_vb_stage_put(&ep->in, p->stage, p->n);
-	p->range = NULL;
-	p->stage = NULL;
-	ep->base.owe_retry = true;
-}
-
-static void free_place(struct vb_ep *ep, struct vb_place **at)
-{
-	struct vb_place *p = *at;
-
-	*at = p->next;
-	clear_place(ep, p);
-	free(p);
-}
-
-static void free_places(struct vb_ep *ep, const struct vb_conn *c)
-{
-	for (struct vb_place **p = &ep->places; *p;) {
-		if ((*p)->by == c)
-			free_place(ep, p);
-		else
-			p = &(*p)->next;
-	}
-}
-
 /* Gives back what the bytes of a frame came from. */
 static void clear_sent(struct vb_conn *c, struct vb_sent *s)
 {
@@ -146,6 +115,11 @@ static void clear_sent(struct vb_conn *c, struct vb_sent *s)
 		tt_vb_stage_put(&vb_ep_of(c)->out, s->stage, s->stage_len);
 	s->range = NULL;
 	s->stage = NULL;
+}
+
+void tt_vb_conn_end_qp(struct vb_conn *c)
+{
+	destroy_qp(vb_ep_of(c), c);
 }
 
 static void drop_sent(struct vb_conn *c)
@@ -164,7 +138,7 @@ void tt_vb_conn_free(struct vb_conn *c)
 	tt_vb_cm_drop(c);
 	destroy_qp(ep, c); /* from here on nobody writes to what was placed */
 	drop_sent(c);
-	free_places(ep, c);
+	tt_vb_places_drop(ep, c);
 	ep->byid[c->id] = NULL;
 	if (c->mr) {
 		c->port->conns--;
@@ -208,7 +182,7 @@ void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word)
 }
 
 /* Ends the queue pair here and now: after this the device neither reads nor writes anything for it. */
-static void cut(struct vb_conn *c, const char *why)
+void tt_vb_conn_cut(struct vb_conn *c, const char *why)
 {
 	destroy_qp(vb_ep_of(c), c);
 	tt_vb_conn_lost(c, tuttiRemoteError, why);
@@ -295,11 +269,6 @@ static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
 	return true;
 }
 
-static bool has_slot(const struct vb_conn *c, uint32_t kept)
-{
-	return c->send_tail - c->send_head < VB_SLOTS && (int32_t)(c->theirs_posted - c->used) > (int32_t)kept;
-}
-
 bool tt_vb_conn_probe(struct vb_conn *c)
 {
 	return post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
@@ -307,7 +276,7 @@ bool tt_vb_conn_probe(struct vb_conn *c)
 
 static void tell_credit(struct vb_conn *c)
 {
-	if (c->posted - c->told >= VB_SLOTS / 4 && has_slot(c, 0))
+	if (c->posted - c->told >= VB_SLOTS / 4 && vb_has_slot(c, 0))
 		(void)post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
 }
 
@@ -336,7 +305,7 @@ static bool vb_idle(const struct msg_conn *mc)
 {
 	const struct vb_conn *c = (const struct vb_conn *)mc;
 
-	return c->state == VB_READY && !c->busy && has_slot(c, VB_KEPT);
+	return c->state == VB_READY && !c->busy && vb_has_slot(c, VB_KEPT);
 }
 
 static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
@@ -345,7 +314,7 @@ static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 
 	if (mc->lost)
 		return true;
-	if (c->state != VB_READY || !has_slot(c, VB_KEPT))
+	if (c->state != VB_READY || !vb_has_slot(c, VB_KEPT))
 		return false;
 	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
 	(void)post_slot(c, VB_PREFIX + MSG_HEADER, &(struct vb_sent){ 0 });
@@ -499,7 +468,8 @@ static void wait_out(struct vb_conn *c, const struct msg_flow *flow)
 		if (!tt_vb_take(vb_ep_of(c), c->port))
 			tt_pause();
 	if (want && (done < want || done == VB_SLOTS))
-		cut(c, "a link was closed while its bytes were on the way, and the other end's device does not answer");
+		tt_vb_conn_cut(c, "a link was closed while its bytes were on the way, and the other end's device does "
+			       "not answer");
 	for (uint32_t i = c->send_head; i != c->send_tail; i++) {
 		struct vb_sent *s = &c->sent[i % VB_SLOTS];
 
@@ -532,159 +502,12 @@ static size_t vb_chunk(const struct msg_conn *mc)
 	return VB_CHUNK;
 }
 
-/* ---- where receives are written to ---- */
-
-/* Any of the peer's ports may write there: it is registered with all of ours, or with none. */
-static struct vb_range *place_in_range(struct vb_ep *ep, const struct vb_conn *c, const struct tt_req *req)
-{
-	struct vb_range *r = tt_vb_range_get(ep, c->port, req->p, req->n);
-	int i;
-
-	if (!r)
-		return NULL;
-	for (i = 0; i < ep->nports; i++)
-		if (&ep->port[i] != c->port && !tt_vb_range_also(ep, &ep->port[i], r))
-			break;
-	if (i == ep->nports)
-		return r;
-	while (i-- > 0)
-		if (&ep->port[i] != c->port)
-			tt_vb_range_put(ep, &ep->port[i], r);
-	tt_vb_range_put(ep, c->port, r);
-	return NULL;
-}
-
-static bool vb_place_at(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req *req,
-			struct msg_frame *f)
-{
-	struct vb_conn *c = conn_of(mc);
-	struct vb_ep *ep = vb_ep_of(c);
-	uint32_t keys[VB_PORTS] = { 0 };
-	struct vb_place *p;
-
-	if (c->state != VB_READY || !has_slot(c, VB_KEPT))
-		return false; /* the advert itself could not go */
-	p = malloc(sizeof(*p));
-	if (!p)
-		return false;
-	p->range = place_in_range(ep, c, req);
-	p->stage = p->range ? NULL : tt_vb_stage_get(&ep->in, req->n);
-	if (!p->range && !p->stage) {
-		free(p);
-		return false;
-	}
-	p->by = c;
-	p->flow = flow;
-	p->req = req;
-	p->token = f->token;
-	p->seq = f->seq;
-	p->n = req->n;
-	p->next = ep->places;
-	ep->places = p;
-	f->off = p->range ? (uintptr_t)req->p : (uintptr_t)p->stage;
-	for (int i = 0; i < ep->nports; i++)
-		keys[i] = p->range ? vb_region(ep, &ep->port[i], p->range)->mr->rkey : ep->port[i].in->rkey;
-	f->note = (struct tt_note){ keys[0] | (uint64_t)keys[1] << 32, keys[2], keys[3] };
-	return true;
-}
-
-static struct vb_place **find_place(struct vb_ep *ep, uint32_t token, uint32_t seq)
-{
-	struct vb_place **p = &ep->places;
-
-	while (*p && ((*p)->token != token || (*p)->seq != seq))
-		p = &(*p)->next;
-	return p;
-}
-
-static void vb_unplace(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req *req)
-{
-	struct vb_ep *ep = vb_ep_of(conn_of(mc));
-	struct vb_place **p = &ep->places;
-
-	while (*p && ((*p)->flow != flow || (*p)->req != req))
-		p = &(*p)->next;
-	if (*p)
-		free_place(ep, p);
-}
-
-/* Takes the region of a place in user memory back from the device, which makes its key void: a write that comes all
- * the same ends the conn, one that does not come costs nothing. Where others have places in the region, their
- * conns would pay for it, so this one ends instead. */
-static void withdraw(struct vb_conn *c, struct vb_range *r, const struct msg_flow *flow)
-{
-	struct vb_ep *ep = vb_ep_of(c);
-	struct msg_peer *peer = c->base.peer;
-	bool gone = true;
-	uint32_t mine = 0;
-
-	for (const struct vb_place *p = ep->places; p; p = p->next)
-		mine += p->range == r && p->flow == flow;
-	for (int i = 0; i < ep->nports && gone; i++)
-		gone = vb_region(ep, &ep->port[i], r)->uses <= mine && tt_vb_range_withdraw(ep, &ep->port[i], r);
-	for (int i = 0; i < MSG_CONNS_MAX && !gone; i++)
-		if (peer->in[i] && ((struct vb_conn *)peer->in[i])->qp)
-			cut((struct vb_conn *)peer->in[i], "a link was closed whose registered memory the other end may "
-			    "still write to");
-}
-
-/* The other end may still write: staging stays its own until it has, has closed, or the conn ends; user memory is
- * withdrawn at once, and the place stays for the word that may be on its way. */
-static void vb_revoke(struct msg_conn *mc, struct msg_flow *flow)
-{
-	struct vb_conn *c = conn_of(mc);
-	struct vb_ep *ep = vb_ep_of(c);
-
-	if (mc->lost)
-		destroy_qp(ep, c);
-	for (struct vb_place *p = ep->places; p; p = p->next)
-		if (p->flow == flow && p->range)
-			withdraw(c, p->range, flow);
-	for (struct vb_place *p = ep->places; p; p = p->next) {
-		if (p->flow != flow)
-			continue;
-		if (p->range)
-			clear_place(ep, p);
-		p->flow = NULL;
-	}
-}
-
-static void vb_over(struct msg_conn *mc, const struct msg_flow *flow)
-{
-	struct vb_ep *ep = vb_ep_of(conn_of(mc));
-
-	for (struct vb_place **at = &ep->places; *at;)
-		if (!(*at)->flow && (*at)->token == flow->token)
-			free_place(ep, at);
-		else
-			at = &(*at)->next;
-}
-
-static void vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req)
-{
-	struct vb_ep *ep = vb_ep_of(conn_of(mc));
-	struct vb_place **at = find_place(ep, f->token, f->seq);
-
-	if (!*at) {
-		tt_msg_refuse(mc, "data for which it was given no place");
-		return;
-	}
-	if (!req) {
-		if (f->off + f->len == f->total)
-			free_place(ep, at);
-		return;
-	}
-	if ((*at)->stage)
-		memcpy((uint8_t *)req->p + f->off, (*at)->stage + f->off, f->len);
-	tt_msg_chunk_done(flow, f->seq, f->len);
-}
-
 const struct msg_wire tt_vb_wire = {
 	.name = "verbs", .eager_setting = "TUTTI_IB_EAGER", .dial = tt_vb_dial, .arrive = tt_vb_arrive,
 	.look = vb_look, .drain = vb_drain, .close = vb_close, .idle = vb_idle, .put = vb_put, .start = vb_start,
-	.write = vb_write, .forget = vb_forget, .data = vb_data, .chunk = vb_chunk, .announce = true,
-	.place = vb_place_at, .unplace = vb_unplace, .revoke = vb_revoke,
-	.over = vb_over,
+	.write = vb_write, .forget = vb_forget, .data = tt_vb_data, .chunk = vb_chunk, .announce = true,
+	.place = tt_vb_place, .unplace = tt_vb_unplace, .revoke = tt_vb_revoke,
+	.over = tt_vb_over,
 };
 
 /* ---- completions ---- */
