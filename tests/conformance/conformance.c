@@ -240,9 +240,9 @@ static void talk(int i, void *arg)
 {
 	struct talk *t = arg;
 	char *p = malloc(t->n), *q = malloc(t->n);
-	uint64_t end = tt_now_ns() + 20000000000ull;
 
 	for (int k = 0; k < t->rounds; k++) {
+		uint64_t end = tt_now_ns() + 20000000000ull;
 		struct op ops[2] = { { .link = t->link[i], .kind = OP_SEND, .p = p, .n = t->n },
 				     { .link = t->link[i], .kind = OP_RECV, .p = q, .n = t->n } };
 		uint32_t idle = 0;
