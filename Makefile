@@ -182,8 +182,8 @@ ifeq ($(TEST_NO_RDMA),1)
 	@echo "$@: skipped, as TEST_NO_RDMA is 1"
 else
 	@tests/vm/rdma-vm --setup
-	@$(MAKE) --no-print-directory all $(patsubst %,$(B)/tests/%,conformance/conformance collective/random \
-		collective/sendrecv) $(VM_PROGRAMS)
+	@$(MAKE) --no-print-directory all $(patsubst %,$(B)/tests/%,conformance/conformance conformance/registered \
+		collective/random collective/sendrecv collective/memory) $(VM_PROGRAMS)
 	@$(RUN) $(VM_TESTS)
 endif
 

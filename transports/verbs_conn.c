@@ -160,6 +160,7 @@ void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why)
 	if (c->base.lost)
 		return;
 	c->base.lost = true;
+	tt_log(TT_LOG_INFO, "verbs", "connection with process %016llx: %s", (unsigned long long)c->base.peer->id, why);
 	drop_sent(c);
 	tt_msg_peer_break(c->base.peer, r, "%s", why);
 }
