@@ -139,6 +139,7 @@ struct vb_hello {
 	struct vb_at addrs[VB_ADDRS];
 };
 #define VB_GIVE_UP 255 /* none of the pairs works: nothing goes between these processes by verbs */
+#define VB_LAST 253    /* after the set-up: this end is lost; why is in place of the GIDs */
 #define VB_AGREE 254   /* all conns of the dialler work: may it use them? And the answer, yes. */
 
 enum vb_state { VB_DIALLING, VB_TRYING, VB_TRIED, VB_ASKED, VB_READY };
@@ -213,6 +214,8 @@ struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd);
 void tt_vb_setup_step(struct vb_conn *c);
 /* The first frame has come over, or has gone: the pair works. */
 void tt_vb_setup_done(struct vb_conn *c);
+/* The last words of a conn that was ready. */
+void tt_vb_setup_say_lost(struct vb_conn *c, const char *why);
 /* A conn that is being tried has failed: the next pair, or none. */
 void tt_vb_setup_failed(struct vb_conn *c, const char *why);
 

@@ -206,26 +206,29 @@ static int smaller_mtu(const struct vb_conn *c)
 	return tt_vb_mtu_code(bound && bound < mtu ? bound : mtu);
 }
 
-static bool to_rts(struct vb_conn *c, const struct tt_gid_pair *pair)
+/* 0 or an errno. */
+static int to_rts(struct vb_conn *c, const struct tt_gid_pair *pair)
 {
 	const struct vb_ep *ep = vb_ep_of(c);
 	struct ibv_qp_attr a = { .qp_state = IBV_QPS_RTR, .path_mtu = (enum ibv_mtu)smaller_mtu(c),
 				 .dest_qp_num = c->theirs.qpn, .rq_psn = c->theirs.psn,
 				 .max_dest_rd_atomic = 1, .min_rnr_timer = 12 };
+	int err;
 
 	c->pair = pair ? *pair : (struct tt_gid_pair){ 0 };
 	address(c, pair, &a.ah_attr);
-	if (ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
-						 IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
-						 IBV_QP_MIN_RNR_TIMER))
-		return false;
+	err = ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
+						   IBV_QP_RQ_PSN | IBV_QP_MAX_DEST_RD_ATOMIC |
+						   IBV_QP_MIN_RNR_TIMER);
+	if (err)
+		return err;
 	a = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .timeout = (uint8_t)ep->conf.timeout,
 				  .retry_cnt = (uint8_t)ep->conf.retry_cnt,
 				  .rnr_retry = (uint8_t)ep->conf.retry_cnt, .sq_psn = c->mine.psn,
 				  .max_rd_atomic = 1 };
-	return !ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
-						     IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
-						     IBV_QP_MAX_QP_RD_ATOMIC);
+	return ep->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
+						    IBV_QP_RNR_RETRY | IBV_QP_SQ_PSN |
+						    IBV_QP_MAX_QP_RD_ATOMIC);
 }
 
 static bool new_pair(struct vb_conn *c)
@@ -289,7 +292,8 @@ static void answered(struct vb_conn *c)
 {
 	struct tt_gid_pair pairs[MAX_PAIRS];
 	bool ib = c->port->port->wire == TT_VB_IB;
-	int n;
+	char why[256];
+	int n, err;
 
 	c->theirs = c->heard;
 	n = vb_by_cm(c->port) ? c->theirs.naddrs : pairs_with(c, pairs);
@@ -305,8 +309,9 @@ static void answered(struct vb_conn *c)
 			tt_vb_setup_failed(c, "rdma_cm does not resolve the other end's address");
 		return;
 	}
-	if (!to_rts(c, c->mine.attempt < n ? &pairs[c->mine.attempt] : NULL))
-		tt_vb_setup_failed(c, "the queue pair cannot be connected");
+	err = to_rts(c, c->mine.attempt < n ? &pairs[c->mine.attempt] : NULL);
+	if (err)
+		tt_vb_setup_failed(c, tt_vb_errno("ibv_modify_qp", err, why, sizeof(why)));
 	else
 		(void)tt_vb_conn_probe(c);
 }
@@ -411,12 +416,33 @@ static void agreed(struct vb_conn *c)
 			ready((struct vb_conn *)conns[i]);
 }
 
+void tt_vb_setup_say_lost(struct vb_conn *c, const char *why)
+{
+	c->mine.attempt = VB_LAST;
+	(void)snprintf((char *)c->mine.gids, sizeof(c->mine.gids), "%s", why);
+	(void)tell(c);
+}
+
+/* The other end's words say more than the end of its socket, which follows. */
+static void hear_lost(struct vb_conn *c)
+{
+	char why[400];
+
+	if (c->heard.magic == MAGIC && c->heard.attempt == VB_LAST)
+		(void)snprintf(why, sizeof(why), "the other end lost it: %.*s", (int)sizeof(why) - 32,
+			       (const char *)c->heard.gids);
+	else
+		(void)snprintf(why, sizeof(why), "the other end goes on with a set-up that is over");
+	c->base.lost = true;
+	tt_msg_peer_break(c->base.peer, tuttiRemoteError, "%s", why);
+}
+
 static void heard(struct vb_conn *c)
 {
 	char why[200];
 
 	if (c->state == VB_READY) {
-		tt_vb_conn_lost(c, tuttiRemoteError, "the other end goes on with a set-up that is over");
+		hear_lost(c);
 	} else if (c->heard.magic == MAGIC && c->heard.attempt == VB_GIVE_UP) {
 		(void)snprintf(why, sizeof(why), "the other end, at %s, found no way here", c->base.peer->where);
 		end_pair(c, why);
