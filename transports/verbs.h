@@ -23,7 +23,7 @@
 #define VB_PORTS 4                   /* used of this machine: an advert has a key for each */
 #define VB_SLOTS 32u                 /* frames in flight one way of a conn, and buffers posted for the other */
 #define VB_KEPT 2u                   /* of the peer's buffers, for frames that only give credit */
-#define VB_PREFIX 8u                 /* before the header: buffers posted so far, and flags */
+#define VB_PREFIX 8u                 /* before the header: buffers posted so far; the frame's number and a flag */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
 #define VB_STAGE ((size_t)8 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
@@ -168,7 +168,8 @@ struct vb_conn {
 	struct ibv_mr *mr;
 	uint32_t send_head, send_tail;   /* slots that came back, handed out */
 	struct vb_sent sent[VB_SLOTS];
-	uint32_t used;                   /* buffers of the peer used up */
+	uint32_t used;                   /* buffers of the peer used up: the number of the next frame there */
+	uint32_t got;                    /* that of the next frame from there */
 	uint32_t theirs_posted;          /* buffers it has posted */
 	uint32_t posted, told;           /* here; as the peer knows */
 	bool busy;                       /* a current frame waits for staging: the cur_ fields */

@@ -225,7 +225,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 			return tt_fail(tuttiSystemError, "verbs: %s",
 				       tt_vb_errno("ibv_create_qp", errno, why, sizeof(why)));
 	}
-	c->send_head = c->send_tail = c->used = c->posted = c->told = 0;
+	c->send_head = c->send_tail = c->used = c->got = c->posted = c->told = 0;
 	return tuttiSuccess;
 }
 
@@ -252,7 +252,7 @@ static bool failed_to_post(struct vb_conn *c, const char *what, int err)
 /* Sends n bytes of the next slot. */
 static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
 {
-	uint32_t i = c->send_tail, words[2] = { c->posted, n == VB_PREFIX ? FLAG_CREDIT : 0 };
+	uint32_t i = c->send_tail, words[2] = { c->posted, c->used << 1 | (n == VB_PREFIX ? FLAG_CREDIT : 0) };
 	struct ibv_sge sge = { .addr = (uintptr_t)send_slot(c, i), .length = (uint32_t)n, .lkey = c->mr->lkey };
 	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_SEND, i % VB_SLOTS), .sg_list = &sge, .num_sge = 1,
 				  .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED }, *bad;
@@ -541,6 +541,8 @@ static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
 	const char *bad = n < VB_PREFIX ? "a frame without a beginning" : NULL;
 
 	memcpy(words, b, sizeof(words));
+	if (!bad && words[1] >> 1 != (c->got++ & INT32_MAX))
+		bad = "a frame out of its order: its device, or this one, has lost or repeated one";
 	if (!bad) {
 		if ((int32_t)(words[0] - c->theirs_posted) > 0) {
 			c->theirs_posted = words[0];
