@@ -10,6 +10,7 @@
 #   make demo             a first run: what this machine is, and allreduce between two processes
 #   make docs-settings    docs/settings.md from the table in src/env.c
 #   make bench-peers      the same measurements for other libraries, where they are installed
+#   make bench-rdma       our verbs transport beside perftest, and beside our TCP, in an emulated machine
 #   make install          PREFIX=/usr/local DESTDIR=
 
 MAKEFLAGS += --no-builtin-rules
@@ -78,7 +79,7 @@ MAIN ?= criterion
 RUN := TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
 .PHONY: all lib tests check check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
-	docs-settings bench-peers install clean FORCE
+	docs-settings bench-peers bench-rdma install clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -210,6 +211,10 @@ demo:
 
 docs-settings: $(B)/bin/tutti-info
 	$(B)/bin/tutti-info --settings-markdown > docs/settings.md
+
+bench-rdma: all
+	@tests/vm/rdma-vm --setup
+	@BUILD=$(B) benchmarks/rdma.sh
 
 bench-peers: all
 	@if [ -x benchmarks/peers/run.sh ]; then BUILD=$(abspath $(B)) benchmarks/peers/run.sh; \
