@@ -146,6 +146,12 @@ static void cycling_rank(struct rank *r)
 	count_as(r, &times, 2);
 }
 
+static void say(int rank, const char *when, const struct counted *c)
+{
+	printf("  rank %d, %s: qp %d, cq %d, pd %d, mr %d, descriptors %d, threads %d, pinned %ld KiB, resident %ld KiB\n",
+	       rank, when, c->qp, c->cq, c->pd, c->mr, c->fds, c->threads, c->pinned, c->resident);
+}
+
 static void come_and_go(void)
 {
 	struct table t = result(2, cycling_rank, 600);
@@ -153,11 +159,9 @@ static void come_and_go(void)
 	for (int i = 0; i < 2; i++) {
 		const struct counted *b = &t.c[i][0], *a = &t.c[i][1], *c = &t.c[i][2];
 
-		printf("  rank %d before, after 20, after %ld cycles: qp %d %d %d, cq %d %d %d, pd %d %d %d, mr %d %d %d, "
-		       "descriptors %d %d %d, threads %d %d %d, pinned %ld %ld %ld KiB, resident %ld %ld %ld KiB\n", i,
-		       cycles(), b->qp, a->qp, c->qp, b->cq, a->cq, c->cq, b->pd, a->pd, c->pd, b->mr, a->mr, c->mr,
-		       b->fds, a->fds, c->fds, b->threads, a->threads, c->threads, b->pinned, a->pinned, c->pinned,
-		       b->resident, a->resident, c->resident);
+		say(i, "before", b);
+		say(i, "after 20 cycles", a);
+		say(i, "after all", c);
 		CHECKF(c->qp == b->qp && c->cq == b->cq && c->pd == b->pd && c->mr == b->mr,
 		       "queue pairs, queues, domains or memory regions are left");
 		CHECKF(c->fds == a->fds && c->threads == a->threads && c->pinned == b->pinned,
@@ -197,8 +201,8 @@ static void share(void)
 	for (int i = 0; i < 2; i++) {
 		const struct counted *a = &t.c[i][0], *b = &t.c[i][1];
 
-		printf("  rank %d with 1 and %d communicators: qp %d %d, pinned %ld %ld KiB, descriptors %d %d\n", i, MANY,
-		       a->qp, b->qp, a->pinned, b->pinned, a->fds, b->fds);
+		say(i, "one communicator", a);
+		say(i, "all", b);
 		CHECKF(a->qp == b->qp && a->mr == b->mr && a->pinned == b->pinned,
 		       "further communicators have queue pairs or memory of their own");
 	}
@@ -233,8 +237,8 @@ static void cost(void)
 		const struct counted *a = t.c[0], *b = a + 1;
 		long pinned = b->pinned - a->pinned;
 
-		printf("  %d processes, each with each: %d queue pairs, %ld KiB pinned in the first\n", n, b->qp - a->qp,
-		       pinned);
+		printf("  %d processes, each with each: %d queue pairs, %ld KiB pinned in the first\n", n,
+		       b->qp - a->qp, pinned);
 		CHECKF(b->qp - a->qp == n * (n - 1) * PEER_QPS, "%d queue pairs", b->qp - a->qp);
 		CHECKF(pinned > PORT_KIB && pinned <= PORT_KIB + (n - 1) * PEER_KIB, "%ld KiB pinned", pinned);
 	}
