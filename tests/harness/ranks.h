@@ -68,15 +68,15 @@ struct proc {
 };
 struct procs {
 	int n, owner, here;    /* ranks; who makes the unique id; ranks on this host */
-	int round;             /* the how manieth of this process */
+	int round;             /* starts of this process so far */
 	rank_fn fn;
 	struct procs_shared *shared;
 	struct proc p[RANKS_MAX];
 };
-/* Forks n ranks (of TEST_HOSTS=2 machines, the one with TEST_HOST=i those that are i modulo 2; then rank_init alone
- * makes communicators, by way of TEST_ROOT=address:port, that port and those behind it), each with
- * TUTTI_TRANSPORTS = transports (NULL: as it is). Rank `owner` makes the unique id (-1: none). The calling process must
- * not have used tutti, so that all state is the children's own. */
+/* Forks n ranks, each with TUTTI_TRANSPORTS = transports (NULL: as it is). Rank `owner` makes the unique id
+ * (-1: none). The calling process must not have used tutti, so that all state is the children's own.
+ * Of TEST_HOSTS=2 machines, the one with TEST_HOST=i has the ranks that are i modulo 2; then only rank_init makes
+ * communicators, by way of TEST_ROOT=address:port, the n-th start of this process n ports behind that. */
 void procs_start(struct procs *ps, int n, int owner, const char *transports, rank_fn fn, void *arg);
 tuttiUniqueId rank_id(struct rank *r);                        /* in a child: waits for the owner */
 tuttiResult_t rank_init(struct rank *r, tuttiConfig_t *config); /* in a child: sets r->comm */

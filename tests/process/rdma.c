@@ -148,8 +148,8 @@ static void cycling_rank(struct rank *r)
 
 static void say(int rank, const char *when, const struct counted *c)
 {
-	printf("  rank %d, %s: qp %d, cq %d, pd %d, mr %d, descriptors %d, threads %d, pinned %ld KiB, resident %ld KiB\n",
-	       rank, when, c->qp, c->cq, c->pd, c->mr, c->fds, c->threads, c->pinned, c->resident);
+	printf("  rank %d, %s: qp %d, cq %d, pd %d, mr %d, descriptors %d, threads %d, pinned %ld KiB, resident %ld "
+	       "KiB\n", rank, when, c->qp, c->cq, c->pd, c->mr, c->fds, c->threads, c->pinned, c->resident);
 }
 
 static void come_and_go(void)
