@@ -155,7 +155,7 @@ static bool connect_now(struct vb_conn *c)
 /* The default notices a dead peer after 16 s. iWARP has no such thing. */
 static void set_timeout(struct vb_conn *c)
 {
-	uint8_t timeout = (uint8_t)vb_ep_of(c)->conf.timeout;
+	uint8_t timeout = (uint8_t)tt_vb_timeout(&vb_ep_of(c)->conf, c->port->port->dev->pci[0] != 0);
 
 	if (c->port->port->wire != TT_VB_IWARP)
 		(void)vb_ep_of(c)->vb->cm_set_option(c->cm, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,

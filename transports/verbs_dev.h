@@ -64,7 +64,7 @@ int tt_vb_query_port(struct ibv_context *ctx, uint8_t port, struct ibv_port_attr
 /* ---- settings (verbs_conf.c): TUTTI_IB_*; what is out of range is logged once and replaced ---- */
 struct tt_vb_conf {
 	int gid_index;  /* -1: chosen for each peer */
-	int timeout;    /* 4.096 us * 2^timeout; 1 to 31 */
+	int timeout;    /* 4.096 us * 2^timeout; 0: tt_vb_timeout */
 	int retry_cnt;  /* 0 to 6; also for rnr_retry: 7 would be for ever */
 	int sl, tc;     /* service level, traffic class */
 	int pkey;       /* partition key; 0: that of index 0 */
@@ -72,6 +72,7 @@ struct tt_vb_conf {
 	int qps;        /* queue pairs for each connection */
 };
 void tt_vb_conf(struct tt_vb_conf *c);
+int tt_vb_timeout(const struct tt_vb_conf *c, bool hardware); /* what to give a device, never 0: that is for ever */
 /* Whether `list` (as TUTTI_IB_HCA) admits a port: names or beginnings of names, with :port or without, separated by
  * commas; = in front: whole names; ^ in front: all but these; empty: all. */
 bool tt_vb_hca(const char *list, const char *dev, int port);

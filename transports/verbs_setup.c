@@ -207,6 +207,11 @@ static int smaller_mtu(const struct vb_conn *c)
 }
 
 /* 0 or an errno. */
+static uint8_t timeout_of(const struct vb_conn *c)
+{
+	return (uint8_t)tt_vb_timeout(&vb_ep_of(c)->conf, c->port->port->dev->pci[0] != 0);
+}
+
 static int to_rts(struct vb_conn *c, const struct tt_gid_pair *pair)
 {
 	const struct vb_ep *ep = vb_ep_of(c);
@@ -222,7 +227,7 @@ static int to_rts(struct vb_conn *c, const struct tt_gid_pair *pair)
 						   IBV_QP_MIN_RNR_TIMER);
 	if (err)
 		return err;
-	a = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .timeout = (uint8_t)ep->conf.timeout,
+	a = (struct ibv_qp_attr){ .qp_state = IBV_QPS_RTS, .timeout = timeout_of(c),
 				  .retry_cnt = (uint8_t)ep->conf.retry_cnt,
 				  .rnr_retry = (uint8_t)ep->conf.retry_cnt, .sq_psn = c->mine.psn,
 				  .max_rd_atomic = 1 };

@@ -106,15 +106,16 @@ static void settings(void)
 	struct tt_vb_conf c;
 
 	tt_vb_conf(&c);
-	CHECK(c.gid_index == -1 && c.timeout == 14 && c.retry_cnt == 6 && !c.sl && !c.tc && !c.pkey && !c.mtu);
+	CHECK(c.gid_index == -1 && !c.timeout && c.retry_cnt == 6 && !c.sl && !c.tc && !c.pkey && !c.mtu);
 	CHECK(c.qps == 1);
 	setenv("TUTTI_IB_RETRY_CNT", "7", 1); /* for ever, on some devices */
-	setenv("TUTTI_IB_TIMEOUT", "0", 1);   /* for ever, on all */
+	CHECK(tt_vb_timeout(&c, true) == 14 && tt_vb_timeout(&c, false) == 18);
+	setenv("TUTTI_IB_TIMEOUT", "20", 1);
 	setenv("TUTTI_IB_MTU", "1000", 1);
 	setenv("TUTTI_IB_PKEY", "0x8001", 1);
 	setenv("TUTTI_IB_QPS_PER_CONNECTION", "4", 1);
 	tt_vb_conf(&c);
-	CHECK(c.retry_cnt == 6 && c.timeout == 14 && c.mtu == 0 && c.pkey == 0x8001 && c.qps == 4);
+	CHECK(c.retry_cnt == 6 && tt_vb_timeout(&c, false) == 20 && c.mtu == 0 && c.pkey == 0x8001 && c.qps == 4);
 	setenv("TUTTI_IB_RETRY_CNT", "3", 1);
 	setenv("TUTTI_IB_MTU", "2K", 1);
 	tt_vb_conf(&c);
