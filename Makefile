@@ -76,7 +76,7 @@ TESTS := $(foreach d,$(TEST_DIRS),$(call tests_in,$(d)))
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
 LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
-RUN := TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
+RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
 .PHONY: all lib tests check check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
 	docs-settings bench-peers bench-rdma install clean FORCE

@@ -1,7 +1,7 @@
 /* RDMA: the endpoint of a process on its ports, the poll, the transport's table. Overview in verbs.h.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Memory (T14): 16 MiB of staging; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
+ * Memory (T14): 8 MiB of staging; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
  * for each pair of processes, port and TUTTI_IB_QPS_PER_CONNECTION; 1 KiB a link and, for links that have had an
  * early message, 4 x TUTTI_IB_EAGER. Of the user's memory up to TUTTI_IB_REGISTERED is pinned, in at most VB_REGIONS
  * regions. */

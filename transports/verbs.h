@@ -25,7 +25,7 @@
 #define VB_KEPT 2u                   /* of the peer's buffers, for frames that only give credit */
 #define VB_PREFIX 8u                 /* before the header: buffers posted so far; the frame's number and a flag */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
-#define VB_STAGE ((size_t)8 << 20)   /* for each direction */
+#define VB_STAGE ((size_t)4 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
 #define VB_BATCH 32                  /* completions taken at once */
 #define VB_GIDS 12                   /* told to a peer */
