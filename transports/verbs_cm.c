@@ -127,10 +127,27 @@ void tt_vb_cm_drop(struct vb_conn *c)
 	c->qp = NULL;
 }
 
+/* The conn's own port has to be told: the way to an address may lead by another's. */
+static bool source_for(const struct vb_port *p, const struct tt_addr *to, struct sockaddr_storage *ss)
+{
+	const struct tt_addr *best = NULL;
+
+	for (int i = 0; i < p->nlisteners; i++) {
+		const struct tt_addr *a = &p->listener[i].at.addr;
+
+		if (a->family == to->family && (!best || (tt_addr_near(a, to) && !tt_addr_near(best, to))))
+			best = a;
+	}
+	if (best)
+		(void)tt_addr_to(best, 0, ss);
+	return best;
+}
+
 bool tt_vb_cm_dial(struct vb_conn *c, int which)
 {
 	struct vb_ep *ep = vb_ep_of(c);
-	struct sockaddr_storage ss;
+	struct sockaddr_storage ss, from;
+	bool has_source;
 
 	tt_vb_cm_drop(c);
 	if (which >= c->theirs.naddrs || ep->vb->cm_create_id(ep->cm, &c->cm, c, RDMA_PS_TCP)) {
@@ -138,7 +155,9 @@ bool tt_vb_cm_dial(struct vb_conn *c, int which)
 		return false;
 	}
 	(void)tt_addr_to(&c->theirs.addrs[which].addr, c->theirs.addrs[which].port, &ss);
-	return !ep->vb->cm_resolve_addr(c->cm, NULL, (struct sockaddr *)&ss, RESOLVE_MS);
+	has_source = source_for(c->port, &c->theirs.addrs[which].addr, &from);
+	return !ep->vb->cm_resolve_addr(c->cm, has_source ? (struct sockaddr *)&from : NULL, (struct sockaddr *)&ss,
+					RESOLVE_MS);
 }
 
 static bool connect_now(struct vb_conn *c)
