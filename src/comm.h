@@ -223,6 +223,9 @@ void tt_task_watch(struct tt_task *t, uint64_t now);
 tuttiResult_t tt_task_drive(struct tt_task *list);
 int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
 struct tt_row tt_task_row(const struct tt_task *t);
+void tt_task_free(struct tt_task *list); /* malloc'ed ones that were not submitted, or are done */
+size_t tt_task_in_bytes(const struct tt_task *t); /* what this rank gives and gets (task_mem.c) */
+size_t tt_task_out_bytes(const struct tt_task *t);
 tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out);
 /* Registers the memory of a large call, after `prog` is known; ended by release, which may be called twice. */
 void tt_task_hold(struct tt_task *t);

@@ -51,16 +51,6 @@ static struct tt_task *copy_task(const struct tt_task *task)
 	return t;
 }
 
-static void free_tasks(struct tt_task *t)
-{
-	while (t) {
-		struct tt_task *next = t->next;
-
-		free(t);
-		t = next;
-	}
-}
-
 tuttiResult_t tt_submit(struct tt_task *task)
 {
 	struct tt_task *t;
@@ -232,7 +222,7 @@ static tuttiResult_t run_tasks(struct tt_task *list)
 	tuttiResult_t r = pair_selves(&list);
 
 	if (r != tuttiSuccess || !list) {
-		free_tasks(list);
+		tt_task_free(list);
 		return r;
 	}
 	for (struct tt_task *t = list; t; t = t->next) {
@@ -244,7 +234,7 @@ static tuttiResult_t run_tasks(struct tt_task *list)
 		return run_mixed(list, every, queues);
 	tt_task_submit(list);
 	r = tt_task_drive(list);
-	free_tasks(list);
+	tt_task_free(list);
 	return r;
 }
 
@@ -262,7 +252,7 @@ tuttiResult_t tuttiGroupEnd(void)
 		r = tt_jobs_run(group.jobs);
 	free_jobs(group.jobs);
 	if (r != tuttiSuccess) {
-		free_tasks(group.tasks);
+		tt_task_free(group.tasks);
 		return r;
 	}
 	return run_tasks(group.tasks);

@@ -15,6 +15,12 @@ struct tt_row {
 	uint32_t window; /* bytes of the largest message */
 };
 
+/* Whether programs of the one serve the other. */
+static inline bool tt_row_same(const struct tt_row *a, const struct tt_row *b)
+{
+	return a->algo == b->algo && a->lanes == b->lanes && a->depth == b->depth && a->param == b->param;
+}
+
 struct tt_plan {
 	uint32_t size, reserved;
 	struct tt_row rows[2][TT_BARRIER + 1][TT_CLASSES]; /* [ordered] */

@@ -88,6 +88,16 @@ void tt_task_submit(struct tt_task *list)
 	}
 }
 
+void tt_task_free(struct tt_task *list)
+{
+	while (list) {
+		struct tt_task *next = list->next;
+
+		free(list);
+		list = next;
+	}
+}
+
 /* ---- programs ---- */
 
 static tuttiResult_t p2p_sched(const struct tt_task *t, struct tt_sched **out)
@@ -141,11 +151,6 @@ struct tt_row tt_task_row(const struct tt_task *t)
 	return *tt_plan_row(&t->comm->plan, t->coll, block_bytes(t), reduces && !t->op.commutative);
 }
 
-static bool same_row(const struct tt_row *a, const struct tt_row *b)
-{
-	return a->algo == b->algo && a->lanes == b->lanes && a->depth == b->depth && a->param == b->param;
-}
-
 static tuttiResult_t find_prog(struct tt_task *t, const struct tt_row *row)
 {
 	struct tuttiComm *c = t->comm;
@@ -154,7 +159,7 @@ static tuttiResult_t find_prog(struct tt_task *t, const struct tt_row *row)
 	struct tt_sched *s;
 
 	for (e = c->progs; e; e = e->next)
-		if (e->coll == t->coll && e->root == root && same_row(&e->row, row))
+		if (e->coll == t->coll && e->root == root && tt_row_same(&e->row, row))
 			goto found;
 	e = calloc(1, sizeof(*e));
 	if (!e)

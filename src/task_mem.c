@@ -4,14 +4,14 @@
 
 #define HOLD_FROM ((size_t)1 << 20) /* below, staging costs less than a registration */
 
-static size_t in_bytes(const struct tt_task *t)
+size_t tt_task_in_bytes(const struct tt_task *t)
 {
 	bool here = t->coll == TT_SENDRECV ? t->is_send : t->coll != TT_BROADCAST || t->root == t->comm->rank;
 
 	return here * t->count * tt_type_size(t->type) * (t->coll == TT_REDUCESCATTER ? (size_t)t->comm->nranks : 1);
 }
 
-static size_t out_bytes(const struct tt_task *t)
+size_t tt_task_out_bytes(const struct tt_task *t)
 {
 	bool here = t->coll == TT_SENDRECV ? !t->is_send : t->coll != TT_REDUCE || t->root == t->comm->rank;
 
@@ -21,12 +21,13 @@ static size_t out_bytes(const struct tt_task *t)
 void tt_task_hold(struct tt_task *t)
 {
 	struct tt_ep *eps[4];
-	size_t in = in_bytes(t), out = out_bytes(t);
-	int n = tt_prog_eps(t->prog, eps, 4);
+	size_t in = tt_task_in_bytes(t), out = tt_task_out_bytes(t);
+	int n;
 
 	t->held_by = NULL;
 	if (t->q || (in <= HOLD_FROM && out <= HOLD_FROM))
 		return;
+	n = tt_prog_eps(t->prog, eps, 4);
 	for (int i = 0; i < n; i++)
 		if (eps[i]->t->reg)
 			t->held_by = eps[i];

@@ -11,8 +11,7 @@ static struct tt_qprog_entry *find_qprog(struct tuttiComm *c, const struct tt_ta
 					 int root)
 {
 	for (struct tt_qprog_entry *e = c->qprogs; e; e = e->next)
-		if (!e->in_use && e->coll == t->coll && e->root == root && e->row.algo == row->algo &&
-		    e->row.lanes == row->lanes && e->row.depth == row->depth && e->row.param == row->param)
+		if (!e->in_use && e->coll == t->coll && e->root == root && tt_row_same(&e->row, row))
 			return e;
 	return NULL;
 }
@@ -68,24 +67,19 @@ struct part {
 	uint32_t batches, at;
 };
 
-static bool has_result(const struct tt_task *t)
-{
-	return t->coll != TT_REDUCE || t->root == t->comm->rank;
-}
-
 static tuttiResult_t take(struct tt_task *t, struct part *p)
 {
 	struct tuttiComm *c = t->comm;
 	struct tt_row row = tt_task_row(t);
-	size_t bytes = t->count * tt_type_size(t->type), scratch;
+	size_t scratch;
 
 	if (!c->on_queues) {
 		TRY(tt_progress_hold());
 		c->on_queues = true;
 	}
-	p->in_bytes = bytes * (t->coll == TT_REDUCESCATTER ? (size_t)c->nranks : 1);
+	p->in_bytes = tt_task_in_bytes(t);
 	if (t->op.kind == TT_OP_USER) { /* a function of the host */
-		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, p->in_bytes, has_result(t) ? bytes : 0, &t->q));
+		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, p->in_bytes, tt_task_out_bytes(t), &t->q));
 		t->hosted = true;
 		p->t = *t;
 		t->in = tt_qrun_in(t->q);
@@ -160,10 +154,8 @@ static tuttiResult_t end(struct part *p)
 {
 	const struct tt_task *t = &p->t;
 	const void *out = t->out;
-	bool averages = t->op.kind == tuttiAvg && (t->coll == TT_ALLREDUCE || t->coll == TT_REDUCESCATTER ||
-						   (t->coll == TT_REDUCE && has_result(t)));
 
-	if (averages && t->count)
+	if (t->op.kind == tuttiAvg && tt_task_out_bytes(t))
 		TRY(t->kind->reduce(t->queue, t->out, &out, 1, t->count, t->type, &t->op, TT_SCALE_POST));
 	return tt_qrun_enqueue_end(t->q, t->queue);
 }
@@ -239,16 +231,6 @@ static tuttiResult_t check_queues(const struct tt_task *list)
 	return tuttiSuccess;
 }
 
-static void free_list(struct tt_task *list)
-{
-	while (list) {
-		struct tt_task *next = list->next;
-
-		free(list);
-		list = next;
-	}
-}
-
 tuttiResult_t tt_queue_run(struct tt_task *list)
 {
 	struct part *parts, one = { 0 };
@@ -271,7 +253,7 @@ tuttiResult_t tt_queue_run(struct tt_task *list)
 	} else {
 		for (int i = 0; parts && i < n && parts[i].t.q; i++)
 			tt_qrun_cancel(parts[i].t.q);
-		free_list(list);
+		tt_task_free(list);
 	}
 	for (int i = 0; parts && i < n && parts[i].t.q; i++)
 		give_back(&parts[i]);

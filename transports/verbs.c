@@ -158,17 +158,22 @@ static void poll_port(struct vb_ep *ep, struct vb_port *p)
 	} while (n == VB_BATCH);
 }
 
-/* Sockets of conns that come to be are looked at each time, of others seldom. */
+/* Each look is a system call: at each poll while conns come to be, else seldom. */
 static void set_up(struct vb_ep *ep)
 {
 	bool all = !(++ep->polls & 1023);
 
+	if (!ep->coming && !all)
+		return;
+	tt_vb_cm_poll(ep);
+	ep->coming = false;
 	for (struct msg_conn *c = ep->base.conns, *next; c; c = next) {
 		struct vb_conn *v = (struct vb_conn *)c;
 
 		next = c->next;
 		if (v->state != VB_READY || all)
 			tt_vb_setup_step(v);
+		ep->coming |= v->state != VB_READY;
 	}
 }
 
@@ -187,7 +192,6 @@ static int vb_poll(void *e)
 	tt_msg_take_arrivals(&ep->base);
 	for (int i = 0; i < ep->nports; i++)
 		poll_port(ep, &ep->port[i]);
-	tt_vb_cm_poll(ep);
 	set_up(ep);
 	if (!(ep->polls & 1023))
 		tt_vb_events_take(ep);

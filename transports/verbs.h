@@ -90,7 +90,7 @@ struct vb_ep {
 	struct vb_place *places;
 	int epoll;
 	struct rdma_event_channel *cm; /* NULL: no port needs it */
-	bool open;
+	bool open, coming;      /* coming: some conns are not ready */
 	uint32_t polls;
 	struct vb_conn **byid;  /* conns by the number in their work requests; NULL: none */
 	uint32_t nids, tags;

@@ -96,8 +96,10 @@ struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd)
 	return c;
 }
 
-static void destroy_qp(struct vb_ep *ep, struct vb_conn *c)
+void tt_vb_conn_end_qp(struct vb_conn *c)
 {
+	struct vb_ep *ep = vb_ep_of(c);
+
 	if (c->cm && c->cm->qp)
 		ep->vb->cm_destroy_qp(c->cm);
 	else if (c->qp)
@@ -117,11 +119,6 @@ static void clear_sent(struct vb_conn *c, struct vb_sent *s)
 	s->stage = NULL;
 }
 
-void tt_vb_conn_end_qp(struct vb_conn *c)
-{
-	destroy_qp(vb_ep_of(c), c);
-}
-
 static void drop_sent(struct vb_conn *c)
 {
 	for (; c->send_head != c->send_tail; c->send_head++)
@@ -136,7 +133,7 @@ void tt_vb_conn_free(struct vb_conn *c)
 	struct vb_ep *ep = vb_ep_of(c);
 
 	tt_vb_cm_drop(c);
-	destroy_qp(ep, c); /* from here on nobody writes to what was placed */
+	tt_vb_conn_end_qp(c); /* from here on nobody writes to what was placed */
 	drop_sent(c);
 	tt_vb_places_drop(ep, c);
 	ep->byid[c->id] = NULL;
@@ -187,7 +184,7 @@ void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word)
 /* Ends the queue pair here and now: after this the device neither reads nor writes anything for it. */
 void tt_vb_conn_cut(struct vb_conn *c, const char *why)
 {
-	destroy_qp(vb_ep_of(c), c);
+	tt_vb_conn_end_qp(c);
 	tt_vb_conn_lost(c, tuttiRemoteError, why);
 }
 
@@ -215,7 +212,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 	};
 	char why[256];
 
-	destroy_qp(ep, c);
+	tt_vb_conn_end_qp(c);
 	for (int n = c->port->port->dev->inline_try; !c->qp; n /= 2) {
 		a.cap.max_inline_data = (uint32_t)n;
 		c->qp = c->cm ? (ep->vb->cm_create_qp(c->cm, c->port->pd, &a) ? NULL : c->cm->qp) :
@@ -489,7 +486,7 @@ static void vb_forget(struct msg_conn *mc, const struct msg_flow *flow)
 	struct vb_conn *c = conn_of(mc);
 
 	if (mc->lost)
-		destroy_qp(vb_ep_of(c), c);
+		tt_vb_conn_end_qp(c);
 	wait_out(c, flow);
 	if (!c->busy || c->cur_flow != flow)
 		return;

@@ -478,6 +478,7 @@ static bool watch(struct vb_conn *c)
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = c };
 	int flags = fcntl(c->fd, F_GETFL);
 
+	vb_ep_of(c)->coming = true;
 	return fcntl(c->fd, F_SETFL, flags | O_NONBLOCK) != -1 &&
 	       !epoll_ctl(vb_ep_of(c)->epoll, EPOLL_CTL_ADD, c->fd, &ev);
 }
