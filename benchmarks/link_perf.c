@@ -111,7 +111,6 @@ static bool wait_req(struct side *s, struct tt_req *req, enum tt_post first)
 	while (atomic_load_explicit(&req->state, memory_order_acquire) == TT_REQ_POSTED) {
 		if (s->t->poll(s->ep) == 0 && ++idle % 128 == 0)
 			sched_yield();
-		tt_pause();
 	}
 	return atomic_load_explicit(&req->state, memory_order_acquire) == TT_REQ_DONE;
 }
@@ -151,7 +150,6 @@ static void move(struct side *s, bool send, size_t n)
 		s->t->poll(s->ep);
 		if (++idle % 128 == 0)
 			sched_yield();
-		tt_pause();
 	}
 	if (!wait_req(s, &req, got))
 		say_failed(s);
