@@ -307,10 +307,10 @@ static tuttiResult_t vb_ep_open(void *e, const struct tt_ep_config *config)
 
 static bool is_out(const struct vb_ep *ep)
 {
-	for (const struct msg_conn *c = ep->base.conns; c; c = c->next) {
-		const struct vb_conn *v = (const struct vb_conn *)c;
+	for (struct msg_conn *c = ep->base.conns; c; c = c->next) {
+		struct vb_conn *v = (struct vb_conn *)c;
 
-		if (v->state == VB_READY && !c->lost && v->send_head != v->send_tail)
+		if (v->state == VB_READY && !c->lost && !tt_vb_conn_is_out(v))
 			return false;
 	}
 	return !ep->base.nwriting && !ep->base.owing;

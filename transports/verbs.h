@@ -23,7 +23,8 @@
 #define VB_PORTS 4                   /* used of this machine: an advert has a key for each */
 #define VB_SLOTS 32u                 /* frames in flight one way of a conn, and buffers posted for the other */
 #define VB_KEPT 2u                   /* of the peer's buffers, for frames that only give credit */
-#define VB_PREFIX 8u                 /* before the header: buffers posted so far; the frame's number and a flag */
+#define VB_PREFIX 16u                /* before the header: buffers posted so far; the frame's number and flags; buffers
+				      * posted for the conn that goes the other way */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
 #define VB_STAGE ((size_t)4 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
@@ -167,6 +168,7 @@ struct vb_conn {
 	uint8_t *mem;           /* VB_SLOTS to send from, VB_SLOTS to receive into */
 	struct ibv_mr *mr;
 	uint32_t send_head, send_tail;   /* slots that came back, handed out */
+	uint32_t signaled;               /* handed out, up to the last of which the device says when it is out */
 	struct vb_sent sent[VB_SLOTS];
 	uint32_t used;                   /* buffers of the peer used up: the number of the next frame there */
 	uint32_t got;                    /* that of the next frame from there */
@@ -256,6 +258,7 @@ bool tt_vb_conn_fill(struct vb_conn *c);            /* posts all buffers of a ne
 void tt_vb_conn_free(struct vb_conn *c);
 tuttiResult_t tt_vb_conn_qp(struct vb_conn *c);     /* a new queue pair in place of the old */
 bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
+bool tt_vb_conn_is_out(struct vb_conn *c);          /* nothing is under way; sees to it that this is said */
 int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);

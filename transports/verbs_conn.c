@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum { WC_SEND, WC_WRITE, WC_RECV };
-enum { FLAG_CREDIT = 1 }; /* a frame without a header */
+enum { FLAG_CREDIT = 1, FLAG_BACK = 2, FLAG_BITS = 2 }; /* a frame without a header; the last word is said */
 
 #define FORGET_NS 500000000ull
 
@@ -222,7 +222,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 			return tt_fail(tuttiSystemError, "verbs: %s",
 				       tt_vb_errno("ibv_create_qp", errno, why, sizeof(why)));
 	}
-	c->send_head = c->send_tail = c->used = c->got = c->posted = c->told = 0;
+	c->send_head = c->send_tail = c->signaled = c->used = c->got = c->posted = c->told = 0;
 	return tuttiSuccess;
 }
 
@@ -246,25 +246,56 @@ static bool failed_to_post(struct vb_conn *c, const char *what, int err)
 	return false;
 }
 
+/* The conn of the same number that the other end has dialled, or this one where that has: while messages go both
+ * ways, each way's frames say what the other way's need. */
+static struct vb_conn *other_way(const struct vb_conn *c)
+{
+	const struct msg_peer *p = c->base.peer;
+	struct msg_conn *o = c->base.outgoing ? p->in[c->base.index] : p->out[c->base.index];
+
+	return o && !o->lost && conn_of(o)->state == VB_READY ? conn_of(o) : NULL;
+}
+
+static void begin_slot(struct vb_conn *c, bool bare)
+{
+	struct vb_conn *back = other_way(c);
+	uint32_t flags = (bare ? FLAG_CREDIT : 0) | (back ? FLAG_BACK : 0);
+	uint32_t words[VB_PREFIX / 4] = { c->posted, c->used << FLAG_BITS | flags, back ? back->posted : 0 };
+
+	memcpy(send_slot(c, c->send_tail), words, sizeof(words));
+	c->told = c->posted;
+	if (back)
+		back->told = back->posted;
+}
+
+/* Whether the device is to say when the next slot is out: somebody waits for it, or it is the last of some. */
+static bool is_asked(const struct vb_conn *c, const struct vb_sent *s)
+{
+	return s->flow || s->range || s->stage || c->send_tail + 1 - c->signaled >= VB_SLOTS / 4;
+}
+
 /* Sends n bytes of the next slot. */
 static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
 {
-	uint32_t i = c->send_tail, words[2] = { c->posted, c->used << 1 | (n == VB_PREFIX ? FLAG_CREDIT : 0) };
+	uint32_t i = c->send_tail;
 	struct ibv_sge sge = { .addr = (uintptr_t)send_slot(c, i), .length = (uint32_t)n, .lkey = c->mr->lkey };
 	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_SEND, i % VB_SLOTS), .sg_list = &sge, .num_sge = 1,
-				  .opcode = IBV_WR_SEND, .send_flags = IBV_SEND_SIGNALED }, *bad;
+				  .opcode = IBV_WR_SEND }, *bad;
 	int err;
 
-	memcpy(send_slot(c, i), words, sizeof(words));
+	begin_slot(c, n == VB_PREFIX);
 	if (n <= c->max_inline)
 		wr.send_flags |= IBV_SEND_INLINE;
+	if (is_asked(c, s) || n == VB_PREFIX)
+		wr.send_flags |= IBV_SEND_SIGNALED;
 	c->sent[i % VB_SLOTS] = *s;
 	err = ibv_post_send(c->qp, &wr, &bad);
 	if (err)
 		return failed_to_post(c, "ibv_post_send", err);
 	c->send_tail++;
 	c->used++;
-	c->told = c->posted;
+	if (wr.send_flags & IBV_SEND_SIGNALED)
+		c->signaled = c->send_tail;
 	vb_ep_of(c)->base.moved++;
 	return true;
 }
@@ -274,9 +305,16 @@ bool tt_vb_conn_probe(struct vb_conn *c)
 	return post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
 }
 
+bool tt_vb_conn_is_out(struct vb_conn *c)
+{
+	if (c->send_tail != c->signaled && vb_has_slot(c, 0))
+		(void)tt_vb_conn_probe(c); /* what completes it completes all */
+	return c->send_head == c->send_tail;
+}
+
 static void tell_credit(struct vb_conn *c)
 {
-	if (c->posted - c->told >= VB_SLOTS / 4 && vb_has_slot(c, 0))
+	if (c->posted - c->told >= VB_SLOTS / 2 && vb_has_slot(c, 0))
 		(void)post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
 }
 
@@ -440,6 +478,12 @@ static uint32_t in_flight(const struct vb_conn *c, const struct msg_flow *flow)
 	return n;
 }
 
+/* Frames that have completed with that of this slot. */
+static uint32_t up_to(const struct vb_conn *c, uint32_t slot)
+{
+	return (slot - c->send_head) % VB_SLOTS + 1;
+}
+
 /* Among the completions that are taken but not looked at; all, where the conn has failed. */
 static uint32_t out_already(const struct vb_conn *c)
 {
@@ -451,7 +495,8 @@ static uint32_t out_already(const struct vb_conn *c)
 			continue;
 		if (ep->wc[i].status != IBV_WC_SUCCESS)
 			return VB_SLOTS;
-		n += (ep->wc[i].wr_id >> 8 & 0xff) == WC_SEND;
+		if ((ep->wc[i].wr_id >> 8 & 0xff) == WC_SEND)
+			n = up_to(c, ep->wc[i].wr_id & 0xff);
 	}
 	return n;
 }
@@ -530,21 +575,28 @@ int tt_vb_take(struct vb_ep *ep, struct vb_port *p)
 	return n;
 }
 
+static void take_credit(struct vb_conn *c, uint32_t posted)
+{
+	if (!c || (int32_t)(posted - c->theirs_posted) <= 0)
+		return;
+	c->theirs_posted = posted;
+	c->base.peer->ep->owe_retry = true;
+}
+
 static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
 {
 	const uint8_t *b = recv_slot(c, i);
 	struct msg_frame f;
-	uint32_t words[2];
+	uint32_t words[VB_PREFIX / 4];
 	const char *bad = n < VB_PREFIX ? "a frame without a beginning" : NULL;
 
 	memcpy(words, b, sizeof(words));
-	if (!bad && words[1] >> 1 != (c->got++ & INT32_MAX))
+	if (!bad && words[1] >> FLAG_BITS != (c->got++ & UINT32_MAX >> FLAG_BITS))
 		bad = "a frame out of its order: its device, or this one, has lost or repeated one";
 	if (!bad) {
-		if ((int32_t)(words[0] - c->theirs_posted) > 0) {
-			c->theirs_posted = words[0];
-			c->base.peer->ep->owe_retry = true;
-		}
+		take_credit(c, words[0]);
+		if (words[1] & FLAG_BACK)
+			take_credit(other_way(c), words[2]);
 		if (n == VB_PREFIX)
 			return;
 		bad = n < VB_PREFIX + MSG_HEADER ? "a frame that is too short" :
@@ -573,17 +625,18 @@ static void received(struct vb_conn *c, uint32_t i, size_t n)
 	tell_credit(c);
 }
 
-/* Sends complete in order; the slot says which. */
-static void sent(struct vb_conn *c)
+/* Sends complete in order: with this slot, all before it. */
+static void sent(struct vb_conn *c, uint32_t slot)
 {
-	struct vb_sent *s = &c->sent[c->send_head % VB_SLOTS];
-	struct msg_flow *flow = s->flow;
+	for (uint32_t n = up_to(c, slot); n; n--) {
+		struct vb_sent *s = &c->sent[c->send_head++ % VB_SLOTS];
+		struct msg_flow *flow = s->flow;
 
-	clear_sent(c, s);
-	s->flow = NULL;
-	c->send_head++;
-	if (flow)
-		tt_msg_written(flow, s->seq, s->len);
+		clear_sent(c, s);
+		s->flow = NULL;
+		if (flow)
+			tt_msg_written(flow, s->seq, s->len);
+	}
 	c->base.peer->ep->owe_retry = true;
 	if (c->state == VB_TRYING && c->base.outgoing)
 		tt_vb_setup_done(c);
@@ -632,7 +685,7 @@ void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc)
 	else if (kind == WC_RECV)
 		received(c, slot, wc->byte_len);
 	else if (kind == WC_SEND)
-		sent(c);
+		sent(c, slot);
 }
 
 #else
