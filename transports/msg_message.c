@@ -484,7 +484,7 @@ static void take_advert(struct msg_conn *c, struct msg_flow *f, const struct msg
 	/* Late, for a message that needed none: the other end will see its length. */
 	if (msg_before(fr->seq, f->send_take) || f->error)
 		return;
-	if (fr->seq - f->send_head >= MSG_DEPTH) {
+	if (fr->seq - f->send_take >= MSG_DEPTH) { /* what was taken has come; that it is out may be said later */
 		tt_msg_refuse(c, "an advert too far ahead");
 		return;
 	}

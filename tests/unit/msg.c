@@ -8,7 +8,7 @@
 #include "msg.h"
 #include "test.h"
 
-enum { EAGER = 1024, STAGED = 20000, MOST = 60000, ROOM = 12, PLACES = 64 };
+enum { EAGER = 1024, STAGED = 20000, MOST = 60000, ROOM = 12, PLACES = 64, LATE = 256 };
 
 struct packet {
 	uint8_t head[MSG_HEADER], body[EAGER];
@@ -39,8 +39,18 @@ struct wire_conn {
 	bool busy;
 };
 
+/* A message that is out, which its sender is told later. */
+struct late {
+	struct msg_flow *flow;
+	uint32_t seq;
+	size_t len;
+};
+
 struct wire_ep {
 	struct msg_ep base;
+	struct late late[LATE];
+	int nlate;
+	bool tells_late;
 	struct wire_ep *other;
 	struct queue q[2]; /* of what this one has dialled: to the other, back */
 	struct place place[PLACES];
@@ -152,8 +162,17 @@ static void wire_write(struct msg_conn *b)
 	c->cur_flow = NULL;
 	b->peer->ep->nwriting--;
 	b->peer->ep->moved++;
-	if (f)
+	if (f && ep_of(b)->tells_late && ep_of(b)->nlate < LATE)
+		ep_of(b)->late[ep_of(b)->nlate++] = (struct late){ f, c->cur_seq, c->cur_len };
+	else if (f)
 		tt_msg_written(f, c->cur_seq, c->cur_len);
+}
+
+static void tell_late(struct wire_ep *ep)
+{
+	for (int i = 0; i < ep->nlate; i++)
+		tt_msg_written(ep->late[i].flow, ep->late[i].seq, ep->late[i].len);
+	ep->nlate = 0;
 }
 
 static void wire_forget(struct msg_conn *b, const struct msg_flow *f)
@@ -307,17 +326,23 @@ static bool done_with(struct tt_req *r)
 	return state != TT_REQ_POSTED;
 }
 
+static void pipe_make(struct pipe *x, uint32_t i, uint64_t *seed)
+{
+	uint32_t r = test_rand(seed);
+
+	if (x->p[i])
+		return;
+	x->n[i] = r % 3 ? r / 3 % (r & 64 ? STAGED : MOST) : r / 3 % EAGER;
+	x->p[i] = malloc(x->n[i] + 1);
+	memset(x->p[i], (int)(i + 1), x->n[i]);
+	x->q[i] = calloc(1, x->n[i] + 1);
+}
+
 static void pipe_send(struct pipe *x, uint64_t *seed)
 {
 	uint32_t i = x->sent;
-	uint32_t r = test_rand(seed);
 
-	if (!x->p[i]) {
-		x->n[i] = r % 3 ? r / 3 % (r & 64 ? STAGED : MOST) : r / 3 % EAGER;
-		x->p[i] = malloc(x->n[i] + 1);
-		memset(x->p[i], (int)(i + 1), x->n[i]);
-		x->q[i] = calloc(1, x->n[i] + 1);
-	}
+	pipe_make(x, i, seed);
 	if (tt_msg_send(x->from, x->p[i], x->n[i], &(struct tt_note){ .seq = i }, &x->s[i]) != TT_AGAIN)
 		x->sent++;
 }
@@ -328,9 +353,12 @@ static bool pipe_step(struct pipe *x, uint64_t *seed)
 
 	if (x->sent < COUNT && test_rand(seed) % 2)
 		pipe_send(x, seed);
-	if (i < x->sent && test_rand(seed) % 3 && tt_msg_recv(x->to, x->q[i], x->n[i], &x->r[i]) != TT_AGAIN)
+	if (i < COUNT)
+		pipe_make(x, i, seed);
+	if (i < COUNT && test_rand(seed) % 3 && tt_msg_recv(x->to, x->q[i], x->n[i], &x->r[i]) != TT_AGAIN)
 		x->received++;
-	while (x->send_done < x->received && done_with(&x->s[x->send_done]) && done_with(&x->r[x->send_done])) {
+	while (x->send_done < x->received && x->send_done < x->sent && done_with(&x->s[x->send_done]) &&
+	       done_with(&x->r[x->send_done])) {
 		uint32_t k = x->send_done++;
 
 		CHECKF(x->r[k].note.seq == k && !memcmp(x->p[k], x->q[k], x->n[k]), "message %u", k);
@@ -340,8 +368,9 @@ static bool pipe_step(struct pipe *x, uint64_t *seed)
 	return x->send_done == COUNT;
 }
 
-/* With two slots for all, and none at all but for what is longer than a slot or early. */
-static void stream(void)
+/* With two slots for all, and none at all but for what is longer than a slot or early. late: a message has often
+ * arrived, and its receive been posted anew, before its sender is told that it is out. */
+static void stream_with(bool late)
 {
 	static struct wire_ep ep[2];
 	static struct pipe x[2 * LINKS];
@@ -350,6 +379,7 @@ static void stream(void)
 	int over = 0;
 
 	begin(ep, 2);
+	ep[0].tells_late = ep[1].tells_late = late;
 	memset(x, 0, sizeof(x));
 	for (uint64_t i = 0; i < LINKS; i++) {
 		link_up(ep, l[i], i);
@@ -362,11 +392,23 @@ static void stream(void)
 		for (int i = 0; i < 2 * LINKS; i++)
 			over += pipe_step(&x[i], &seed);
 		step(ep);
+		if (late && round % 32 == 0)
+			tell_late(&ep[round / 32 % 2]);
 	}
 	CHECK(ep[0].placed > COUNT && !ep[0].revoked && !ep[1].revoked);
 	for (int i = 0; i < 2 * LINKS; i++)
 		tt_msg_link_close(&l[i / 2][i & 1]);
 	end(ep, 2);
+}
+
+static void stream(void)
+{
+	stream_with(false);
+}
+
+static void told_late(void)
+{
+	stream_with(true);
 }
 
 static void announced(void)
@@ -439,6 +481,7 @@ static void left_open(void)
 
 const struct test tests[] = {
 	{ "stream", stream, 0 },
+	{ "told_late", told_late, 0 },
 	{ "announced", announced, 0 },
 	{ "revoked", revoked, 0 },
 	{ "left_open", left_open, 0 },
