@@ -122,6 +122,7 @@ static enum tt_post attempt(struct side *s, bool send, size_t n, struct tt_req *
 
 	if (send)
 		return s->t->send(s->link, s->buf, n, &note, req);
+	req->note = note;
 	if (!opt.reduce || s->t->recv_reduce == NULL || n % 4 != 0)
 		return s->t->recv(s->link, s->in, n, req);
 	s->combine = (struct tt_combine){ s->in, s->in, false, tuttiFloat32, &sum };

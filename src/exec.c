@@ -170,15 +170,14 @@ static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 	const struct xstep *x = &p->x[o->step];
 	const struct xref *ref = d->is_send ? x->src : &x->dst;
 	size_t n = tt_prog_length(p, ref, o->window) * p->elem;
+	const struct tt_note note = { p->call.sig, p->call.seq, o->pos };
 	void *at = !n ? NULL : p->call.queue ? tt_qrun_slot(p->call.queue, (uint32_t)(d - p->dirs), o->pos) :
 		   tt_prog_address(p, ref, o->window);
 
 	o->fused = false;
-	if (d->is_send) {
-		struct tt_note note = { p->call.sig, p->call.seq, o->pos };
-
+	if (d->is_send)
 		return t->send(d->link->priv, at, n, &note, &o->req);
-	}
+	o->req.note = note;
 	o->fused = n && x->fused != TT_NONE && !p->call.queue && can_fuse(p, x, o);
 	if (!o->fused)
 		return t->recv(d->link->priv, at, n, &o->req);

@@ -50,6 +50,10 @@ struct msg_frame {
 	uint32_t token;    /* of the receiving flow: adverts say it, data repeats it */
 	uint64_t key, off, total;
 	struct tt_note note;
+	/* Not among the 64 bytes; a wire that has place carries the first two behind an advert. */
+	struct tt_note expect; /* what the receive expects */
+	uint32_t place;        /* its number for the wire; 0: none */
+	bool news;             /* data: credit says more than was said before */
 };
 
 /* What a transport has in the first place of its conn. */
@@ -99,8 +103,8 @@ struct msg_wire {
 	/* The next three are for wires by which the sender writes into the receiver's memory; else NULL.
 	 * Each gets the conn that the adverts go by.
 	 * Says in an advert about to be put where the bytes shall go: the address in f->off, keys in
-	 * f->note; the sender finds them in flow->remote. False: not now; the advert stays due and is
-	 * tried again when ep->owe_retry is set, which every unplace does. */
+	 * f->note, a number in f->place; the sender finds them in flow->remote. False: not now; the advert
+	 * stays due and is tried again when ep->owe_retry is set, which every unplace does. */
 	bool (*place)(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req, struct msg_frame *f);
 	/* Once for each place that was true: the receive has its bytes, or is given back, or the advert
 	 * found no room and will be placed anew. */
@@ -139,10 +143,11 @@ struct msg_slot {
 	struct tt_note note;
 };
 
-/* Where the other end wants the bytes of a message: what its wire's place has said. */
+/* An advert: where the other end wants the bytes of a message, as its wire's place has said. */
 struct msg_remote {
 	uint64_t addr;
-	struct tt_note keys;
+	struct tt_note keys, expect;
+	uint32_t place, len;
 };
 
 struct msg_flow {
@@ -161,7 +166,6 @@ struct msg_flow {
 	uint32_t asked_seq, ask_seq, close_seq;
 	uint64_t ask_len;
 	struct tt_req *sends[MSG_DEPTH], *recvs[MSG_DEPTH];
-	uint64_t advert[MSG_DEPTH];
 	struct msg_remote remote[MSG_DEPTH];  /* of the message of this sequence, where adverted */
 	struct msg_slot slots[MSG_CREDITS];
 	uint8_t *slot_mem;

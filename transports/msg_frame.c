@@ -69,6 +69,9 @@ const char *tt_msg_unpack(struct msg_frame *f, const uint8_t b[MSG_HEADER], size
 	f->note.sig = get64(b + 48);
 	f->note.seq = get32(b + 56);
 	f->note.pos = get32(b + 60);
+	f->expect = (struct tt_note){ 0 };
+	f->place = 0;
+	f->news = false;
 	if (kind >> 16 || f->side > 1 || f->type < MSG_EAGER || f->type > MSG_CLOSE)
 		return "a frame of unknown type";
 	if (f->type == MSG_EAGER)

@@ -45,6 +45,7 @@ static void start_next(struct msg_conn *c, struct msg_flow *f)
 	struct tt_req *r = f->sends[msg_at(seq)];
 	struct msg_frame fr = frame_of(f, MSG_EAGER);
 
+	fr.news = f->eager_told != f->eager_taken;
 	told_credit(f);
 	fr.seq = seq;
 	fr.total = r->n;
@@ -145,8 +146,8 @@ enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_no
 		return TT_FAILED;
 	if (seq - f->send_head == MSG_DEPTH)
 		return TT_AGAIN;
-	if (f->adverted & 1u << msg_at(seq) && f->advert[msg_at(seq)] != n) {
-		tt_msg_flow_fail_lengths(f, seq, f->advert[msg_at(seq)], n, true);
+	if (f->adverted & 1u << msg_at(seq) && f->remote[msg_at(seq)].len != n) {
+		tt_msg_flow_fail_lengths(f, seq, f->remote[msg_at(seq)].len, n, true);
 		return TT_FAILED;
 	}
 	post(req, (void *)p, n);
@@ -264,6 +265,7 @@ static bool put_advert(struct msg_flow *f, struct msg_conn *c, uint32_t seq)
 	fr.seq = seq;
 	fr.total = r->n;
 	fr.token = f->token;
+	fr.expect = r->note;
 	if (c->wire->place) {
 		if (!c->wire->place(c, f, r, &fr))
 			return false;
@@ -489,8 +491,8 @@ static void take_advert(struct msg_conn *c, struct msg_flow *f, const struct msg
 		return;
 	}
 	f->peer_token = fr->token;
-	f->advert[i] = fr->total;
-	f->remote[i] = (struct msg_remote){ fr->off, fr->note };
+	f->remote[i] = (struct msg_remote){ fr->off, fr->note, fr->expect, fr->place,
+					    (uint32_t)tt_min(fr->total, (uint64_t)UINT32_MAX) };
 	f->adverted |= (uint8_t)(1u << i);
 	if (msg_before(fr->seq, f->send_tail) && f->sends[i]->n != fr->total)
 		tt_msg_flow_fail_lengths(f, fr->seq, fr->total, f->sends[i]->n, true);

@@ -43,7 +43,7 @@ enum tt_req_state { TT_REQ_IDLE, TT_REQ_POSTED, TT_REQ_DONE, TT_REQ_FAILED };
  * stores last, with release; the poster loads it with acquire. On inline DONE only note is set (recv). */
 struct tt_req {
 	_Atomic int state;
-	struct tt_note note;  /* receive: the sender's; valid when DONE */
+	struct tt_note note;  /* receive: when DONE the sender's; at the call what the poster expects, a hint */
 	struct tt_req *next;  /* the transport's, while POSTED */
 	void *p;              /* the transport's, while POSTED */
 	size_t n, done;

@@ -289,7 +289,7 @@ static tuttiResult_t vb_ep_open(void *e, const struct tt_ep_config *config)
 		return tt_note_error(tuttiUnsupported, "%s", why);
 	tt_vb_conf(&ep->conf);
 	ep->pin_max = (size_t)tt_env_int("IB_REGISTERED");
-	ep->slot = VB_PREFIX + MSG_HEADER + eager_setting();
+	ep->slot = VB_PREFIX + MSG_HEADER + eager_setting(); /* an advert is shorter */
 	ep->open = true;
 	ep->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (ep->epoll < 0 || !tt_msg_ep_open(&ep->base, config, &tt_vb_wire, eager_setting())) {

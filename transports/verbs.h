@@ -5,7 +5,8 @@
  * verbs_setup.c: how a conn comes to be: a socket of the bootstrap carries what both ends must know.
  * verbs_cm.c: the same by rdma_cm, for iWARP.
  * verbs_conn.c: a conn is a reliable queue pair. A frame is a SEND into a buffer that the other end has posted; the
- *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them, with the frame behind it.
+ *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them. Where its note is the one that
+ *     the advert expects, the immediate of the write says so; else, or without immediates, a frame follows it.
  * verbs_event.c: what devices say unasked.
  * verbs_place.c: where the other end writes to.
  * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
@@ -25,7 +26,9 @@
 #define VB_KEPT 2u                   /* of the peer's buffers, for frames that only give credit */
 #define VB_PREFIX 16u                /* before the header: buffers posted so far; the frame's number and flags; buffers
 				      * posted for the conn that goes the other way */
+#define VB_ADVERT 24u                /* behind the header of an advert: what is expected, the number of the place */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
+#define VB_CHUNK_BITS 8              /* a chunk's number, of those of a message, beside its place's in an immediate */
 #define VB_STAGE ((size_t)4 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
 #define VB_BATCH 32                  /* completions taken at once */
@@ -94,7 +97,7 @@ struct vb_ep {
 	bool open, coming;      /* coming: some conns are not ready */
 	uint32_t polls;
 	struct vb_conn **byid;  /* conns by the number in their work requests; NULL: none */
-	uint32_t nids, tags;
+	uint32_t nids, tags, place_ids;
 	size_t slot;            /* bytes of a frame's buffer */
 	struct vb_refused *refused;
 	struct ibv_wc *wc;      /* completions that are taken but not looked at */
@@ -121,7 +124,7 @@ struct vb_place {
 	const struct vb_conn *by;    /* that the advert went by */
 	const struct msg_flow *flow; /* NULL: given back, but the other end may still write */
 	const struct tt_req *req;
-	uint32_t token, seq;
+	uint32_t token, seq, id;
 	struct vb_range *range; /* written in place; NULL: to the staging */
 	uint8_t *stage;         /* both NULL: nothing may be written there any more */
 	size_t n;
@@ -244,6 +247,8 @@ void tt_vb_unplace(struct msg_conn *c, struct msg_flow *flow, const struct tt_re
 void tt_vb_revoke(struct msg_conn *c, struct msg_flow *flow);
 void tt_vb_over(struct msg_conn *c, const struct msg_flow *flow);
 void tt_vb_data(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
+/* A write whose immediate this is has arrived; what is wrong with it, or NULL. */
+const char *tt_vb_written(struct vb_conn *c, uint32_t imm, size_t n);
 void tt_vb_places_drop(struct vb_ep *ep, const struct vb_conn *by); /* that conn's */
 static inline bool vb_has_slot(const struct vb_conn *c, uint32_t kept)
 {

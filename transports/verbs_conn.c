@@ -4,6 +4,7 @@
 
 #if TT_HAVE_VERBS
 
+#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -274,6 +275,15 @@ static bool is_asked(const struct vb_conn *c, const struct vb_sent *s)
 	return s->flow || s->range || s->stage || c->send_tail + 1 - c->signaled >= VB_SLOTS / 4;
 }
 
+static void count_slot(struct vb_conn *c, const struct vb_sent *s, bool signaled)
+{
+	c->sent[c->send_tail++ % VB_SLOTS] = *s;
+	c->used++;
+	if (signaled)
+		c->signaled = c->send_tail;
+	vb_ep_of(c)->base.moved++;
+}
+
 /* Sends n bytes of the next slot. */
 static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
 {
@@ -288,15 +298,10 @@ static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
 		wr.send_flags |= IBV_SEND_INLINE;
 	if (is_asked(c, s) || n == VB_PREFIX)
 		wr.send_flags |= IBV_SEND_SIGNALED;
-	c->sent[i % VB_SLOTS] = *s;
 	err = ibv_post_send(c->qp, &wr, &bad);
 	if (err)
 		return failed_to_post(c, "ibv_post_send", err);
-	c->send_tail++;
-	c->used++;
-	if (wr.send_flags & IBV_SEND_SIGNALED)
-		c->signaled = c->send_tail;
-	vb_ep_of(c)->base.moved++;
+	count_slot(c, s, wr.send_flags & IBV_SEND_SIGNALED);
 	return true;
 }
 
@@ -346,6 +351,25 @@ static bool vb_idle(const struct msg_conn *mc)
 	return c->state == VB_READY && !c->busy && vb_has_slot(c, VB_KEPT);
 }
 
+/* Bytes behind the header of a frame. */
+static size_t more_of(const struct msg_frame *f)
+{
+	return f->type == MSG_EAGER ? f->len : f->type == MSG_ADVERT ? VB_ADVERT : 0;
+}
+
+static void pack_advert(uint8_t *b, const struct msg_frame *f)
+{
+	memset(b, 0, VB_ADVERT);
+	memcpy(b, &f->expect, sizeof(f->expect));
+	memcpy(b + sizeof(f->expect), &f->place, sizeof(f->place));
+}
+
+static void unpack_advert(struct msg_frame *f, const uint8_t *b)
+{
+	memcpy(&f->expect, b, sizeof(f->expect));
+	memcpy(&f->place, b + sizeof(f->expect), sizeof(f->place));
+}
+
 static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 {
 	struct vb_conn *c = conn_of(mc);
@@ -355,7 +379,9 @@ static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 	if (c->state != VB_READY || !vb_has_slot(c, VB_KEPT))
 		return false;
 	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
-	(void)post_slot(c, VB_PREFIX + MSG_HEADER, &(struct vb_sent){ 0 });
+	if (f->type == MSG_ADVERT)
+		pack_advert(send_slot(c, c->send_tail) + VB_PREFIX + MSG_HEADER, f);
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER + more_of(f), &(struct vb_sent){ 0 });
 	return true;
 }
 
@@ -368,27 +394,39 @@ static uint32_t key_of(const struct msg_remote *to, uint32_t port)
 	return keys[port];
 }
 
-/* The bytes of a chunk to where the receiver wants them. */
-static bool post_write(struct vb_conn *c, const void *from, uint32_t lkey, const struct msg_frame *f,
-		       const struct msg_remote *to)
+static bool is_expected(const struct vb_conn *c, const struct msg_frame *f, const struct msg_remote *to)
 {
-	struct ibv_sge sge = { .addr = (uintptr_t)from, .length = f->len, .lkey = lkey };
-	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_WRITE, 0), .sg_list = &sge, .num_sge = 1,
-				  .opcode = IBV_WR_RDMA_WRITE,
+	return c->port->port->wire != TT_VB_IWARP && to->place && !f->news && f->note.sig == to->expect.sig &&
+	       f->note.seq == to->expect.seq && f->note.pos == to->expect.pos;
+}
+
+/* The bytes of a chunk to where the receiver wants them. s: the write says itself that it is there; NULL: a frame
+ * will. */
+static bool post_write(struct vb_conn *c, struct ibv_sge *sge, const struct msg_frame *f, const struct vb_sent *s)
+{
+	const struct msg_remote *to = &c->cur_flow->remote[msg_at(f->seq)];
+	uint32_t i = c->send_tail % VB_SLOTS;
+	struct ibv_send_wr wr = { .wr_id = wr_id(c, s ? WC_SEND : WC_WRITE, i), .sg_list = sge, .num_sge = 1,
+				  .opcode = s ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
+				  .imm_data = htobe32(to->place << VB_CHUNK_BITS | (uint32_t)(f->off / VB_CHUNK)),
 				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
 	struct ibv_send_wr *bad;
 	int err;
 
 	/* Linux's soft-iWARP lends TCP the pages of a write that nobody asks to be told of, until the peer has
 	 * acknowledged them: longer than until what is behind it completes. */
-	if (c->port->port->wire == TT_VB_IWARP)
+	if (s || c->port->port->wire == TT_VB_IWARP)
 		wr.send_flags = IBV_SEND_SIGNALED;
 	err = ibv_post_send(c->qp, &wr, &bad);
-	return !err || failed_to_post(c, "ibv_post_send", err);
+	if (err)
+		return failed_to_post(c, "ibv_post_send", err);
+	if (s)
+		count_slot(c, s, true);
+	return true;
 }
 
 /* From registered memory the bytes go in place; the flow is told when they are out. */
-static bool find_source(struct vb_conn *c, struct vb_sent *s, const void **from, uint32_t *lkey)
+static bool find_source(struct vb_conn *c, struct vb_sent *s, struct ibv_sge *sge)
 {
 	size_t n = c->cur.len;
 
@@ -397,33 +435,37 @@ static bool find_source(struct vb_conn *c, struct vb_sent *s, const void **from,
 		s->flow = c->cur_flow;
 		s->seq = c->cur.seq;
 		s->len = n;
-		*from = c->cur_body;
-		*lkey = vb_region(vb_ep_of(c), c->port, s->range)->mr->lkey;
+		sge->addr = (uintptr_t)c->cur_body;
+		sge->lkey = vb_region(vb_ep_of(c), c->port, s->range)->mr->lkey;
 		return true;
 	}
 	s->stage = tt_vb_stage_get(&vb_ep_of(c)->out, n);
 	s->stage_len = n;
 	if (s->stage)
 		memcpy(s->stage, c->cur_body, n);
-	*from = s->stage;
-	*lkey = c->port->out->lkey;
+	sge->addr = (uintptr_t)s->stage;
+	sge->lkey = c->port->out->lkey;
 	return s->stage;
 }
 
 static bool send_data(struct vb_conn *c)
 {
 	const struct msg_frame *f = &c->cur;
-	const struct msg_remote *to = &c->cur_flow->remote[msg_at(f->seq)];
+	bool alone = is_expected(c, f, &c->cur_flow->remote[msg_at(f->seq)]), is_out;
 	struct vb_sent s = { 0 };
-	const void *from;
-	uint32_t lkey;
+	struct ibv_sge sge = { .length = f->len };
 
-	if (!find_source(c, &s, &from, &lkey))
+	if (!find_source(c, &s, &sge))
 		return false;
+	if (alone) {
+		is_out = post_write(c, &sge, f, &s);
+	} else {
+		tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
+		is_out = post_write(c, &sge, f, NULL) && post_slot(c, VB_PREFIX + MSG_HEADER, &s);
+	}
 	if (s.flow)
 		c->cur_flow = NULL;
-	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
-	if (!post_write(c, from, lkey, f, to) || !post_slot(c, VB_PREFIX + MSG_HEADER, &s))
+	if (!is_out)
 		clear_sent(c, &s);
 	return true;
 }
@@ -602,20 +644,35 @@ static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
 		bad = n < VB_PREFIX + MSG_HEADER ? "a frame that is too short" :
 						   tt_msg_unpack(&f, b + VB_PREFIX, VB_CHUNK);
 	}
-	if (!bad && n != VB_PREFIX + MSG_HEADER + (f.type == MSG_EAGER ? f.len : 0))
+	if (!bad && n != VB_PREFIX + MSG_HEADER + more_of(&f))
 		bad = "a frame of another length than it says";
-	if (bad)
+	if (bad) {
 		tt_msg_refuse(&c->base, bad);
-	else
-		tt_msg_frame(&c->base, &f, b + VB_PREFIX + MSG_HEADER);
+		return;
+	}
+	if (f.type == MSG_ADVERT)
+		unpack_advert(&f, b + VB_PREFIX + MSG_HEADER);
+	tt_msg_frame(&c->base, &f, b + VB_PREFIX + MSG_HEADER);
 }
 
-static void received(struct vb_conn *c, uint32_t i, size_t n)
+static void took_write(struct vb_conn *c, const struct ibv_wc *wc)
+{
+	const char *bad = tt_vb_written(c, be32toh(wc->imm_data), wc->byte_len);
+
+	c->got++;
+	if (bad)
+		tt_msg_refuse(&c->base, bad);
+}
+
+static void received(struct vb_conn *c, uint32_t i, const struct ibv_wc *wc)
 {
 	if (c->state == VB_TRYING)
 		tt_vb_setup_done(c);
 	vb_ep_of(c)->base.moved++;
-	took_frame(c, i, n);
+	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
+		took_write(c, wc);
+	else
+		took_frame(c, i, wc->byte_len);
 	if (c->base.lost)
 		return;
 	if (!post_recv(c, i)) {
@@ -683,7 +740,7 @@ void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc)
 	if (wc->status != IBV_WC_SUCCESS)
 		failed(c, wc);
 	else if (kind == WC_RECV)
-		received(c, slot, wc->byte_len);
+		received(c, slot, wc);
 	else if (kind == WC_SEND)
 		sent(c, slot);
 }

@@ -83,11 +83,13 @@ bool tt_vb_place(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req
 	p->token = f->token;
 	p->seq = f->seq;
 	p->n = req->n;
+	p->id = ++ep->place_ids & UINT32_MAX >> VB_CHUNK_BITS;
 	p->next = ep->places;
 	ep->places = p;
 	f->off = p->range ? (uintptr_t)req->p : (uintptr_t)p->stage;
 	for (int i = 0; i < ep->nports; i++)
 		keys[i] = p->range ? vb_region(ep, &ep->port[i], p->range)->mr->rkey : ep->port[i].in->rkey;
+	f->place = p->id;
 	f->note = (struct tt_note){ keys[0] | (uint64_t)keys[1] << 32, keys[2], keys[3] };
 	return true;
 }
@@ -181,6 +183,33 @@ void tt_vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg_fra
 	if ((*at)->stage)
 		memcpy((uint8_t *)req->p + f->off, (*at)->stage + f->off, f->len);
 	tt_msg_chunk_done(flow, f->seq, f->len);
+}
+
+const char *tt_vb_written(struct vb_conn *c, uint32_t imm, size_t n)
+{
+	struct msg_frame f = { .type = MSG_DATA, .len = (uint32_t)n };
+	const struct vb_place *p = vb_ep_of(c)->places;
+
+	while (p && p->id != imm >> VB_CHUNK_BITS)
+		p = p->next;
+	f.off = (imm & ((1u << VB_CHUNK_BITS) - 1)) * VB_CHUNK;
+	if (!p || !p->id)
+		return "data for which it was given no place";
+	if (f.off >= p->n || n != tt_min(VB_CHUNK, p->n - f.off))
+		return "a chunk of bad length";
+	f.token = p->token;
+	f.seq = p->seq;
+	f.total = p->n;
+	if (!p->flow) {
+		tt_vb_data(&c->base, NULL, &f, NULL);
+		return NULL;
+	}
+	f.key = p->flow->key;
+	f.side = p->flow->side;
+	f.credit = p->flow->eager_credited;
+	f.note = p->req->note;
+	tt_msg_frame(&c->base, &f, NULL);
+	return NULL;
 }
 
 #else

@@ -457,6 +457,8 @@ static void notes_of(struct rig *r)
 				     { .link = e.b, .kind = OP_RECV, .p = q, .n = sizes[i] } };
 
 		ops[0].note = (struct tt_note){ 0xfedcba9876543210u + i, 0x80000000u + i, ~i };
+		if (i & 1) /* else another is expected */
+			ops[1].req.note = ops[0].note;
 		ops_succeed(r, ops, 2);
 		CHECKF(memcmp(&ops[0].note, &ops[1].note, 16) == 0, "%s: note of %zu bytes",
 		       r->t->name, sizes[i]);
