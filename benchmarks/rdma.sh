@@ -2,11 +2,11 @@
 # The verbs transport beside perftest, and AllReduce over it beside our TCP, on emulated RDMA devices (docs/testing.md):
 # all sides in turns within one run, each start anew, and medians into docs/benchmarking.md. Seconds there are those of
 # an emulated machine; only ratios mean something.
-# Environment: BUILD (build), ROUNDS (9), DRIVERS (rxe), DOC (the file to write), RDMA_DIR (where raw figures go).
+# Environment: BUILD (build), ROUNDS (9), DRIVERS (rxe siw), DOC (the file to write), RDMA_DIR (where raw figures go).
 # SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/.." || exit 1
-build=${BUILD:-build} rounds=${ROUNDS:-9} drivers=${DRIVERS:-rxe} depth=8
+build=${BUILD:-build} rounds=${ROUNDS:-9} drivers=${DRIVERS:-rxe siw} depth=8
 sizes=${SIZES:-"65536 262144 1048576"}
 
 # ---- inside the machine
@@ -24,16 +24,18 @@ perftest() { # program, column of its figure, arguments: that figure
 	awk -v c="$2" '/^ *#bytes/ { rows = 1; next } rows && /^ *[0-9]/ { print $c; exit }' <<< "$client"
 }
 
-ours() { # column, bytes, iterations
+ours() { # column, bytes, iterations, more
 	TUTTI_TRANSPORTS=verbs timeout 60 "$build/bin/link_perf" -t verbs -p -q $depth -d "${VM_DEVS/ /,}" -b "$2" -e "$2" \
-		-n "$3" | awk -v c="$1" '!/^#/ { print $c }'
+		-n "$3" "${@:4}" | awk -v c="$1" '!/^#/ { print $c }'
 }
 
 figure() { # side, bytes: microseconds of 8 bytes, MB/s of more
 	local n=$((33554432 / $2))
 	case $1:$2 in
-	tutti:8) ours 2 8 1000 ;;
-	tutti:*) ours 4 "$2" $n | awk '{ print $1 * 1000 }' ;;
+	tutti:8) ours 2 8 1000 -R ;;
+	staged:8) ours 2 8 1000 ;;
+	tutti:*) ours 4 "$2" $n -R | awk '{ print $1 * 1000 }' ;;
+	staged:*) ours 4 "$2" $n | awk '{ print $1 * 1000 }' ;;
 	*:8) perftest "ib_$1_lat" 6 -s 8 -n 1000 ;;
 	*) perftest "ib_$1_bw" 4 -s "$2" -n $n -t $depth -Q 1 | awk '{ print $1 * 1.048576 }' ;;
 	esac
@@ -43,8 +45,8 @@ links() {
 	local round size side order
 	for ((round = 1; round <= rounds; round++)); do
 		for size in 8 $sizes; do
-			order='tutti send write'
-			[ $((round % 2)) -eq 1 ] || order='write send tutti'
+			order='tutti send write staged'
+			[ $((round % 2)) -eq 1 ] || order='staged write send tutti'
 			for side in $order; do echo "$round $size $side $(figure $side "$size")"; done
 		done
 	done
@@ -104,9 +106,9 @@ report() {
 	echo "Measured $(date +%F) with $rounds rounds, 2 emulated cores (at one core for each of two hosts below), $depth messages in flight."
 	for driver in $drivers; do
 		printf '\n%s, two devices on a wire: 8 B in us of half a round trip, else MB/s; x: ours divided by theirs\n\n' "$driver"
-		echo '| size | tutti | ib_send | ib_write | x ib_send | x ib_write |'
-		echo '|---|---|---|---|---|---|'
-		table "$work/links.$driver" 'tutti send write'
+		echo '| size | tutti | ib_send | ib_write | tutti, not registered | x ib_send | x ib_write | x not registered |'
+		echo '|---|---|---|---|---|---|---|---|'
+		table "$work/links.$driver" 'tutti send write staged'
 		printf '\n%s, AllReduce of two hosts on a wire, us a call; x: verbs divided by tcp\n\n' "$driver"
 		echo '| size | verbs | tcp | x tcp |'
 		echo '|---|---|---|---|'
