@@ -98,8 +98,6 @@ struct msg_wire {
 	void (*data)(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
 	/* Bytes of one DATA frame, at most. */
 	size_t (*chunk)(const struct msg_conn *c);
-	/* A message that has to wait for its advert is announced at once, not only when nothing moves. */
-	bool announce;
 	/* The next three are for wires by which the sender writes into the receiver's memory; else NULL.
 	 * Each gets the conn that the adverts go by.
 	 * Says in an advert about to be put where the bytes shall go: the address in f->off, keys in

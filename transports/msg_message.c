@@ -24,21 +24,6 @@ static void told_credit(struct msg_flow *f)
 	f->owe &= (uint8_t)~OWE_CREDIT;
 }
 
-/* That the message to go next waits for its advert: its receive may be of a length that needs none, and
- * then nobody else would see the difference. False: it does not, or that was said. */
-static bool ask(struct msg_flow *f)
-{
-	uint32_t seq = f->send_take;
-
-	if (seq == f->send_tail || !tt_msg_flow_stalled(f) || f->error ||
-	    f->sends[msg_at(seq)]->n <= f->peer->ep->eager || (f->asked && f->asked_seq == seq))
-		return false;
-	f->asked = true;
-	f->asked_seq = seq;
-	tt_msg_flow_owe(f, OWE_ASK);
-	return true;
-}
-
 static void start_next(struct msg_conn *c, struct msg_flow *f)
 {
 	uint32_t seq = f->send_take;
@@ -66,8 +51,6 @@ static void start_next(struct msg_conn *c, struct msg_flow *f)
 	}
 	c->wire->start(c, &fr, fr.off ? (const uint8_t *)r->p + fr.off : r->p, f);
 	tt_msg_flow_ready(f);
-	if (c->wire->announce)
-		(void)ask(f);
 }
 
 bool tt_msg_feed(struct msg_conn *c)
@@ -122,18 +105,6 @@ static void send_now(struct msg_flow *f)
 	}
 }
 
-static void put_beside_messages(struct msg_flow *f, struct msg_conn *c);
-
-static void ask_now(struct msg_flow *f)
-{
-	struct msg_conn *c = tt_msg_flow_home(f);
-
-	if (!ask(f) || !c || f->peer->broken)
-		return;
-	put_beside_messages(f, c);
-	c->wire->write(c);
-}
-
 enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_note *note, struct tt_req *req)
 {
 	struct msg_flow *f = ((struct msg_link *)link)->flow;
@@ -159,8 +130,6 @@ enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_no
 	tt_msg_flow_ready(f);
 	if (f->queued)
 		send_now(f);
-	else if (f->peer->ep->wire->announce)
-		ask_now(f);
 	return msg_before(seq, f->send_head) ? TT_DONE : TT_POSTED;
 }
 
@@ -358,11 +327,25 @@ void tt_msg_emit_all(struct msg_ep *ep)
 	}
 }
 
+/* That the message to go next waits for its advert: its receive may be of a length that needs none, and
+ * then nobody else would see the difference. */
+static void ask(struct msg_flow *f)
+{
+	uint32_t seq = f->send_take;
+
+	if (seq == f->send_tail || !tt_msg_flow_stalled(f) || f->error ||
+	    f->sends[msg_at(seq)]->n <= f->peer->ep->eager || (f->asked && f->asked_seq == seq))
+		return;
+	f->asked = true;
+	f->asked_seq = seq;
+	tt_msg_flow_owe(f, OWE_ASK);
+}
+
 void tt_msg_ask_all(struct msg_ep *ep)
 {
 	for (size_t i = 0; ep->pending && i < ep->nbuckets; i++)
 		for (struct msg_flow *f = ep->table[i]; f; f = f->chain)
-			(void)ask(f);
+			ask(f);
 }
 
 /* ---- frames ---- */

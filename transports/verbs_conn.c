@@ -275,39 +275,43 @@ static bool is_asked(const struct vb_conn *c, const struct vb_sent *s)
 	return s->flow || s->range || s->stage || c->send_tail + 1 - c->signaled >= VB_SLOTS / 4;
 }
 
-static void count_slot(struct vb_conn *c, const struct vb_sent *s, bool signaled)
+/* Takes the next slot for these requests, the last of which is the slot's. */
+static bool post(struct vb_conn *c, struct ibv_send_wr *first, const struct vb_sent *s, bool signaled)
 {
+	struct ibv_send_wr *bad;
+	int err = ibv_post_send(c->qp, first, &bad);
+
+	if (err)
+		return failed_to_post(c, "ibv_post_send", err);
 	c->sent[c->send_tail++ % VB_SLOTS] = *s;
 	c->used++;
 	if (signaled)
 		c->signaled = c->send_tail;
 	vb_ep_of(c)->base.moved++;
+	return true;
 }
 
-/* Sends n bytes of the next slot. */
-static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
+/* Sends n bytes of the next slot, behind a write or NULL. */
+static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s, struct ibv_send_wr *write)
 {
 	uint32_t i = c->send_tail;
 	struct ibv_sge sge = { .addr = (uintptr_t)send_slot(c, i), .length = (uint32_t)n, .lkey = c->mr->lkey };
 	struct ibv_send_wr wr = { .wr_id = wr_id(c, WC_SEND, i % VB_SLOTS), .sg_list = &sge, .num_sge = 1,
-				  .opcode = IBV_WR_SEND }, *bad;
-	int err;
+				  .opcode = IBV_WR_SEND };
 
 	begin_slot(c, n == VB_PREFIX);
 	if (n <= c->max_inline)
 		wr.send_flags |= IBV_SEND_INLINE;
 	if (is_asked(c, s) || n == VB_PREFIX)
 		wr.send_flags |= IBV_SEND_SIGNALED;
-	err = ibv_post_send(c->qp, &wr, &bad);
-	if (err)
-		return failed_to_post(c, "ibv_post_send", err);
-	count_slot(c, s, wr.send_flags & IBV_SEND_SIGNALED);
-	return true;
+	if (write)
+		write->next = &wr;
+	return post(c, write ? write : &wr, s, wr.send_flags & IBV_SEND_SIGNALED);
 }
 
 bool tt_vb_conn_probe(struct vb_conn *c)
 {
-	return post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
+	return post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 }, NULL);
 }
 
 bool tt_vb_conn_is_out(struct vb_conn *c)
@@ -320,7 +324,7 @@ bool tt_vb_conn_is_out(struct vb_conn *c)
 static void tell_credit(struct vb_conn *c)
 {
 	if (c->posted - c->told >= VB_SLOTS / 2 && vb_has_slot(c, 0))
-		(void)post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 });
+		(void)post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 }, NULL);
 }
 
 /* ---- the wire's functions ---- */
@@ -381,7 +385,7 @@ static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
 	if (f->type == MSG_ADVERT)
 		pack_advert(send_slot(c, c->send_tail) + VB_PREFIX + MSG_HEADER, f);
-	(void)post_slot(c, VB_PREFIX + MSG_HEADER + more_of(f), &(struct vb_sent){ 0 });
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER + more_of(f), &(struct vb_sent){ 0 }, NULL);
 	return true;
 }
 
@@ -400,29 +404,25 @@ static bool is_expected(const struct vb_conn *c, const struct msg_frame *f, cons
 	       f->note.seq == to->expect.seq && f->note.pos == to->expect.pos;
 }
 
-/* The bytes of a chunk to where the receiver wants them. s: the write says itself that it is there; NULL: a frame
- * will. */
+/* The bytes of a chunk to where the receiver wants them, and the word that they are there. */
 static bool post_write(struct vb_conn *c, struct ibv_sge *sge, const struct msg_frame *f, const struct vb_sent *s)
 {
 	const struct msg_remote *to = &c->cur_flow->remote[msg_at(f->seq)];
-	uint32_t i = c->send_tail % VB_SLOTS;
-	struct ibv_send_wr wr = { .wr_id = wr_id(c, s ? WC_SEND : WC_WRITE, i), .sg_list = sge, .num_sge = 1,
-				  .opcode = s ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
+	bool alone = is_expected(c, f, to);
+	struct ibv_send_wr wr = { .wr_id = wr_id(c, alone ? WC_SEND : WC_WRITE, c->send_tail % VB_SLOTS),
+				  .sg_list = sge, .num_sge = 1,
+				  .opcode = alone ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
 				  .imm_data = htobe32(to->place << VB_CHUNK_BITS | (uint32_t)(f->off / VB_CHUNK)),
 				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
-	struct ibv_send_wr *bad;
-	int err;
 
 	/* Linux's soft-iWARP lends TCP the pages of a write that nobody asks to be told of, until the peer has
 	 * acknowledged them: longer than until what is behind it completes. */
-	if (s || c->port->port->wire == TT_VB_IWARP)
+	if (alone || c->port->port->wire == TT_VB_IWARP)
 		wr.send_flags = IBV_SEND_SIGNALED;
-	err = ibv_post_send(c->qp, &wr, &bad);
-	if (err)
-		return failed_to_post(c, "ibv_post_send", err);
-	if (s)
-		count_slot(c, s, true);
-	return true;
+	if (alone)
+		return post(c, &wr, s, true);
+	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
+	return post_slot(c, VB_PREFIX + MSG_HEADER, s, &wr);
 }
 
 /* From registered memory the bytes go in place; the flow is told when they are out. */
@@ -450,22 +450,16 @@ static bool find_source(struct vb_conn *c, struct vb_sent *s, struct ibv_sge *sg
 
 static bool send_data(struct vb_conn *c)
 {
-	const struct msg_frame *f = &c->cur;
-	bool alone = is_expected(c, f, &c->cur_flow->remote[msg_at(f->seq)]), is_out;
 	struct vb_sent s = { 0 };
-	struct ibv_sge sge = { .length = f->len };
+	struct ibv_sge sge = { .length = c->cur.len };
+	bool posted;
 
 	if (!find_source(c, &s, &sge))
 		return false;
-	if (alone) {
-		is_out = post_write(c, &sge, f, &s);
-	} else {
-		tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
-		is_out = post_write(c, &sge, f, NULL) && post_slot(c, VB_PREFIX + MSG_HEADER, &s);
-	}
+	posted = post_write(c, &sge, &c->cur, &s);
 	if (s.flow)
 		c->cur_flow = NULL;
-	if (!is_out)
+	if (!posted)
 		clear_sent(c, &s);
 	return true;
 }
@@ -477,7 +471,7 @@ static void send_eager(struct vb_conn *c)
 	tt_msg_pack(at, &c->cur);
 	if (c->cur.len)
 		memcpy(at + MSG_HEADER, c->cur_body, c->cur.len);
-	(void)post_slot(c, VB_PREFIX + MSG_HEADER + c->cur.len, &(struct vb_sent){ 0 });
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER + c->cur.len, &(struct vb_sent){ 0 }, NULL);
 }
 
 static void vb_start(struct msg_conn *mc, const struct msg_frame *f, const void *body, struct msg_flow *flow)
@@ -592,7 +586,7 @@ static size_t vb_chunk(const struct msg_conn *mc)
 const struct msg_wire tt_vb_wire = {
 	.name = "verbs", .eager_setting = "TUTTI_IB_EAGER", .dial = tt_vb_dial, .arrive = tt_vb_arrive,
 	.look = vb_look, .drain = vb_drain, .close = vb_close, .idle = vb_idle, .put = vb_put, .start = vb_start,
-	.write = vb_write, .forget = vb_forget, .data = tt_vb_data, .chunk = vb_chunk, .announce = true,
+	.write = vb_write, .forget = vb_forget, .data = tt_vb_data, .chunk = vb_chunk,
 	.place = tt_vb_place, .unplace = tt_vb_unplace, .revoke = tt_vb_revoke,
 	.over = tt_vb_over,
 };

@@ -1,5 +1,5 @@
 /* Messages over a made-up wire by which senders write into the receiver's memory: places, staging slots given
- * back once each, early announcements, what is revoked. SPDX-License-Identifier: Apache-2.0 */
+ * back once each, what is revoked. SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -254,7 +254,7 @@ static void wire_revoke(struct msg_conn *c, struct msg_flow *flow)
 }
 
 static const struct msg_wire wire = {
-	.name = "fake", .eager_setting = "nothing", .announce = true,
+	.name = "fake", .eager_setting = "nothing",
 	.dial = wire_dial, .arrive = wire_arrive, .look = wire_look, .drain = wire_drain, .close = wire_close,
 	.idle = wire_idle, .put = wire_put, .start = wire_start, .write = wire_write, .forget = wire_forget,
 	.data = wire_data, .chunk = wire_chunk,
@@ -411,25 +411,6 @@ static void told_late(void)
 	stream_with(true);
 }
 
-static void announced(void)
-{
-	static struct wire_ep ep[2];
-	static uint8_t p[MOST];
-	struct msg_link l[2] = { 0 };
-	struct tt_req s = { 0 };
-	struct msg_frame f;
-
-	begin(ep, 1);
-	link_up(ep, l, 7);
-	CHECK(tt_msg_send(&l[0], p, sizeof(p), &(struct tt_note){ 0 }, &s) == TT_POSTED);
-	CHECK(ep[0].q[0].tail - ep[0].q[0].head == 1);
-	CHECK(!tt_msg_unpack(&f, ep[0].q[0].p[ep[0].q[0].head % ROOM].head, MSG_MAX_MESSAGE));
-	CHECK(f.type == MSG_ASK && f.total == sizeof(p));
-	tt_msg_link_close(&l[0]);
-	tt_msg_link_close(&l[1]);
-	end(ep, 1);
-}
-
 /* The receiver's end closes, or the lengths differ, with adverts out: first revoked, then given back. */
 static void revoked(void)
 {
@@ -482,7 +463,6 @@ static void left_open(void)
 const struct test tests[] = {
 	{ "stream", stream, 0 },
 	{ "told_late", told_late, 0 },
-	{ "announced", announced, 0 },
 	{ "revoked", revoked, 0 },
 	{ "left_open", left_open, 0 },
 };
