@@ -80,6 +80,8 @@ void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt,
 	p->error = error;
 	p->broken = true;
 	p->ep->nbroken++;
+	tt_log(TT_LOG_INFO, p->ep->wire->name, "connections with process %016llx end: %s", (unsigned long long)p->id,
+	       why);
 }
 
 void tt_msg_peer_closing(struct msg_peer *p, int err)

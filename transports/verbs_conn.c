@@ -158,7 +158,6 @@ void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why)
 	if (c->base.lost)
 		return;
 	c->base.lost = true;
-	tt_log(TT_LOG_INFO, "verbs", "connection with process %016llx: %s", (unsigned long long)c->base.peer->id, why);
 	if (c->state == VB_READY && r != tuttiPeerDead)
 		tt_vb_setup_say_lost(c, why);
 	drop_sent(c);
