@@ -109,7 +109,8 @@ struct msg_wire {
 	void (*unplace)(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req);
 	/* The receives of this flow are about to be given back, and of some the other end has, or may soon
 	 * have, the advert. After this it must not be able to write there. Comes before unplace, also when
-	 * the conn is lost; it may break the peer, but not call for flows or messages. */
+	 * the conn is lost, but not where the other end has closed and writes nothing more. It may break the
+	 * peer, but not call for flows or messages. */
 	void (*revoke)(struct msg_conn *c, struct msg_flow *flow);
 	/* Optional: the other end has closed its end of this flow, and writes to none of its places any more. */
 	void (*over)(struct msg_conn *c, const struct msg_flow *flow);

@@ -188,7 +188,7 @@ static void withdraw(struct msg_flow *f)
 
 	if (!f->placed)
 		return;
-	if (c->wire->revoke)
+	if (c->wire->revoke && !(f->got_close & WAY_FORWARD))
 		c->wire->revoke(c, f);
 	for (uint32_t seq = f->recv_head; seq != f->recv_tail; seq++)
 		tt_msg_flow_unplace(f, seq);

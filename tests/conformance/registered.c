@@ -227,12 +227,41 @@ static void withdrawn_of(struct rig *r)
 	area_free(&b);
 }
 
+enum { EACH = 8, CHUNK = 256 << 10 };
+
+/* Receives that wait for an end which closes give back whatever was set aside for their bytes. */
+static void left_of(struct rig *r)
+{
+	struct ends other = open_ends(r, 2040);
+	char *p = calloc(1, (size_t)EACH * CHUNK);
+
+	for (int turn = 0; turn < 4; turn++) {
+		struct ends e = open_ends(r, 2041 + (uint64_t)turn);
+		struct op d[EACH];
+
+		for (int i = 0; i < EACH; i++)
+			d[i] = (struct op){ .link = e.b, .kind = OP_RECV, .p = p + (size_t)i * CHUNK, .n = CHUNK,
+					    .result = TT_AGAIN };
+		(void)ops_step(r, d, EACH);
+		for (int i = 0; i < 500; i++)
+			rig_poll(r);
+		rig_close(r, e.a);
+		while (ops_step(r, d, EACH) < EACH)
+			rig_poll(r);
+		rig_close(r, e.b);
+		transfer(r, other.a, other.b, p, p + CHUNK, CHUNK);
+	}
+	close_ends(r, other);
+	free(p);
+}
+
 static void either_end(void) { each_transport(both_of); }
 static void reused_addresses(void) { each_transport(reused_of); }
 static void overlapping(void) { each_transport(overlap_of); }
 static void ended_in_flight(void) { each_transport(ended_of); }
 static void closed_by_receiver(void) { each_transport(closed_of); }
 static void closed_by_sender(void) { each_transport(withdrawn_of); }
+static void closed_while_others_wait(void) { each_transport(left_of); }
 
 const struct test tests[] = {
 	{ "registered_at_either_end", either_end, 0 },
@@ -241,5 +270,6 @@ const struct test tests[] = {
 	{ "registration_ends_in_flight", ended_in_flight, 0 },
 	{ "registered_and_closed_by_receiver", closed_by_receiver, 0 },
 	{ "registered_and_closed_by_sender", closed_by_sender, 0 },
+	{ "closed_while_the_other_end_waits", closed_while_others_wait, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
