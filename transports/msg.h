@@ -92,7 +92,7 @@ struct msg_wire {
 	/* Pushes what can go. */
 	void (*write)(struct msg_conn *c);
 	/* The flow's memory is no longer to be touched: its posts are cancelled, or its end closed. */
-	void (*forget)(struct msg_conn *c, const struct msg_flow *flow);
+	void (*forget)(struct msg_conn *c, struct msg_flow *flow);
 	/* A DATA frame has arrived for this receive (NULL: for one that is no more, its bytes go nowhere).
 	 * tt_msg_chunk_done follows, from within or later, when they are at req->p + f->off. */
 	void (*data)(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
@@ -161,7 +161,7 @@ struct msg_flow {
 	uint32_t send_head, send_take, send_tail; /* completed, handed to conns, posted */
 	uint32_t recv_head, recv_tail;            /* completed, posted */
 	uint32_t eager_sent, eager_credited, eager_taken, eager_told;
-	uint32_t sent;                            /* send_take, but not moved by a cancel */
+	uint32_t sent;                            /* messages sent in full: send_take, but not moved by a cancel */
 	uint32_t asked_seq, ask_seq, close_seq;
 	uint64_t ask_len;
 	struct tt_req *sends[MSG_DEPTH], *recvs[MSG_DEPTH];
@@ -257,6 +257,8 @@ struct msg_conn *tt_msg_flow_home(const struct msg_flow *f); /* the conn of its 
 void tt_msg_frame(struct msg_conn *c, const struct msg_frame *fr, const uint8_t *payload);
 void tt_msg_chunk_done(struct msg_flow *f, uint32_t seq, size_t len);
 void tt_msg_written(struct msg_flow *f, uint32_t seq, size_t len);
+/* From within forget: a chunk of this message has not begun and will not; the close says that it was not sent. */
+void tt_msg_taken_back(struct msg_flow *f, uint32_t seq);
 /* Of the contract, with a struct msg_link. */
 enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_note *note, struct tt_req *req);
 enum tt_post tt_msg_recv(void *link, void *p, size_t n, struct tt_req *req);

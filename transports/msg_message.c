@@ -81,6 +81,12 @@ void tt_msg_written(struct msg_flow *f, uint32_t seq, size_t len)
 		tt_msg_flow_finish_send(f, TT_REQ_DONE);
 }
 
+void tt_msg_taken_back(struct msg_flow *f, uint32_t seq)
+{
+	if (msg_before(seq, f->sent))
+		f->sent = seq;
+}
+
 static void post(struct tt_req *r, void *p, size_t n)
 {
 	r->p = p;

@@ -193,7 +193,7 @@ void tt_tcp_conn_write(struct msg_conn *b)
 	errno = kept;
 }
 
-void tt_tcp_conn_forget(struct msg_conn *b, const struct msg_flow *f)
+void tt_tcp_conn_forget(struct msg_conn *b, struct msg_flow *f)
 {
 	struct tcp_conn *c = (struct tcp_conn *)b;
 

@@ -53,7 +53,7 @@ static inline bool tt_tcp_conn_idle(const struct tcp_conn *c)
 bool tt_tcp_conn_put(struct msg_conn *c, const struct msg_frame *f);
 void tt_tcp_conn_start(struct msg_conn *c, const struct msg_frame *f, const void *body, struct msg_flow *flow);
 void tt_tcp_conn_write(struct msg_conn *c);
-void tt_tcp_conn_forget(struct msg_conn *c, const struct msg_flow *f);
+void tt_tcp_conn_forget(struct msg_conn *c, struct msg_flow *f);
 void tt_tcp_conn_data(struct msg_conn *c, struct msg_flow *flow, const struct msg_frame *f, struct tt_req *req);
 void tt_tcp_conn_close(struct msg_conn *c);
 extern const struct msg_wire tt_tcp_wire;

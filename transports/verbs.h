@@ -110,7 +110,7 @@ struct vb_ep {
 
 /* What a conn has to remember of a frame that it has handed to the device. */
 struct vb_sent {
-	struct msg_flow *flow; /* NULL: nobody is to be told */
+	struct msg_flow *flow; /* of a chunk, until it is forgotten; told where the bytes go from its own memory */
 	uint32_t seq;
 	size_t len;
 	struct vb_range *range; /* the bytes go from where they are; NULL: from staging, or in the frame */

@@ -429,11 +429,11 @@ static bool find_source(struct vb_conn *c, struct vb_sent *s, struct ibv_sge *sg
 {
 	size_t n = c->cur.len;
 
+	s->flow = c->cur_flow;
+	s->seq = c->cur.seq;
+	s->len = n;
 	s->range = tt_vb_range_get(vb_ep_of(c), c->port, c->cur_body, n);
 	if (s->range) {
-		s->flow = c->cur_flow;
-		s->seq = c->cur.seq;
-		s->len = n;
 		sge->addr = (uintptr_t)c->cur_body;
 		sge->lkey = vb_region(vb_ep_of(c), c->port, s->range)->mr->lkey;
 		return true;
@@ -456,7 +456,7 @@ static bool send_data(struct vb_conn *c)
 	if (!find_source(c, &s, &sge))
 		return false;
 	posted = post_write(c, &sge, &c->cur, &s);
-	if (s.flow)
+	if (s.range)
 		c->cur_flow = NULL;
 	if (!posted)
 		clear_sent(c, &s);
@@ -502,13 +502,15 @@ static void vb_write(struct msg_conn *mc)
 		tt_msg_written(c->cur_flow, c->cur.seq, c->cur.len);
 }
 
-/* How many frames have to complete until none is from the flow's own memory. */
+/* How many frames have to complete until none is from the flow's own memory; and none at all by another conn than the
+ * one on which the close follows, which would overtake them. */
 static uint32_t in_flight(const struct vb_conn *c, const struct msg_flow *flow)
 {
+	bool behind = tt_msg_flow_home(flow) == &c->base;
 	uint32_t n = 0;
 
 	for (uint32_t i = c->send_head; i != c->send_tail; i++)
-		if (c->sent[i % VB_SLOTS].flow == flow)
+		if (c->sent[i % VB_SLOTS].flow == flow && (c->sent[i % VB_SLOTS].range || !behind))
 			n = i + 1 - c->send_head;
 	return n;
 }
@@ -555,13 +557,14 @@ static void wait_out(struct vb_conn *c, const struct msg_flow *flow)
 
 		if (s->flow != flow)
 			continue;
-		clear_sent(c, s);
+		if (s->range)
+			clear_sent(c, s);
 		s->flow = NULL;
 	}
 }
 
-/* Of staged bytes only what has not begun is taken back. */
-static void vb_forget(struct msg_conn *mc, const struct msg_flow *flow)
+/* A chunk that waits for staging has not begun: it is taken back, and its message with it. */
+static void vb_forget(struct msg_conn *mc, struct msg_flow *flow)
 {
 	struct vb_conn *c = conn_of(mc);
 
@@ -572,8 +575,7 @@ static void vb_forget(struct msg_conn *mc, const struct msg_flow *flow)
 		return;
 	c->busy = false;
 	mc->peer->ep->nwriting--;
-	tt_msg_peer_break(mc->peer, tuttiRemoteError, "a link to process %016llx was closed in the middle of a message",
-			  (unsigned long long)mc->peer->id);
+	tt_msg_taken_back(flow, c->cur.seq);
 }
 
 static size_t vb_chunk(const struct msg_conn *mc)
@@ -680,7 +682,7 @@ static void sent(struct vb_conn *c, uint32_t slot)
 {
 	for (uint32_t n = up_to(c, slot); n; n--) {
 		struct vb_sent *s = &c->sent[c->send_head++ % VB_SLOTS];
-		struct msg_flow *flow = s->flow;
+		struct msg_flow *flow = s->range ? s->flow : NULL;
 
 		clear_sent(c, s);
 		s->flow = NULL;

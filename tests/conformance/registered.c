@@ -227,7 +227,54 @@ static void withdrawn_of(struct rig *r)
 	area_free(&b);
 }
 
-enum { EACH = 8, CHUNK = 256 << 10 };
+enum { LINKS = 3, EACH = 8, CHUNK = 256 << 10, ALL = LINKS * EACH };
+
+/* Sends and receives of EACH messages on each link: from one place, to a place of its own each. */
+static void plan(struct ends *e, struct op *s, struct op *d, char *from, char *to)
+{
+	for (int i = 0; i < ALL; i++) {
+		s[i] = (struct op){ .link = e[i / EACH].a, .kind = OP_SEND, .p = from, .n = CHUNK, .result = TT_AGAIN };
+		d[i] = (struct op){ .link = e[i / EACH].b, .kind = OP_RECV, .p = to + (size_t)i * CHUNK, .n = CHUNK,
+				    .result = TT_AGAIN };
+	}
+}
+
+/* More is sent at once than there is staging for, and the last link, whose bytes wait for room, is closed. It ends by
+ * itself: what arrives there is whole, and the other links lose nothing. */
+static void crowded_of(struct rig *r)
+{
+	struct ends e[LINKS];
+	struct op s[ALL], d[ALL];
+	char *from = malloc(CHUNK), *to = malloc((size_t)ALL * CHUNK);
+	struct area b = { .r = r, .ep = r->ep[1] };
+	int left = ALL - EACH, over;
+	uint64_t end = tt_now_ns() + 20000000000ull;
+
+	area_register(&b, to, (size_t)ALL * CHUNK);
+	fill_bytes(from, CHUNK, 12);
+	for (int i = 0; i < LINKS; i++)
+		e[i] = open_ends(r, 2030 + (uint64_t)i);
+	plan(e, s, d, from, to);
+	(void)ops_step(r, d, ALL);
+	for (int i = 0; i < 500; i++)
+		rig_poll(r);
+	(void)ops_step(r, s, ALL);
+	rig_close(r, e[LINKS - 1].a);
+	for (over = 0; over < left + ALL; rig_poll(r)) {
+		over = ops_step(r, s, left) + ops_step(r, d, ALL);
+		CHECKF(tt_now_ns() < end, "%s: links do not end", r->t->name);
+	}
+	for (int i = 0; i < ALL; i++)
+		CHECKF(d[i].result == TT_DONE ? same_bytes(d[i].p, CHUNK, 12) : i >= left,
+		       "%s: message %d of the links that stayed open", r->t->name, i);
+	transfer(r, e[1].b, e[1].a, from, to, 100);
+	rig_close(r, e[LINKS - 1].b);
+	close_ends(r, e[1]);
+	close_ends(r, e[0]);
+	area_end(&b);
+	free(from);
+	free(to);
+}
 
 /* Receives that wait for an end which closes give back whatever was set aside for their bytes. */
 static void left_of(struct rig *r)
@@ -261,6 +308,7 @@ static void overlapping(void) { each_transport(overlap_of); }
 static void ended_in_flight(void) { each_transport(ended_of); }
 static void closed_by_receiver(void) { each_transport(closed_of); }
 static void closed_by_sender(void) { each_transport(withdrawn_of); }
+static void closed_while_it_waits(void) { each_transport(crowded_of); }
 static void closed_while_others_wait(void) { each_transport(left_of); }
 
 const struct test tests[] = {
@@ -270,6 +318,7 @@ const struct test tests[] = {
 	{ "registration_ends_in_flight", ended_in_flight, 0 },
 	{ "registered_and_closed_by_receiver", closed_by_receiver, 0 },
 	{ "registered_and_closed_by_sender", closed_by_sender, 0 },
+	{ "closed_while_its_bytes_wait", closed_while_it_waits, 0 },
 	{ "closed_while_the_other_end_waits", closed_while_others_wait, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -175,7 +175,7 @@ static void tell_late(struct wire_ep *ep)
 	ep->nlate = 0;
 }
 
-static void wire_forget(struct msg_conn *b, const struct msg_flow *f)
+static void wire_forget(struct msg_conn *b, struct msg_flow *f)
 {
 	struct wire_conn *c = (struct wire_conn *)b;
 
