@@ -342,8 +342,13 @@ static void vb_drain(struct msg_conn *mc)
 	(void)mc; /* what has completed was taken by the poll before */
 }
 
+/* Where this end has given the other up, that one hears why, and not only that the socket ends. */
 static void vb_close(struct msg_conn *mc)
 {
+	const struct msg_peer *p = mc->peer;
+
+	if (p->dead && !mc->lost && conn_of(mc)->state == VB_READY && p->error != tuttiPeerDead)
+		tt_vb_setup_say_lost(conn_of(mc), p->why);
 	tt_vb_conn_free(conn_of(mc));
 }
 
