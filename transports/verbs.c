@@ -173,7 +173,7 @@ static void set_up(struct vb_ep *ep)
 		next = c->next;
 		if (v->state != VB_READY || all)
 			tt_vb_setup_step(v);
-		ep->coming |= v->state != VB_READY;
+		ep->coming |= v->state != VB_READY && !v->base.lost;
 	}
 }
 

@@ -138,13 +138,15 @@ struct vb_hello {
 	uint32_t qpn, psn, slots, slot;
 	uint16_t lid, mtu, ngids;
 	uint8_t wire, attempt;  /* the pair that is tried, or what follows */
-	uint8_t naddrs, port, pad[6]; /* port: its number there, by which adverts have their keys */
+	uint8_t naddrs, port, works; /* port: its number there, by which adverts have their keys */
+	uint8_t pad[5];
 	struct tt_gid gids[VB_GIDS];
 	struct vb_at addrs[VB_ADDRS];
 };
 #define VB_GIVE_UP 255 /* none of the pairs works: nothing goes between these processes by verbs */
 #define VB_LAST 253    /* after the set-up: this end is lost; why is in place of the GIDs */
-#define VB_AGREE 254   /* all conns of the dialler work: may it use them? And the answer, yes. */
+#define VB_AGREE 254   /* these conns of the dialler work (bits of `works`): may it use them? And the answer, yes. */
+#define VB_NOT_BY_THIS 252 /* the one that was dialled has no port for this conn; others may do */
 
 enum vb_state { VB_DIALLING, VB_TRYING, VB_TRIED, VB_ASKED, VB_READY };
 
@@ -222,7 +224,7 @@ void tt_vb_setup_step(struct vb_conn *c);
 void tt_vb_setup_done(struct vb_conn *c);
 /* The last words of a conn that was ready. */
 void tt_vb_setup_say_lost(struct vb_conn *c, const char *why);
-/* A conn that is being tried has failed: the next pair, or none. */
+/* A conn that is being tried has failed: the next pair, or it is left out, or there is no way at all. */
 void tt_vb_setup_failed(struct vb_conn *c, const char *why);
 
 /* ---- verbs_cm.c ---- */

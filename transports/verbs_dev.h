@@ -101,6 +101,8 @@ struct tt_gid_pair {
  * Both ends get the same list, with sides swapped, from the same tables. same_host: the two are one machine. */
 int tt_gid_pairs(const struct tt_gid *a, int na, const struct tt_gid *b, int nb, bool same_host,
 		 struct tt_gid_pair *out, int max);
+/* Larger is nearer: scope, RoCE version, subnet. */
+int tt_gid_nearness(const struct tt_gid_pair *p, bool same_host);
 bool tt_gid_link_local(const struct tt_gid *g);
 /* As an address: "10.0.0.1" for a mapped one, else as IPv6. Returns out. */
 const char *tt_gid_text(const uint8_t *raw, char *out, size_t n);

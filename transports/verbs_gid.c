@@ -134,6 +134,11 @@ int tt_gid_pairs(const struct tt_gid *a, int na, const struct tt_gid *b, int nb,
 	return n;
 }
 
+int tt_gid_nearness(const struct tt_gid_pair *p, bool same_host)
+{
+	return worth(&p->a, &p->b, same_host) >> 4;
+}
+
 const char *tt_gid_text(const uint8_t *raw, char *out, size_t n)
 {
 	struct tt_gid g = { .index = 0 };

@@ -20,6 +20,7 @@
 #define MAX_PAIRS 32
 #define CM_NS 10000000000ull /* for all tries by rdma_cm */
 #define TRY_NS 5000000000ull /* in which a device must say how a try went */
+#define LATE_NS 2000000000ull /* after another conn of the process was found to work */
 
 /* ---- words both ways ---- */
 
@@ -56,6 +57,8 @@ static bool tell(struct vb_conn *c)
 	return send(c->fd, &c->mine, sizeof(c->mine), MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof(c->mine);
 }
 
+static void left_alone(struct vb_conn *c, int err);
+
 /* A whole hello has come. */
 static bool hear(struct vb_conn *c)
 {
@@ -68,8 +71,7 @@ static bool hear(struct vb_conn *c)
 		if (n < 0 && errno == EAGAIN)
 			return false;
 		if (n <= 0) {
-			tt_msg_peer_closing(c->base.peer, n ? errno : 0);
-			c->base.lost = true;
+			left_alone(c, n ? errno : 0);
 			return false;
 		}
 		c->hello_in += (size_t)n;
@@ -145,22 +147,29 @@ static void end_pair(struct vb_conn *c, const char *why)
 
 	refuse(vb_ep_of(c), p->id, why);
 	tt_vb_conn_lost(c, tuttiUnsupported, why);
-	tt_log(TT_LOG_INFO, "verbs", "no way to process %016llx: %s", (unsigned long long)p->id, why);
+}
+
+static const char *describe(const struct vb_conn *c, const char *what, char *why, size_t n)
+{
+	char where[160];
+
+	if (c->state == VB_TRYING)
+		(void)snprintf(why, n, "%d pairs of GIDs tried, the last: %s", c->mine.attempt + 1, what);
+	else
+		(void)snprintf(why, n, "at %s, %s: %s", c->base.peer->where, c->port ?
+			       tt_vb_port_text(c->port->port, where, sizeof(where)) : "all devices", what);
+	return why;
 }
 
 /* Not of one conn, but of this peer. */
 static void give_up(struct vb_conn *c, const char *what)
 {
 	struct msg_peer *p = c->base.peer;
-	char why[400], where[160];
+	char why[400];
 
 	if (c->base.lost)
 		return;
-	if (c->state == VB_TRYING)
-		(void)snprintf(why, sizeof(why), "%d pairs of GIDs tried, the last: %s", c->mine.attempt + 1, what);
-	else
-		(void)snprintf(why, sizeof(why), "at %s, %s: %s", p->where, c->port ?
-			       tt_vb_port_text(c->port->port, where, sizeof(where)) : "all devices", what);
+	describe(c, what, why, sizeof(why));
 	if (is_agreed(p)) {
 		tt_vb_conn_lost(c, tuttiSystemError, why);
 		return;
@@ -170,6 +179,83 @@ static void give_up(struct vb_conn *c, const char *what)
 		tell_of_end((struct vb_conn *)p->in[i]);
 	}
 	end_pair(c, why);
+}
+
+/* ---- no way by one of several conns ---- */
+
+/* It stays in its place until the peer ends, and takes part in nothing. */
+static void drop(struct vb_conn *c)
+{
+	c->base.lost = true;
+	tt_vb_cm_drop(c);
+	tt_vb_conn_end_qp(c);
+	(void)epoll_ctl(vb_ep_of(c)->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+	close(c->fd);
+	c->fd = -1;
+}
+
+static bool has_other(const struct vb_conn *c, struct msg_conn *const *conns)
+{
+	for (int i = 0; i < MSG_CONNS_MAX; i++)
+		if (conns[i] && conns[i] != &c->base && !conns[i]->lost)
+			return true;
+	return false;
+}
+
+static bool has_asked(const struct msg_peer *p)
+{
+	for (int i = 0; i < MSG_CONNS_MAX; i++)
+		if (p->out[i] && ((const struct vb_conn *)p->out[i])->state >= VB_ASKED)
+			return true;
+	return false;
+}
+
+static void ask_if_tried(struct msg_peer *p);
+
+/* The dialler's: it goes on without this one if it has another, and has not yet said which it will use. */
+static void leave_out(struct vb_conn *c, const char *what)
+{
+	struct msg_peer *p = c->base.peer;
+	char why[400], where[160];
+
+	if (c->base.lost)
+		return;
+	if (!has_other(c, p->out) || has_asked(p)) {
+		give_up(c, what);
+		return;
+	}
+	tt_log(TT_LOG_WARN, "verbs", "no way by %s to process %016llx at %s, others are tried or work: %s",
+	       tt_vb_port_text(c->port->port, where, sizeof(where)), (unsigned long long)p->id, p->where,
+	       describe(c, what, why, sizeof(why)));
+	drop(c);
+	ask_if_tried(p);
+}
+
+/* A socket has ended: the dialler has left its conn out, or the last of them says that the process is gone. */
+static void left_alone(struct vb_conn *c, int err)
+{
+	struct msg_peer *p = c->base.peer;
+
+	if (c->state != VB_READY && !c->base.outgoing && (has_other(c, p->in) || has_other(c, p->out))) {
+		drop(c);
+	} else {
+		tt_msg_peer_closing(p, err);
+		c->base.lost = true;
+	}
+}
+
+/* It is late, and another one has been ready to go for long enough. */
+static bool is_overtaken(const struct vb_conn *c)
+{
+	const struct msg_peer *p = c->base.peer;
+
+	for (int i = 0; i < p->nout; i++) {
+		const struct vb_conn *v = (const struct vb_conn *)p->out[i];
+
+		if (v && v->state == VB_TRIED && !v->base.lost && tt_now_ns() - v->tried_ns > LATE_NS)
+			return true;
+	}
+	return false;
 }
 
 /* ---- the queue pair's states ---- */
@@ -253,7 +339,7 @@ static int pairs_with(const struct vb_conn *c, struct tt_gid_pair *pairs)
 static void try_next(struct vb_conn *c, uint8_t attempt)
 {
 	if (!vb_by_cm(c->port) && !new_pair(c)) {
-		give_up(c, "no queue pair");
+		leave_out(c, "no queue pair");
 		return;
 	}
 	fill_hello(c, attempt);
@@ -290,7 +376,7 @@ void tt_vb_setup_failed(struct vb_conn *c, const char *why)
 		try_next(c, (uint8_t)(c->mine.attempt + 1));
 		return;
 	}
-	give_up(c, why);
+	leave_out(c, why);
 }
 
 static void answered(struct vb_conn *c)
@@ -303,7 +389,7 @@ static void answered(struct vb_conn *c)
 	c->theirs = c->heard;
 	n = vb_by_cm(c->port) ? c->theirs.naddrs : pairs_with(c, pairs);
 	if (c->theirs.wire != c->mine.wire || (!ib && c->mine.attempt >= n)) {
-		give_up(c, "the two ends have no ports that could reach each other");
+		leave_out(c, "the two ends have no ports that could reach each other");
 		return;
 	}
 	c->theirs_posted = c->theirs.slots;
@@ -323,20 +409,56 @@ static void answered(struct vb_conn *c)
 
 /* ---- the other end ---- */
 
-/* The first of our ports, from the index on, that has a pair with theirs. */
+/* How good the way from this conn's port to theirs looks; 0: none. */
+static int nearness(const struct vb_conn *c)
+{
+	struct tt_gid_pair pairs[MAX_PAIRS];
+	int near = 1;
+
+	if (c->mine.wire != c->theirs.wire)
+		return 0;
+	if (c->mine.wire == TT_VB_IWARP) {
+		for (int i = 0; i < c->mine.naddrs * c->theirs.naddrs; i++)
+			if (tt_addr_near(&c->mine.addrs[i / c->theirs.naddrs].addr,
+					 &c->theirs.addrs[i % c->theirs.naddrs].addr))
+				near = 2;
+		return near;
+	}
+	if (pairs_with(c, pairs) > 0)
+		return 2 + tt_gid_nearness(&pairs[0], c->mine.host == c->theirs.host);
+	return c->mine.wire == TT_VB_IB;
+}
+
+/* The nearest of our ports; of equals the first from the index on. */
 static bool choose_port(struct vb_conn *c)
 {
 	struct vb_ep *ep = vb_ep_of(c);
-	struct tt_gid_pair pairs[MAX_PAIRS];
+	struct vb_port *chosen = NULL;
+	int best = 0;
 
 	for (int k = 0; k < ep->nports; k++) {
+		int near;
+
 		c->port = &ep->port[(c->base.index + k) % ep->nports];
 		fill_hello(c, c->theirs.attempt);
-		if (c->port->port->usable && c->mine.wire == c->theirs.wire &&
-		    (pairs_with(c, pairs) > 0 || c->mine.wire != TT_VB_ROCE))
-			return true;
+		near = c->port->port->usable ? nearness(c) : 0;
+		if (near > best) {
+			best = near;
+			chosen = c->port;
+		}
 	}
-	return false;
+	c->port = chosen;
+	if (chosen)
+		fill_hello(c, c->theirs.attempt);
+	return chosen;
+}
+
+/* The dialler decides what follows. */
+static void say_no(struct vb_conn *c)
+{
+	c->mine = (struct vb_hello){ .magic = MAGIC, .version = VERSION, .attempt = VB_NOT_BY_THIS };
+	if (!tell(c))
+		give_up(c, "the socket of the set-up takes nothing");
 }
 
 static void asked(struct vb_conn *c)
@@ -349,8 +471,8 @@ static void asked(struct vb_conn *c)
 		give_up(c, "another way was agreed on before");
 		return;
 	}
-	if ((!c->mem && !choose_port(c)) || (!c->mem && !tt_vb_conn_attach(c))) {
-		give_up(c, "no port here that could reach the other end's");
+	if (!c->mem && (!choose_port(c) || !tt_vb_conn_attach(c))) {
+		say_no(c);
 		return;
 	}
 	c->state = VB_TRYING;
@@ -361,7 +483,7 @@ static void asked(struct vb_conn *c)
 		return;
 	}
 	if (!new_pair(c)) {
-		give_up(c, "no queue pair");
+		say_no(c);
 		return;
 	}
 	fill_hello(c, c->theirs.attempt);
@@ -385,29 +507,69 @@ static void ready(struct vb_conn *c)
 	       tt_vb_port_text(c->port->port, where, sizeof(where)));
 }
 
-/* Asks on the first conn when all have been tried. */
-void tt_vb_setup_done(struct vb_conn *c)
+/* Asks on the first conn that works when all have been tried. */
+static void ask_if_tried(struct msg_peer *p)
 {
-	struct msg_peer *p = c->base.peer;
-	struct vb_conn *first = (struct vb_conn *)p->out[0];
+	struct vb_conn *first = NULL;
+	uint8_t works = 0;
 
-	c->state = VB_TRIED;
-	c->base.peer->ep->moved++;
-	for (int i = 0; c->base.outgoing && i < p->nout; i++)
-		if (!p->out[i] || ((struct vb_conn *)p->out[i])->state != VB_TRIED)
+	for (int i = 0; i < p->nout; i++) {
+		struct vb_conn *v = (struct vb_conn *)p->out[i];
+
+		if (!v || (!v->base.lost && v->state != VB_TRIED))
 			return;
-	if (!c->base.outgoing)
+		if (v->base.lost)
+			continue;
+		works |= (uint8_t)(1u << v->base.index);
+		first = first ? first : v;
+	}
+	if (!first)
 		return;
 	first->mine.attempt = VB_AGREE;
+	first->mine.works = works;
 	first->state = VB_ASKED;
 	if (!tell(first))
 		give_up(first, "the socket of the set-up takes nothing");
 }
 
+void tt_vb_setup_done(struct vb_conn *c)
+{
+	c->state = VB_TRIED;
+	c->tried_ns = tt_now_ns();
+	c->base.peer->ep->moved++;
+	if (c->base.outgoing)
+		ask_if_tried(c->base.peer);
+}
+
+static void swap(struct msg_conn **a, struct msg_conn **b)
+{
+	struct msg_conn *t = *a;
+
+	*a = *b;
+	*b = t;
+}
+
+/* Messages go by out[0] to [nout - 1], answers by in[0]. */
+static void put_ready_first(struct msg_peer *p, bool outgoing)
+{
+	int n = 0;
+
+	for (int i = 0; i < MSG_CONNS_MAX; i++)
+		if (outgoing && p->out[i] && !p->out[i]->lost)
+			swap(&p->out[n++], &p->out[i]);
+	if (outgoing)
+		p->nout = n;
+	for (int i = 1; i < MSG_CONNS_MAX && !outgoing && (!p->in[0] || p->in[0]->lost); i++)
+		if (p->in[i] && !p->in[i]->lost)
+			swap(&p->in[0], &p->in[i]);
+}
+
 /* Yes: with the dialler's conns to it, with the answerer's from it. */
 static void agreed(struct vb_conn *c)
 {
-	struct msg_conn **conns = c->base.outgoing ? c->base.peer->out : c->base.peer->in;
+	struct msg_peer *p = c->base.peer;
+	struct msg_conn **conns = c->base.outgoing ? p->out : p->in;
+	uint8_t works = c->base.outgoing ? 0xff : c->heard.works;
 
 	if (!c->base.outgoing) {
 		c->mine.attempt = VB_AGREE;
@@ -416,9 +578,15 @@ static void agreed(struct vb_conn *c)
 			return;
 		}
 	}
-	for (int i = 0; i < MSG_CONNS_MAX; i++)
-		if (conns[i] && ((struct vb_conn *)conns[i])->state >= VB_TRYING)
-			ready((struct vb_conn *)conns[i]);
+	for (int i = 0; i < MSG_CONNS_MAX; i++) {
+		struct vb_conn *v = (struct vb_conn *)conns[i];
+
+		if (v && !v->base.lost && v->state >= VB_TRYING && works >> i & 1)
+			ready(v);
+		else if (v && !v->base.lost)
+			drop(v);
+	}
+	put_ready_first(p, c->base.outgoing);
 }
 
 void tt_vb_setup_say_lost(struct vb_conn *c, const char *why)
@@ -451,6 +619,9 @@ static void heard(struct vb_conn *c)
 	} else if (c->heard.magic == MAGIC && c->heard.attempt == VB_GIVE_UP) {
 		(void)snprintf(why, sizeof(why), "the other end, at %s, found no way here", c->base.peer->where);
 		end_pair(c, why);
+	} else if (c->heard.magic == MAGIC && c->heard.attempt == VB_NOT_BY_THIS) {
+		if (c->base.outgoing && c->state < VB_TRIED)
+			leave_out(c, "the other end has no port that could reach it");
 	} else if (!is_sound(c)) {
 		give_up(c, "the other end speaks another version of the set-up");
 	} else if (c->heard.attempt == VB_AGREE) {
@@ -471,6 +642,8 @@ void tt_vb_setup_step(struct vb_conn *c)
 		heard(c);
 	if (c->state == VB_TRYING && c->base.outgoing && !c->base.lost && tt_now_ns() - c->tried_ns > TRY_NS)
 		tt_vb_setup_failed(c, "the device said nothing of a frame for 5 s");
+	else if (c->state < VB_TRIED && c->base.outgoing && !c->base.lost && is_overtaken(c))
+		leave_out(c, "no frame came through while others did");
 }
 
 static bool watch(struct vb_conn *c)
