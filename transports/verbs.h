@@ -28,7 +28,9 @@
 				      * posted for the conn that goes the other way */
 #define VB_ADVERT 24u                /* behind the header of an advert: what is expected, the number of the place */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
-#define VB_CHUNK_BITS 8              /* a chunk's number, of those of a message, beside its place's in an immediate */
+#define VB_SHARE (VB_CHUNK / 4)      /* where several conns share a message */
+#define VB_SHARE_BITS 8              /* where a chunk begins in its message, beside its place's number in an immediate */
+#define VB_AHEAD 2u                  /* chunks in flight on each of several conns: who is done sooner takes more */
 #define VB_STAGE ((size_t)4 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
 #define VB_BATCH 32                  /* completions taken at once */
@@ -175,6 +177,7 @@ struct vb_conn {
 	uint32_t send_head, send_tail;   /* slots that came back, handed out */
 	uint32_t signaled;               /* handed out, up to the last of which the device says when it is out */
 	struct vb_sent sent[VB_SLOTS];
+	uint32_t chunks;                 /* among those in flight */
 	uint32_t used;                   /* buffers of the peer used up: the number of the next frame there */
 	uint32_t got;                    /* that of the next frame from there */
 	uint32_t theirs_posted;          /* buffers it has posted */

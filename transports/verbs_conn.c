@@ -222,7 +222,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 			return tt_fail(tuttiSystemError, "verbs: %s",
 				       tt_vb_errno("ibv_create_qp", errno, why, sizeof(why)));
 	}
-	c->send_head = c->send_tail = c->signaled = c->used = c->got = c->posted = c->told = 0;
+	c->send_head = c->send_tail = c->signaled = c->chunks = c->used = c->got = c->posted = c->told = 0;
 	return tuttiSuccess;
 }
 
@@ -283,6 +283,7 @@ static bool post(struct vb_conn *c, struct ibv_send_wr *first, const struct vb_s
 	if (err)
 		return failed_to_post(c, "ibv_post_send", err);
 	c->sent[c->send_tail++ % VB_SLOTS] = *s;
+	c->chunks += s->len > 0;
 	c->used++;
 	if (signaled)
 		c->signaled = c->send_tail;
@@ -356,7 +357,8 @@ static bool vb_idle(const struct msg_conn *mc)
 {
 	const struct vb_conn *c = (const struct vb_conn *)mc;
 
-	return c->state == VB_READY && !c->busy && vb_has_slot(c, VB_KEPT);
+	return c->state == VB_READY && !c->busy && vb_has_slot(c, VB_KEPT) &&
+	       (mc->peer->nout == 1 || c->chunks < VB_AHEAD);
 }
 
 /* Bytes behind the header of a frame. */
@@ -416,7 +418,7 @@ static bool post_write(struct vb_conn *c, struct ibv_sge *sge, const struct msg_
 	struct ibv_send_wr wr = { .wr_id = wr_id(c, alone ? WC_SEND : WC_WRITE, c->send_tail % VB_SLOTS),
 				  .sg_list = sge, .num_sge = 1,
 				  .opcode = alone ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
-				  .imm_data = htobe32(to->place << VB_CHUNK_BITS | (uint32_t)(f->off / VB_CHUNK)),
+				  .imm_data = htobe32(to->place << VB_SHARE_BITS | (uint32_t)(f->off / VB_SHARE)),
 				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
 
 	/* Linux's soft-iWARP lends TCP the pages of a write that nobody asks to be told of, until the peer has
@@ -583,10 +585,11 @@ static void vb_forget(struct msg_conn *mc, struct msg_flow *flow)
 	tt_msg_taken_back(flow, c->cur.seq);
 }
 
+/* Smaller where several conns share: a call has a few messages of TUTTI_WINDOW under way, which end in order, and a
+ * slow conn that has two whole ones holds up the others. */
 static size_t vb_chunk(const struct msg_conn *mc)
 {
-	(void)mc;
-	return VB_CHUNK;
+	return mc->peer->nout > 1 ? VB_SHARE : VB_CHUNK;
 }
 
 const struct msg_wire tt_vb_wire = {
@@ -691,6 +694,7 @@ static void sent(struct vb_conn *c, uint32_t slot)
 
 		clear_sent(c, s);
 		s->flow = NULL;
+		c->chunks -= s->len > 0;
 		if (flow)
 			tt_msg_written(flow, s->seq, s->len);
 	}

@@ -83,7 +83,7 @@ bool tt_vb_place(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req
 	p->token = f->token;
 	p->seq = f->seq;
 	p->n = req->n;
-	p->id = ++ep->place_ids & UINT32_MAX >> VB_CHUNK_BITS;
+	p->id = ++ep->place_ids & UINT32_MAX >> VB_SHARE_BITS;
 	p->next = ep->places;
 	ep->places = p;
 	f->off = p->range ? (uintptr_t)req->p : (uintptr_t)p->stage;
@@ -190,12 +190,12 @@ const char *tt_vb_written(struct vb_conn *c, uint32_t imm, size_t n)
 	struct msg_frame f = { .type = MSG_DATA, .len = (uint32_t)n };
 	const struct vb_place *p = vb_ep_of(c)->places;
 
-	while (p && p->id != imm >> VB_CHUNK_BITS)
+	while (p && p->id != imm >> VB_SHARE_BITS)
 		p = p->next;
-	f.off = (imm & ((1u << VB_CHUNK_BITS) - 1)) * VB_CHUNK;
+	f.off = (imm & ((1u << VB_SHARE_BITS) - 1)) * VB_SHARE;
 	if (!p || !p->id)
 		return "data for which it was given no place";
-	if (f.off >= p->n || n != tt_min(VB_CHUNK, p->n - f.off))
+	if (f.off >= p->n || !n || n > tt_min(VB_CHUNK, p->n - f.off))
 		return "a chunk of bad length";
 	f.token = p->token;
 	f.seq = p->seq;
