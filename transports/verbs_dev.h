@@ -121,6 +121,7 @@ struct tt_vb_port {
 	uint16_t pkey_index; /* of TUTTI_IB_PKEY */
 	char netdev[16];     /* empty: none, or not known */
 	bool netdev_up;      /* has a carrier */
+	uint64_t down_ns;    /* since when the device has said that it is down; 0: it is not */
 	bool wanted;         /* TUTTI_IB_HCA admits it */
 	bool usable;         /* else `why` says why not; of two reasons the first in the path */
 	char why[256];

@@ -8,6 +8,9 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 
+#define DOWN_NS 3000000000ull /* a port that is down for so long is not waited for */
+enum { ACTIVE = 4 };
+
 bool tt_vb_events_open(struct vb_ep *ep)
 {
 	struct epoll_event ev = { .events = EPOLLIN };
@@ -22,14 +25,15 @@ bool tt_vb_events_open(struct vb_ep *ep)
 	return true;
 }
 
-/* Ends the conns of a queue pair, or (qp NULL) of a device. */
-static void end_conns(struct vb_ep *ep, const struct tt_vb_dev *dev, const struct ibv_qp *qp,
-		      const struct tt_vb_word *word)
+/* Ends the conns of a queue pair, of a port (qp NULL), or of a device (port NULL as well). */
+static void end_conns(struct vb_ep *ep, const struct tt_vb_dev *dev, const struct tt_vb_port *port,
+		      const struct ibv_qp *qp, const struct tt_vb_word *word)
 {
 	for (uint32_t i = 0; i < ep->nids; i++) {
 		struct vb_conn *c = ep->byid[i];
 
-		if (c && c->port && c->port->port->dev == dev && (!qp || c->qp == qp))
+		if (c && c->port && c->port->port->dev == dev && (!port || c->port->port == port) &&
+		    (!qp || c->qp == qp))
 			tt_vb_conn_failed(c, word);
 	}
 }
@@ -45,6 +49,7 @@ static void look(struct tt_vb_dev *dev, int num, const struct tt_vb_word *word)
 		if (num && p->num != num)
 			continue;
 		tt_vb_port_look(p);
+		p->down_ns = p->state == ACTIVE ? 0 : p->down_ns ? p->down_ns : tt_now_ns();
 		tt_log(state == p->state ? TT_LOG_INFO : TT_LOG_WARN, "verbs", "%s: %s: %s; %s",
 		       tt_vb_port_text(p, where, sizeof(where)), word->name, word->cause, word->mend);
 	}
@@ -56,7 +61,7 @@ static void lose(struct vb_ep *ep, struct tt_vb_dev *dev, const struct tt_vb_wor
 	(void)epoll_ctl(ep->epoll, EPOLL_CTL_DEL, dev->ctx->async_fd, NULL);
 	dev->lost = true;
 	look(dev, 0, word);
-	end_conns(ep, dev, NULL, word);
+	end_conns(ep, dev, NULL, NULL, word);
 }
 
 static void act(struct vb_ep *ep, struct tt_vb_dev *dev, const struct ibv_async_event *e)
@@ -68,13 +73,29 @@ static void act(struct vb_ep *ep, struct tt_vb_dev *dev, const struct ibv_async_
 		look(dev, e->element.port_num, word);
 		break;
 	case TT_VB_QP_LOST:
-		end_conns(ep, dev, e->element.qp, word);
+		end_conns(ep, dev, NULL, e->element.qp, word);
 		break;
 	case TT_VB_DEV_LOST:
 		lose(ep, dev, word);
 		break;
 	default:
 		tt_log(TT_LOG_DEBUG, "verbs", "device %s: %s: %s", dev->name, word->name, word->cause);
+	}
+}
+
+/* A bounce harms nothing that was not sent meanwhile. Later on, what this end waits for would never fail by itself if
+ * only the other end has something to send. */
+static void end_if_down(struct vb_ep *ep, struct tt_vb_dev *dev)
+{
+	for (int i = 0; i < dev->nports; i++) {
+		struct tt_vb_port *p = &dev->ports[i];
+
+		if (!p->down_ns || tt_now_ns() - p->down_ns < DOWN_NS)
+			continue;
+		tt_vb_port_look(p);
+		p->down_ns = 0;
+		if (p->state != ACTIVE)
+			end_conns(ep, dev, p, NULL, tt_vb_event_word(IBV_EVENT_PORT_ERR));
 	}
 }
 
@@ -91,6 +112,7 @@ void tt_vb_events_take(struct vb_ep *ep)
 		}
 		if (dev->ctx && !dev->lost && errno != EAGAIN && errno != EINTR)
 			lose(ep, dev, tt_vb_event_word(IBV_EVENT_DEVICE_FATAL));
+		end_if_down(ep, dev);
 	}
 }
 
