@@ -50,13 +50,13 @@ static tuttiResult_t one(tuttiComm_t c, int n, int rank, int round, bool stop, b
 
 static tuttiResult_t work(double seconds, const char *word)
 {
-	double end = now() + seconds;
+	double began = now(), end = began + seconds;
 	bool stopped = false;
 	tuttiComm_t c = NULL;
 	int n, rank, rounds = 0;
 	tuttiResult_t r;
 
-	last_s = now();
+	last_s = began;
 	r = tuttiCommInitFromEnv(&c, NULL);
 	if (r == tuttiSuccess) {
 		tuttiCommCount(c, &n);
@@ -65,7 +65,7 @@ static tuttiResult_t work(double seconds, const char *word)
 	while (r == tuttiSuccess && !stopped) {
 		r = one(c, n, rank, rounds, now() > end, &stopped);
 		if (r == tuttiSuccess && !rounds++)
-			puts(word);
+			printf("%s after %.2f s\n", word, last_s - began);
 	}
 	if (r == tuttiSuccess) {
 		printf("done %d\n", rounds);
