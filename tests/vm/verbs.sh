@@ -17,8 +17,9 @@ within() { # arguments of rdma-vm; counts what it tried
 }
 
 echo "TEST_SEED=$TEST_SEED"
+within -- tests/vm/suite settings
 for wire in rxe siw; do
-	within --transport $wire -- tests/vm/suite conformance collective perf cost
+	within --transport $wire -- tests/vm/suite conformance collective several perf cost
 	within --transport $wire --devices 2 -- tests/vm/suite conformance collective perf
 	within --transport $wire --hosts 2 -- tests/vm/suite collective perf
 done
