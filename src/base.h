@@ -26,6 +26,7 @@
 	X(tuttiUnsupported, "unsupported combination", "see the table in docs/api.md")             \
 	X(tuttiForked, "communicator used after fork", "use it in the parent, or make a new one")
 
+#define TT_TEXT 1024 /* bytes of an error's sentence: device, port, address, peer, cause and what to do fit twice */
 const char *tt_result_text(tuttiResult_t r);
 /* Who decides an error says it once: keeps the text for tuttiGetLastError of this thread, logs it at
  * level error, returns r. Who passes an error on stays silent. Keeps errno. */

@@ -389,7 +389,7 @@ static tuttiResult_t choose(struct tuttiComm *c, int peer, const struct tt_ep *a
 			    struct tt_ep **ep)
 {
 	const struct tt_proc *p = &c->procs[c->proc_of[peer]];
-	char why[480] = "";
+	char why[TT_TEXT / 2] = "";
 	bool local;
 
 	*ep = c->inproc;
@@ -439,7 +439,7 @@ tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link *
 	struct tuttiComm *c = comm;
 	uint64_t key[4] = { c->id, (uint64_t)(peer < c->rank ? peer : c->rank),
 			    (uint64_t)(peer < c->rank ? c->rank : peer), lane };
-	char tried[480] = "";
+	char tried[TT_TEXT / 2] = "";
 	struct tt_link *l;
 	tuttiResult_t r;
 
@@ -467,7 +467,7 @@ tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link *
 
 tuttiResult_t tt_comm_reopen(struct tuttiComm *c, struct tt_link *l)
 {
-	char tried[480];
+	char tried[TT_TEXT / 2];
 	const char *why = "";
 
 	(void)l->ep->t->link_error(l->priv, &why);

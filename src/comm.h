@@ -117,11 +117,11 @@ struct tuttiComm {
 	int wake_fd;
 	_Atomic uint32_t done_seq, *received; /* collectives done; messages received, per peer */
 	pthread_mutex_t lock; /* of what follows; never held on the path of an operation */
-	char text[768]; /* of error: written once, before it */
+	char text[TT_TEXT]; /* of error: written once, before it */
 	_Atomic uint8_t *state;
 	_Atomic uint32_t *left_seq; /* valid where state is TT_LEFT */
 	_Atomic int dead_rank;
-	char dead_why[256];
+	char dead_why[640];
 	struct tt_answer answer;
 	struct tt_absent absent;
 	uint32_t asked_seq; /* who asked after it, to be told of absent ranks */

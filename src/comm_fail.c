@@ -16,7 +16,7 @@ struct message {
 	int32_t from, to; /* to -1: every rank of the receiving process */
 	uint32_t what, result;
 	struct tt_sig sig, theirs;
-	char text[560];
+	char text[TT_TEXT];
 };
 
 static struct {
@@ -603,7 +603,7 @@ static void forget_process(struct tuttiComm *c, uint64_t proc, bool dead, const 
 /* Somebody asks for news while nothing runs: a death that no operation has met yet. */
 void tt_comm_notice(struct tuttiComm *c)
 {
-	char who[120], why[256];
+	char who[120], why[sizeof(c->dead_why)];
 	int rank;
 
 	if (atomic_load_explicit(&c->finished, memory_order_acquire) != c->issued)

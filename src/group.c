@@ -11,7 +11,7 @@ static _Thread_local struct {
 	struct tt_task *tasks, **tail;
 	struct tt_job *jobs, **jobs_tail;
 	tuttiResult_t error;
-	char text[512];
+	char text[TT_TEXT];
 } group;
 
 bool tt_group_open(void)

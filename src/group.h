@@ -15,7 +15,7 @@ struct tt_job {
 	tuttiConfig_t config;
 	bool has_config;
 	tuttiResult_t result;
-	char text[512];
+	char text[TT_TEXT];
 	pthread_t thread;
 };
 

@@ -20,7 +20,7 @@ static struct {
 	pthread_mutex_t lock; /* starting and stopping only */
 	int users;
 	struct tt_ep *eps[MAX_EPS];
-	char why[MAX_EPS][400];
+	char why[MAX_EPS][TT_TEXT / 2];
 	struct tt_node_events events; /* the owner's */
 } net = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
@@ -46,7 +46,7 @@ tuttiResult_t tt_ep_new(const struct tt_transport *t, uint64_t group, struct tt_
 {
 	struct tt_ep_config config = { .self = tt_node_self()->id, .group = group, .dial = dial };
 	struct tt_ep *ep = calloc(1, sizeof(*ep));
-	char why[400] = "";
+	char why[TT_TEXT / 2] = "";
 	tuttiResult_t r;
 
 	if (!ep || !(ep->priv = calloc(1, t->ep_size))) {

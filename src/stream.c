@@ -18,7 +18,7 @@ struct tuttiStream {
 	struct tuttiStream *next;
 	_Atomic uint64_t issued, finished;
 	_Atomic int error;
-	char text[768]; /* of error; under the lock */
+	char text[TT_TEXT]; /* of error; under the lock */
 };
 
 static struct {
