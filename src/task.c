@@ -325,7 +325,7 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 static tuttiResult_t dead(struct tt_task *t, int rank)
 {
 	struct tuttiComm *c = t->comm;
-	char who[120], what[128], why[256];
+	char who[120], what[128], why[sizeof(c->dead_why)];
 
 	tt_comm_who(c, rank, who, sizeof(who));
 	tt_sig_print(&t->sig, what, sizeof(what));
@@ -363,7 +363,7 @@ static tuttiResult_t broken(struct tt_task *t)
 		link = f->link->ep->t->link_error(f->link->priv, &why);
 	if (link == tuttiMismatch && tt_comm_differs(c, peer, &t->sig, 1000 * MS))
 		return tt_comm_error(c);
-	if (!f->differs && link != tuttiMismatch && known_gone(c, peer))
+	if (!f->differs && link != tuttiMismatch && link != tuttiSystemError && known_gone(c, peer))
 		return dead(t, peer);
 	tt_sig_print(&t->sig, what, sizeof(what));
 	tt_comm_who(c, peer, who, sizeof(who));
@@ -534,18 +534,38 @@ static int gone_rank(const struct tt_task *t, const int *ranks, int n)
 	return -1;
 }
 
+/* " by device rxe0 ..." of the first link to that rank. */
+static const char *way_to(struct tuttiComm *c, int rank, char *out, size_t n)
+{
+	struct tt_link *l = NULL;
+
+	for (int k = 0; k < TT_LANES && c->links[rank] && !l; k++)
+		l = c->links[rank][k];
+	*out = 0;
+	if (!l || !l->priv || !l->ep->t->link_way)
+		return out;
+	*out = ' ';
+	tt_ep_lock(l->ep);
+	l->ep->t->link_way(l->priv, out + 1, n - 1);
+	tt_ep_unlock(l->ep);
+	return out;
+}
+
 static tuttiResult_t late(struct tt_task *t, const int *ranks, int n, int absent, bool moving)
 {
 	uint64_t limit = moving ? t->comm->deadline_ns : t->comm->arrival_ns;
-	char who[120] = "nobody", what[128];
+	char who[120] = "nobody", what[128], way[TT_TEXT / 2] = "";
 
 	tt_sig_print(&t->sig, what, sizeof(what));
 	if (n || absent >= 0)
 		tt_comm_who(t->comm, absent >= 0 ? absent : ranks[0], who, sizeof(who));
-	return tt_comm_fail(t->comm, false, tuttiTimeout, "%s on rank %d: %s %s%s for %.1f s; see whether that "
-			    "process is stopped or busy, or raise the %s", what, t->comm->rank,
+	if (moving && n)
+		way_to(t->comm, ranks[0], way, sizeof(way));
+	return tt_comm_fail(t->comm, false, tuttiTimeout, "%s on rank %d: %s %s%s for %.1f s%s; see whether that "
+			    "process is stopped or busy%s, or raise the %s", what, t->comm->rank,
 			    moving ? "no data from" : "no call by", who, n > 1 && absent < 0 ? " and others" : "",
-			    (double)limit / 1e9, moving ? "deadline" : "arrivalDeadline");
+			    (double)limit / 1e9, way, *way ? ", and whether the way loses data" : "",
+			    moving ? "deadline" : "arrivalDeadline");
 }
 
 void tt_task_watch(struct tt_task *t, uint64_t now)

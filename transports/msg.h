@@ -129,7 +129,7 @@ struct msg_peer {
 	bool dead;                           /* has failed: conns closed, flows wait to be closed */
 	uint64_t closing_ns;                 /* a conn has ended: fails when all have, or soon after */
 	tuttiResult_t error;
-	char why[400];
+	char why[TT_TEXT / 2];
 	char where[64];
 };
 
@@ -278,7 +278,7 @@ void tt_msg_peer_say_where(struct msg_peer *p, int fd);
 void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 /* A conn has ended, with an errno or 0: the peer fails when all have, or soon after. */
-void tt_msg_peer_closing(struct msg_peer *p, int err);
+void tt_msg_peer_closing(struct msg_peer *p, int err, const char *how); /* how: words of its own, or NULL */
 /* False: nothing is to be undone. */
 bool tt_msg_ep_open(struct msg_ep *ep, const struct tt_ep_config *config, const struct msg_wire *wire,
 		    size_t eager);
@@ -298,5 +298,6 @@ void tt_msg_peer_gone(void *ep, uint64_t peer);
 tuttiResult_t tt_msg_link_open(void *ep, void *link, uint64_t peer, uint64_t key);
 void tt_msg_link_close(void *link);
 tuttiResult_t tt_msg_link_error(void *link, const char **why);
+void tt_msg_link_way(void *link, char *out, size_t n);
 
 #endif

@@ -84,7 +84,7 @@ void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt,
 	       why);
 }
 
-void tt_msg_peer_closing(struct msg_peer *p, int err)
+void tt_msg_peer_closing(struct msg_peer *p, int err, const char *how)
 {
 	if (p->closing_ns || p->dead)
 		return;
@@ -94,7 +94,9 @@ void tt_msg_peer_closing(struct msg_peer *p, int err)
 		return;
 	p->error = tuttiRemoteError;
 	errno = err;
-	if (err)
+	if (how)
+		(void)snprintf(p->why, sizeof(p->why), "%s", how);
+	else if (err)
 		(void)snprintf(p->why, sizeof(p->why), "connection with process %016llx at %s: %m",
 			       (unsigned long long)p->id, p->where);
 	else
@@ -341,6 +343,13 @@ tuttiResult_t tt_msg_link_error(void *l, const char **why)
 	if (why)
 		*why = !f->error ? "" : f->with_peer ? f->peer->why : f->why;
 	return f->error;
+}
+
+void tt_msg_link_way(void *l, char *out, size_t n)
+{
+	const struct msg_flow *f = ((struct msg_link *)l)->flow;
+
+	(void)snprintf(out, n, "to %s", f ? f->peer->where : "nowhere");
 }
 
 /* ---- poll ---- */

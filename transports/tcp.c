@@ -354,7 +354,7 @@ const struct tt_transport tt_tcp = {
 	.send = tt_msg_send,
 	.recv = tt_msg_recv,
 	.poll = tcp_poll,
-	.link_error = tt_msg_link_error,
+	.link_error = tt_msg_link_error, .link_way = tt_msg_link_way,
 	.arm = tcp_arm,
 	.disarm = tcp_disarm,
 	.wait_fd = tcp_wait_fd,

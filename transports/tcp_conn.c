@@ -71,7 +71,7 @@ void tt_tcp_conn_lost(struct tcp_conn *c, int err)
 	c->base.lost = true;
 	drop_output(c);
 	(void)epoll_ctl(epoll_of(p), EPOLL_CTL_DEL, c->fd, NULL);
-	tt_msg_peer_closing(p, err);
+	tt_msg_peer_closing(p, err, NULL);
 	/* What the lost socket still owed cannot come; otherwise the others may hold the rest. */
 	if (!c->base.outgoing && (err || cut))
 		tt_msg_peer_break(p, p->error, "%s%s", p->why, cut ? " in the middle of a message" : "");

@@ -106,6 +106,8 @@ struct tt_transport {
 	int (*poll)(void *ep);
 	/* The link's sticky error, or Success; *why points to its text (static or the link's). */
 	tuttiResult_t (*link_error)(void *link, const char **why);
+	/* Optional: which way a link goes, for texts: "by device rxe0 port 1 (RoCE, net0, active) to 10.0.0.2". */
+	void (*link_way)(void *link, char *out, size_t n);
 	/* Sleeping: arm says "I am about to sleep" and returns false if something is there already; then
 	 * poll(2) on wait_fd for reading; disarm after. */
 	bool (*arm)(void *ep);

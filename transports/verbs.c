@@ -92,6 +92,8 @@ static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 		close_port(ep, p);
 		return tuttiSystemError;
 	}
+	if (!vb_by_cm(p))
+		tt_vb_cm_watch(ep, p);
 	ep->nports++;
 	return tuttiSuccess;
 }
@@ -198,6 +200,25 @@ static int vb_poll(void *e)
 	return tt_msg_settle(&ep->base, moved);
 }
 
+/* All devices that it goes by: of a chunk nobody knows which. */
+static void vb_link_way(void *l, char *out, size_t n)
+{
+	const struct msg_flow *f = ((struct msg_link *)l)->flow;
+	const struct msg_peer *p = f ? f->peer : NULL;
+	char where[160], ip[64];
+	size_t at = 0;
+
+	tt_msg_link_way(l, out, n);
+	for (int i = 0; p && i < p->nout && at < n; i++) {
+		struct vb_conn *c = (struct vb_conn *)p->out[i];
+
+		tt_vb_port_look(c->port->port);
+		at += (size_t)snprintf(out + at, n - at, "%s %s to %s", i ? "," : "by",
+				       tt_vb_port_text(c->port->port, where, sizeof(where)),
+				       tt_vb_conn_peer(c, ip, sizeof(ip)));
+	}
+}
+
 /* ---- sleeping ---- */
 
 static void take_events(struct vb_ep *ep, struct vb_port *p)
@@ -281,7 +302,7 @@ static void undo(struct vb_ep *ep)
 static tuttiResult_t vb_ep_open(void *e, const struct tt_ep_config *config)
 {
 	struct vb_ep *ep = e;
-	char why[160];
+	char why[256];
 	tuttiResult_t r;
 
 	ep->vb = tt_vb(why, sizeof(why));
@@ -337,7 +358,8 @@ const struct tt_transport tt_verbs = {
 	.link_size = sizeof(struct msg_link), .probe = vb_probe, .present = tt_vb_any,
 	.ep_open = vb_ep_open, .ep_close = vb_ep_close,
 	.link_open = vb_link_open, .link_close = tt_msg_link_close, .send = tt_msg_send, .recv = tt_msg_recv,
-	.poll = vb_poll, .link_error = tt_msg_link_error, .arm = vb_arm, .disarm = vb_disarm,
+	.poll = vb_poll, .link_error = tt_msg_link_error, .link_way = vb_link_way,
+	.arm = vb_arm, .disarm = vb_disarm,
 	.wait_fd = vb_wait_fd, .accept = tt_msg_accept, .peer_gone = tt_msg_peer_gone, .memory = vb_memory,
 	.reg = tt_vb_reg, .dereg = tt_vb_dereg,
 };

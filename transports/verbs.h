@@ -34,7 +34,7 @@
 #define VB_STAGE ((size_t)4 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
 #define VB_BATCH 32                  /* completions taken at once */
-#define VB_GIDS 12                   /* told to a peer */
+#define VB_GIDS 13                   /* told to a peer; words may take their place: TT_TEXT / 2 bytes fit */
 #define VB_ADDRS 4
 #define VB_REGIONS 1024u             /* of memory used in place, registered with devices at a time */
 #define VB_UNUSED 4096u              /* look-ups that one was not in until it may give way to another */
@@ -83,6 +83,7 @@ struct vb_port {
 	uint32_t conns, cqe;
 	struct vb_listener listener[VB_ADDRS];
 	int nlisteners;
+	struct rdma_cm_id *watch; /* hears of the device's end, where nothing listens */
 };
 
 struct vb_ep {
@@ -145,7 +146,7 @@ struct vb_hello {
 	struct tt_gid gids[VB_GIDS];
 	struct vb_at addrs[VB_ADDRS];
 };
-#define VB_GIVE_UP 255 /* none of the pairs works: nothing goes between these processes by verbs */
+#define VB_GIVE_UP 255 /* none of the pairs works: nothing goes between these processes by verbs; why, as VB_LAST */
 #define VB_LAST 253    /* after the set-up: this end is lost; why is in place of the GIDs */
 #define VB_AGREE 254   /* these conns of the dialler work (bits of `works`): may it use them? And the answer, yes. */
 #define VB_NOT_BY_THIS 252 /* the one that was dialled has no port for this conn; others may do */
@@ -156,7 +157,7 @@ enum vb_state { VB_DIALLING, VB_TRYING, VB_TRIED, VB_ASKED, VB_READY };
 struct vb_refused {
 	struct vb_refused *next;
 	uint64_t id;
-	char why[400];
+	char why[TT_TEXT / 2];
 };
 
 struct vb_conn {
@@ -232,6 +233,7 @@ void tt_vb_setup_failed(struct vb_conn *c, const char *why);
 
 /* ---- verbs_cm.c ---- */
 tuttiResult_t tt_vb_cm_open(struct vb_ep *ep, struct vb_port *p); /* listens */
+void tt_vb_cm_watch(struct vb_ep *ep, struct vb_port *p); /* does not, but hears of the device's removal */
 void tt_vb_cm_close(struct vb_ep *ep, struct vb_port *p);
 void tt_vb_cm_close_channel(struct vb_ep *ep);
 int tt_vb_cm_addrs(const struct vb_port *p, struct vb_at *out);
@@ -245,6 +247,7 @@ static inline bool vb_by_cm(const struct vb_port *p)
 /* ---- verbs_event.c ---- */
 bool tt_vb_events_open(struct vb_ep *ep);
 void tt_vb_events_take(struct vb_ep *ep); /* a system call for each device */
+void tt_vb_dev_removed(struct vb_ep *ep, struct tt_vb_dev *dev);
 
 /* ---- verbs_place.c: of the wire's table ---- */
 bool tt_vb_place(struct msg_conn *c, struct msg_flow *flow, const struct tt_req *req, struct msg_frame *f);
@@ -266,6 +269,7 @@ struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd)
 bool tt_vb_conn_attach(struct vb_conn *c);          /* registers buffers at c->port */
 bool tt_vb_conn_fill(struct vb_conn *c);            /* posts all buffers of a new queue pair */
 void tt_vb_conn_free(struct vb_conn *c);
+const char *tt_vb_conn_peer(const struct vb_conn *c, char *out, size_t n); /* the other end's address; returns it */
 tuttiResult_t tt_vb_conn_qp(struct vb_conn *c);     /* a new queue pair in place of the old */
 bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
 bool tt_vb_conn_is_out(struct vb_conn *c);          /* nothing is under way; sees to it that this is said */

@@ -90,8 +90,30 @@ tuttiResult_t tt_vb_cm_open(struct vb_ep *ep, struct vb_port *p)
 				       tt_vb_port_text(p->port, where, sizeof(where)));
 }
 
+/* Only to who has an id on a device does the kernel say that it goes. Nothing else depends on it. */
+void tt_vb_cm_watch(struct vb_ep *ep, struct vb_port *p)
+{
+	struct tt_local_addr addr;
+	struct sockaddr_storage ss;
+
+	if (tt_vb_port_addrs(p->port, &addr, 1) < 1 || !open_channel(ep) ||
+	    ep->vb->cm_create_id(ep->cm, &p->watch, p, RDMA_PS_TCP)) {
+		p->watch = NULL;
+		return;
+	}
+	(void)tt_addr_to(&addr.addr, 0, &ss);
+	if (!ep->vb->cm_bind_addr(p->watch, (struct sockaddr *)&ss) && p->watch->verbs &&
+	    !strcmp(ep->vb->get_device_name(p->watch->verbs->device), p->port->dev->name))
+		return;
+	ep->vb->cm_destroy_id(p->watch);
+	p->watch = NULL;
+}
+
 void tt_vb_cm_close(struct vb_ep *ep, struct vb_port *p)
 {
+	if (p->watch)
+		ep->vb->cm_destroy_id(p->watch);
+	p->watch = NULL;
 	while (p->nlisteners)
 		ep->vb->cm_destroy_id(p->listener[--p->nlisteners].id);
 }
@@ -200,7 +222,6 @@ static void dialled(struct vb_conn *c, const struct rdma_cm_event *e)
 		break;
 	case RDMA_CM_EVENT_DISCONNECTED:
 	case RDMA_CM_EVENT_TIMEWAIT_EXIT:
-	case RDMA_CM_EVENT_DEVICE_REMOVAL:
 		tt_vb_conn_ended(c, word);
 		break;
 	default:
@@ -246,18 +267,18 @@ static void asked(struct vb_ep *ep, struct rdma_cm_event *e)
 
 static void accepted(struct vb_conn *c, const struct rdma_cm_event *e)
 {
-	if (e->event == RDMA_CM_EVENT_DISCONNECTED || e->event == RDMA_CM_EVENT_DEVICE_REMOVAL)
+	if (e->event == RDMA_CM_EVENT_DISCONNECTED)
 		tt_vb_conn_ended(c, tt_vb_cm_word((int)e->event));
 }
 
 /* ---- events ---- */
 
-static bool is_listener(const struct vb_ep *ep, const void *context)
+static struct vb_port *port_of(struct vb_ep *ep, const void *context)
 {
 	for (int i = 0; i < ep->nports; i++)
 		if (context == &ep->port[i])
-			return true;
-	return false;
+			return &ep->port[i];
+	return NULL;
 }
 
 void tt_vb_cm_poll(struct vb_ep *ep)
@@ -265,7 +286,8 @@ void tt_vb_cm_poll(struct vb_ep *ep)
 	struct rdma_cm_event *e;
 
 	while (ep->cm && !ep->vb->cm_get_cm_event(ep->cm, &e)) {
-		struct vb_conn *c = is_listener(ep, e->id->context) ? NULL : e->id->context;
+		struct vb_port *port = port_of(ep, e->id->context);
+		struct vb_conn *c = port ? NULL : e->id->context;
 		struct rdma_cm_event copy = *e;
 		uint64_t cookie[8] = { 0 };
 
@@ -276,7 +298,9 @@ void tt_vb_cm_poll(struct vb_ep *ep)
 		copy.param.conn.private_data = cookie;
 		ep->vb->cm_ack_cm_event(e);
 		ep->base.moved++;
-		if (!c && copy.event == RDMA_CM_EVENT_CONNECT_REQUEST)
+		if (copy.event == RDMA_CM_EVENT_DEVICE_REMOVAL)
+			tt_vb_dev_removed(ep, port ? port->port->dev : c->port->port->dev);
+		else if (!c && copy.event == RDMA_CM_EVENT_CONNECT_REQUEST)
 			asked(ep, &copy);
 		else if (c && c->base.outgoing && !c->base.lost)
 			dialled(c, &copy);

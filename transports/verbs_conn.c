@@ -6,6 +6,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -164,21 +165,71 @@ void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why)
 	tt_msg_peer_break(c->base.peer, r, "%s", why);
 }
 
+/* ---- words ---- */
+
+const char *tt_vb_conn_peer(const struct vb_conn *c, char *out, size_t n)
+{
+	static const uint8_t none[16];
+	struct tt_addr a;
+	uint16_t port;
+
+	if (memcmp(c->pair.b.raw, none, sizeof(none)) != 0)
+		return tt_gid_text(c->pair.b.raw, out, n);
+	if (c->cm && tt_addr_from(rdma_get_peer_addr(c->cm), &a, &port))
+		return tt_addr_format(&a, 0, out, n);
+	(void)snprintf(out, n, "%s", c->base.peer->where);
+	return out;
+}
+
+static bool has_address(const struct vb_conn *c)
+{
+	const struct tt_vb_port *port = c->port->port;
+	static const uint8_t none[16];
+
+	for (int i = 0; i < port->ngids; i++)
+		if (!memcmp(port->gids[i].raw, c->pair.a.raw, sizeof(c->pair.a.raw)))
+			return true;
+	return !memcmp(c->pair.a.raw, none, sizeof(none));
+}
+
+/* What is wrong with the port of this end, NULL: nothing; its state of now, for texts as well. */
+static const char *own_trouble(const struct vb_conn *c)
+{
+	struct tt_vb_port *port = c->port->port;
+
+	tt_vb_port_look(port);
+	if (!port->usable)
+		return port->why;
+	return has_address(c) ? NULL : "its address is gone: leave addresses as they are while jobs run";
+}
+
+/* What this end's port has to say explains more than a status that came of it. */
+static const char *describe(const struct vb_conn *c, const struct tt_vb_word *word, const char *own, char *out,
+			    size_t n)
+{
+	const struct tt_vb_port *port = c->port->port;
+	struct tt_vb_word here = { word->name, "the port of this end does not work", own };
+	char ip[64];
+	struct tt_vb_place at = { .rank = -1, .port = port, .qpn = c->qp ? c->qp->qp_num : 0,
+				  .peer = tt_vb_conn_peer(c, ip, sizeof(ip)) };
+
+	return tt_vb_say(own && !port->dev->lost ? &here : word, &at, out, n);
+}
+
 void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word)
 {
-	struct tt_vb_place at = { .rank = -1, .peer = c->base.peer->where, .port = c->port->port };
-	char text[400];
+	char text[TT_TEXT / 2];
 
 	if (c->base.lost)
 		return;
-	if (c->state != VB_READY) {
-		tt_vb_setup_failed(c, word->cause);
+	if (c->state != VB_READY || own_trouble(c)) {
+		tt_vb_conn_failed(c, word);
 		return;
 	}
-	tt_log(TT_LOG_DEBUG, "verbs", "%s", tt_vb_say(word, &at, text, sizeof(text)));
+	tt_log(TT_LOG_DEBUG, "verbs", "%s", describe(c, word, NULL, text, sizeof(text)));
 	c->base.lost = true;
 	drop_sent(c);
-	tt_msg_peer_closing(c->base.peer, 0);
+	tt_msg_peer_closing(c->base.peer, 0, text);
 }
 
 /* Ends the queue pair here and now: after this the device neither reads nor writes anything for it. */
@@ -239,10 +290,9 @@ bool tt_vb_conn_fill(struct vb_conn *c)
 
 static bool failed_to_post(struct vb_conn *c, const char *what, int err)
 {
-	char text[256], where[160];
+	struct tt_vb_word word = { what, strerror(err < 0 ? errno : err), "see the peer's error and the kernel's log" };
 
-	tt_vb_port_text(c->port->port, where, sizeof(where));
-	tt_vb_conn_lost(c, tuttiSystemError, tt_vb_errno(what, err < 0 ? errno : err, text, sizeof(text)));
+	tt_vb_conn_failed(c, &word);
 	return false;
 }
 
@@ -335,7 +385,7 @@ static void vb_look(struct msg_conn *mc)
 
 	if (!mc->lost && conn_of(mc)->state == VB_READY && conn_of(mc)->fd >= 0 &&
 	    !recv(conn_of(mc)->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT))
-		tt_msg_peer_closing(mc->peer, 0);
+		tt_msg_peer_closing(mc->peer, 0, NULL);
 }
 
 static void vb_drain(struct msg_conn *mc)
@@ -705,20 +755,17 @@ static void sent(struct vb_conn *c, uint32_t slot)
 
 void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word)
 {
-	static const uint8_t none[16];
-	char text[400], ip[64];
-	bool by_gid = memcmp(c->pair.b.raw, none, sizeof(none)) != 0;
-	struct tt_vb_place at = { .rank = -1, .port = c->port->port, .qpn = c->qp ? c->qp->qp_num : 0,
-				  .peer = by_gid ? tt_gid_text(c->pair.b.raw, ip, sizeof(ip)) : c->base.peer->where };
+	char text[TT_TEXT / 2];
+	const char *own;
 
 	if (c->base.lost)
 		return;
-	tt_vb_port_look(c->port->port); /* the text says the link's state of now */
-	tt_vb_say(word, &at, text, sizeof(text));
-	if (c->state != VB_READY)
-		tt_vb_setup_failed(c, text);
+	own = own_trouble(c);
+	describe(c, word, own, text, sizeof(text));
+	if (c->state != VB_READY) /* which says itself where */
+		tt_vb_setup_failed(c, tt_vb_say(word, &(struct tt_vb_place){ .rank = -1 }, text, sizeof(text)));
 	else
-		tt_vb_conn_lost(c, tuttiRemoteError, text);
+		tt_vb_conn_lost(c, own ? tuttiSystemError : tuttiRemoteError, text);
 }
 
 /* The first status decides. A flush comes first where the device has stopped the queue pair by itself: then its event
@@ -727,8 +774,10 @@ static void failed(struct vb_conn *c, const struct ibv_wc *wc)
 {
 	uint32_t tag = c->tag;
 
-	if (tt_vb_wc_follows((int)wc->status))
+	if (tt_vb_wc_follows((int)wc->status)) {
 		tt_vb_events_take(vb_ep_of(c));
+		tt_vb_cm_poll(vb_ep_of(c));
+	}
 	if (c->tag == tag)
 		tt_vb_conn_failed(c, tt_vb_wc_word((int)wc->status));
 }

@@ -134,7 +134,7 @@ static bool may_open(char *why, size_t n)
 	if (d)
 		closedir(d);
 	if (!good)
-		snprintf(why, n, any ? "/dev/infiniband/uverbs* may not be opened by this user" :
+		snprintf(why, n, any ? "this user may not open /dev/infiniband/uverbs*: see their group (rdma)" :
 				       "no /dev/infiniband/uverbs* (container: --device=/dev/infiniband)");
 	return good;
 }
@@ -346,7 +346,9 @@ static void judge(struct tt_vb_port *p)
 	else if (has_address(p, c.gid_index))
 		p->usable = true;
 	else if (c.gid_index >= 0 && p->wire != TT_VB_IWARP)
-		snprintf(p->why, sizeof(p->why), "no usable GID at TUTTI_IB_GID_INDEX=%d", c.gid_index);
+		snprintf(p->why, sizeof(p->why),
+			 "no usable GID at TUTTI_IB_GID_INDEX=%d: unset it; tutti-info --check-rdma shows them",
+			 c.gid_index);
 	else
 		snprintf(p->why, sizeof(p->why), "%s: give interface %s an address",
 			 p->wire == TT_VB_IWARP ? "no address" : "no usable GID", p->netdev);
@@ -413,6 +415,10 @@ void tt_vb_port_look(struct tt_vb_port *p)
 	p->netdev_up = net_up(p->netdev);
 	judge(p);
 	find_pkey(vb, p);
+	if (p->dev->lost) {
+		p->usable = false;
+		strcpy(p->why, "the device was removed or has failed");
+	}
 }
 
 /* ---- devices ---- */

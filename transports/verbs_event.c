@@ -64,6 +64,12 @@ static void lose(struct vb_ep *ep, struct tt_vb_dev *dev, const struct tt_vb_wor
 	end_conns(ep, dev, NULL, NULL, word);
 }
 
+void tt_vb_dev_removed(struct vb_ep *ep, struct tt_vb_dev *dev)
+{
+	if (!dev->lost)
+		lose(ep, dev, tt_vb_cm_word(RDMA_CM_EVENT_DEVICE_REMOVAL));
+}
+
 static void act(struct vb_ep *ep, struct tt_vb_dev *dev, const struct ibv_async_event *e)
 {
 	const struct tt_vb_word *word = tt_vb_event_word(e->event_type);

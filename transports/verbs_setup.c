@@ -131,10 +131,11 @@ static bool is_agreed(const struct msg_peer *p)
 }
 
 /* On each socket, so that the other end does not see one of them end before it knows. */
-static void tell_of_end(struct vb_conn *c)
+static void tell_of_end(struct vb_conn *c, const char *why)
 {
 	if (!c)
 		return;
+	(void)snprintf((char *)c->mine.gids, sizeof(c->mine.gids), "%s", why);
 	c->mine.magic = MAGIC;
 	c->mine.version = VERSION;
 	c->mine.attempt = VB_GIVE_UP;
@@ -149,34 +150,46 @@ static void end_pair(struct vb_conn *c, const char *why)
 	tt_vb_conn_lost(c, tuttiUnsupported, why);
 }
 
-static const char *describe(const struct vb_conn *c, const char *what, char *why, size_t n)
+/* The pairs in the order that both ends see; the other end's port is in c->theirs. */
+static int pairs_with(const struct vb_conn *c, struct tt_gid_pair *pairs)
 {
-	char where[160];
+	return tt_gid_pairs(c->mine.gids, c->mine.ngids, c->theirs.gids, c->theirs.ngids,
+			    c->mine.host == c->theirs.host, pairs, MAX_PAIRS);
+}
 
-	if (c->state == VB_TRYING)
-		(void)snprintf(why, n, "%d pairs of GIDs tried, the last: %s", c->mine.attempt + 1, what);
-	else
-		(void)snprintf(why, n, "at %s, %s: %s", c->base.peer->where, c->port ?
-			       tt_vb_port_text(c->port->port, where, sizeof(where)) : "all devices", what);
-	return why;
+/* Where a set-up ended, and after what. */
+static void say_end(const struct vb_conn *c, const char *what, char *out, size_t n)
+{
+	char tried[200] = "", where[160] = "all devices", mine[64], ip[64];
+	struct tt_gid_pair pairs[MAX_PAIRS];
+
+	if (c->port)
+		tt_vb_port_text(c->port->port, where, sizeof(where));
+	if (c->state == VB_TRYING && vb_by_cm(c->port))
+		(void)snprintf(tried, sizeof(tried), ", rdma_cm tried %u times", c->dials + 1);
+	else if (c->state == VB_TRYING)
+		(void)snprintf(tried, sizeof(tried), ", pair of GIDs %d of %d, %s to %s", c->mine.attempt + 1,
+			       pairs_with(c, pairs), tt_gid_text(c->pair.a.raw, mine, sizeof(mine)),
+			       tt_gid_text(c->pair.b.raw, ip, sizeof(ip)));
+	(void)snprintf(out, n, "at %s, %s%s: %s", tt_vb_conn_peer(c, ip, sizeof(ip)), where, tried, what);
 }
 
 /* Not of one conn, but of this peer. */
 static void give_up(struct vb_conn *c, const char *what)
 {
 	struct msg_peer *p = c->base.peer;
-	char why[400];
+	char why[TT_TEXT / 2];
 
 	if (c->base.lost)
 		return;
-	describe(c, what, why, sizeof(why));
+	say_end(c, what, why, sizeof(why));
 	if (is_agreed(p)) {
-		tt_vb_conn_lost(c, tuttiSystemError, why);
+		tt_vb_conn_lost(c, tuttiRemoteError, why);
 		return;
 	}
 	for (int i = 0; i < MSG_CONNS_MAX; i++) {
-		tell_of_end((struct vb_conn *)p->out[i]);
-		tell_of_end((struct vb_conn *)p->in[i]);
+		tell_of_end((struct vb_conn *)p->out[i], why);
+		tell_of_end((struct vb_conn *)p->in[i], why);
 	}
 	end_pair(c, why);
 }
@@ -216,7 +229,7 @@ static void ask_if_tried(struct msg_peer *p);
 static void leave_out(struct vb_conn *c, const char *what)
 {
 	struct msg_peer *p = c->base.peer;
-	char why[400], where[160];
+	char why[TT_TEXT / 2], where[160];
 
 	if (c->base.lost)
 		return;
@@ -224,9 +237,10 @@ static void leave_out(struct vb_conn *c, const char *what)
 		give_up(c, what);
 		return;
 	}
+	say_end(c, what, why, sizeof(why));
 	tt_log(TT_LOG_WARN, "verbs", "no way by %s to process %016llx at %s, others are tried or work: %s",
 	       tt_vb_port_text(c->port->port, where, sizeof(where)), (unsigned long long)p->id, p->where,
-	       describe(c, what, why, sizeof(why)));
+	       why);
 	drop(c);
 	ask_if_tried(p);
 }
@@ -239,7 +253,7 @@ static void left_alone(struct vb_conn *c, int err)
 	if (c->state != VB_READY && !c->base.outgoing && (has_other(c, p->in) || has_other(c, p->out))) {
 		drop(c);
 	} else {
-		tt_msg_peer_closing(p, err);
+		tt_msg_peer_closing(p, err, NULL);
 		c->base.lost = true;
 	}
 }
@@ -256,6 +270,18 @@ static bool is_overtaken(const struct vb_conn *c)
 			return true;
 	}
 	return false;
+}
+
+static const char *no_reach(const struct vb_conn *c, char *out, size_t n)
+{
+	int index = vb_ep_of(c)->conf.gid_index;
+	char forced[48] = "";
+
+	if (index >= 0)
+		(void)snprintf(forced, sizeof(forced), " (TUTTI_IB_GID_INDEX=%d here)", index);
+	(void)snprintf(out, n, "no port or GID here reaches one of the other end's%s; compare what "
+		       "tutti-info --check-rdma says at both ends", forced);
+	return out;
 }
 
 /* ---- the queue pair's states ---- */
@@ -327,13 +353,6 @@ static bool new_pair(struct vb_conn *c)
 	return tt_vb_conn_qp(c) == tuttiSuccess && to_init(c) && tt_vb_conn_fill(c);
 }
 
-/* The pairs in the order that both ends see; the other end's port is in c->theirs. */
-static int pairs_with(const struct vb_conn *c, struct tt_gid_pair *pairs)
-{
-	return tt_gid_pairs(c->mine.gids, c->mine.ngids, c->theirs.gids, c->theirs.ngids,
-			    c->mine.host == c->theirs.host, pairs, MAX_PAIRS);
-}
-
 /* ---- the dialler ---- */
 
 static void try_next(struct vb_conn *c, uint8_t attempt)
@@ -389,7 +408,7 @@ static void answered(struct vb_conn *c)
 	c->theirs = c->heard;
 	n = vb_by_cm(c->port) ? c->theirs.naddrs : pairs_with(c, pairs);
 	if (c->theirs.wire != c->mine.wire || (!ib && c->mine.attempt >= n)) {
-		leave_out(c, "the two ends have no ports that could reach each other");
+		leave_out(c, no_reach(c, why, sizeof(why)));
 		return;
 	}
 	c->theirs_posted = c->theirs.slots;
@@ -454,9 +473,10 @@ static bool choose_port(struct vb_conn *c)
 }
 
 /* The dialler decides what follows. */
-static void say_no(struct vb_conn *c)
+static void say_no(struct vb_conn *c, const char *why)
 {
 	c->mine = (struct vb_hello){ .magic = MAGIC, .version = VERSION, .attempt = VB_NOT_BY_THIS };
+	(void)snprintf((char *)c->mine.gids, sizeof(c->mine.gids), "%s", why);
 	if (!tell(c))
 		give_up(c, "the socket of the set-up takes nothing");
 }
@@ -464,6 +484,7 @@ static void say_no(struct vb_conn *c)
 static void asked(struct vb_conn *c)
 {
 	struct tt_gid_pair pairs[MAX_PAIRS];
+	char why[200];
 	int n;
 
 	c->theirs = c->heard;
@@ -471,8 +492,12 @@ static void asked(struct vb_conn *c)
 		give_up(c, "another way was agreed on before");
 		return;
 	}
-	if (!c->mem && (!choose_port(c) || !tt_vb_conn_attach(c))) {
-		say_no(c);
+	if (!c->mem && !choose_port(c)) {
+		say_no(c, no_reach(c, why, sizeof(why)));
+		return;
+	}
+	if (!c->mem && !tt_vb_conn_attach(c)) {
+		say_no(c, "no memory for its buffers: see ulimit -l");
 		return;
 	}
 	c->state = VB_TRYING;
@@ -483,7 +508,7 @@ static void asked(struct vb_conn *c)
 		return;
 	}
 	if (!new_pair(c)) {
-		say_no(c);
+		say_no(c, "no queue pair");
 		return;
 	}
 	fill_hello(c, c->theirs.attempt);
@@ -596,14 +621,22 @@ void tt_vb_setup_say_lost(struct vb_conn *c, const char *why)
 	(void)tell(c);
 }
 
+/* In place of GIDs. */
+static const char *its_words(struct vb_conn *c)
+{
+	char *words = (char *)c->heard.gids;
+
+	words[sizeof(c->heard.gids) - 1] = 0;
+	return words;
+}
+
 /* The other end's words say more than the end of its socket, which follows. */
 static void hear_lost(struct vb_conn *c)
 {
-	char why[400];
+	char why[TT_TEXT / 2];
 
 	if (c->heard.magic == MAGIC && c->heard.attempt == VB_LAST)
-		(void)snprintf(why, sizeof(why), "the other end lost it: %.*s", (int)sizeof(why) - 32,
-			       (const char *)c->heard.gids);
+		(void)snprintf(why, sizeof(why), "the other end lost it: %.*s", (int)sizeof(why) - 32, its_words(c));
 	else
 		(void)snprintf(why, sizeof(why), "the other end goes on with a set-up that is over");
 	c->base.lost = true;
@@ -612,16 +645,18 @@ static void hear_lost(struct vb_conn *c)
 
 static void heard(struct vb_conn *c)
 {
-	char why[200];
+	char why[TT_TEXT / 2], where[160];
 
 	if (c->state == VB_READY) {
 		hear_lost(c);
 	} else if (c->heard.magic == MAGIC && c->heard.attempt == VB_GIVE_UP) {
-		(void)snprintf(why, sizeof(why), "the other end, at %s, found no way here", c->base.peer->where);
+		(void)snprintf(why, sizeof(why), "%s%sthe other end found no way here: %.*s",
+			       c->port ? tt_vb_port_text(c->port->port, where, sizeof(where)) : "", c->port ? ": " : "",
+			       (int)sizeof(why) - 200, its_words(c));
 		end_pair(c, why);
 	} else if (c->heard.magic == MAGIC && c->heard.attempt == VB_NOT_BY_THIS) {
 		if (c->base.outgoing && c->state < VB_TRIED)
-			leave_out(c, "the other end has no port that could reach it");
+			leave_out(c, its_words(c));
 	} else if (!is_sound(c)) {
 		give_up(c, "the other end speaks another version of the set-up");
 	} else if (c->heard.attempt == VB_AGREE) {
@@ -706,7 +741,7 @@ static tuttiResult_t no_port(struct msg_peer *p)
 {
 	const struct vb_ep *ep = (const struct vb_ep *)p->ep;
 	const struct tt_vb_port *port = ep->port[0].port;
-	char why[400], where[160];
+	char why[TT_TEXT / 2], where[160];
 
 	(void)snprintf(why, sizeof(why), "%s: %s", tt_vb_port_text(port, where, sizeof(where)), port->why);
 	if (is_agreed(p))
