@@ -1,15 +1,19 @@
 /* A rank of a job that a fault is to hit: job ELEMENTS SECONDS [FILE]. Reduces and checks over and over, says "going"
  * after the first, and ends well after SECONDS. An error is said with the time since the last result. Where FILE is
- * named it then waits for it, and says "again" when a new communicator (root: JOB_ROOT_AGAIN) has worked.
+ * named it then waits for it, and says "again" when a new communicator has worked, with the settings of JOB_AGAIN
+ * ("NAME=value NAME=value") in place of those before.
+ * JOB_STOP_QP names a file: when it is there, all queue pairs of this rank are put into the error state.
  * SPDX-License-Identifier: Apache-2.0 */
+#include "verbs_dev.h"
+
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#include "tutti.h"
 
 static int32_t *in, *out;
 static size_t count;
@@ -79,6 +83,98 @@ static tuttiResult_t work(double seconds, const char *word)
 	return r;
 }
 
+/* ---- queue pairs: the library's table of verbs leads by here ---- */
+
+enum { MAX_QPS = 64 };
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct ibv_qp *qps[MAX_QPS];
+static struct tt_vb verbs;
+
+static void replace(const struct ibv_qp *old, struct ibv_qp *with)
+{
+	for (int i = 0; i < MAX_QPS; i++)
+		if (qps[i] == old) {
+			qps[i] = with;
+			return;
+		}
+}
+
+static struct ibv_qp *create(struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+{
+	struct ibv_qp *qp = verbs.create_qp(pd, a);
+
+	pthread_mutex_lock(&lock);
+	replace(NULL, qp);
+	pthread_mutex_unlock(&lock);
+	return qp;
+}
+
+static int destroy(struct ibv_qp *qp)
+{
+	pthread_mutex_lock(&lock);
+	replace(qp, NULL);
+	pthread_mutex_unlock(&lock);
+	return verbs.destroy_qp(qp);
+}
+
+static int cm_create(struct rdma_cm_id *id, struct ibv_pd *pd, struct ibv_qp_init_attr *a)
+{
+	int r = verbs.cm_create_qp(id, pd, a);
+
+	pthread_mutex_lock(&lock);
+	if (!r)
+		replace(NULL, id->qp);
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+static void cm_destroy(struct rdma_cm_id *id)
+{
+	pthread_mutex_lock(&lock);
+	replace(id->qp, NULL);
+	pthread_mutex_unlock(&lock);
+	verbs.cm_destroy_qp(id);
+}
+
+static void *stop_qps(void *file)
+{
+	struct ibv_qp_attr a = { .qp_state = IBV_QPS_ERR };
+
+	while (access(file, F_OK))
+		usleep(20000);
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < MAX_QPS; i++)
+		if (qps[i])
+			printf("stopped queue pair %u: %d\n", qps[i]->qp_num,
+			       verbs.modify_qp(qps[i], &a, IBV_QP_STATE));
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+static void watch_qps(char *file)
+{
+	struct tt_vb *table = (struct tt_vb *)(uintptr_t)tt_vb(NULL, 0);
+	pthread_t thread;
+
+	if (!table)
+		return;
+	verbs = *table;
+	table->create_qp = create;
+	table->destroy_qp = destroy;
+	table->cm_create_qp = cm_create;
+	table->cm_destroy_qp = cm_destroy;
+	if (!pthread_create(&thread, NULL, stop_qps, file))
+		pthread_detach(thread);
+}
+
+static void set_again(void)
+{
+	char *rest, *text = getenv("JOB_AGAIN");
+
+	for (char *s = text ? strtok_r(text, " ", &rest) : NULL; s; s = strtok_r(NULL, " ", &rest))
+		putenv(s);
+}
+
 int main(int argc, char **argv)
 {
 	tuttiResult_t r;
@@ -91,11 +187,13 @@ int main(int argc, char **argv)
 	out = malloc(count * sizeof(*out));
 	if (!in || !out)
 		return 2;
+	if (getenv("JOB_STOP_QP") && *getenv("JOB_STOP_QP"))
+		watch_qps(getenv("JOB_STOP_QP"));
 	r = work(atof(argv[2]), "going");
 	if (argc > 3 && r != tuttiSuccess) {
 		while (access(argv[3], F_OK))
 			usleep(50000);
-		setenv("TUTTI_ROOT", getenv("JOB_ROOT_AGAIN"), 1);
+		set_again();
 		if (work(0.1, "again") == tuttiSuccess)
 			return 0;
 	}
