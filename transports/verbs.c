@@ -69,7 +69,7 @@ static void close_port(struct vb_ep *ep, struct vb_port *p)
 static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 {
 	struct vb_port *p = &ep->port[ep->nports];
-	char why[256];
+	char why[256], where[160];
 	int flags;
 
 	p->port = port;
@@ -84,7 +84,8 @@ static tuttiResult_t open_port(struct vb_ep *ep, struct tt_vb_port *port)
 	p->cq = p->channel ? ep->vb->create_cq(p->ctx, (int)p->cqe, NULL, p->channel, 0) : NULL;
 	flags = p->channel ? fcntl(p->channel->fd, F_GETFL) : -1;
 	if (!p->cq || fcntl(p->channel->fd, F_SETFL, flags | O_NONBLOCK) == -1 || !watch(ep, p->channel->fd)) {
-		tt_fail(tuttiSystemError, "verbs: %s", tt_vb_errno("ibv_create_cq", errno, why, sizeof(why)));
+		tt_note_error(tuttiSystemError, "%s: %s", tt_vb_port_text(port, where, sizeof(where)),
+			      tt_vb_errno("ibv_create_cq", errno, why, sizeof(why)));
 		close_port(ep, p);
 		return tuttiSystemError;
 	}

@@ -79,15 +79,16 @@ tuttiResult_t tt_vb_cm_open(struct vb_ep *ep, struct vb_port *p)
 {
 	struct tt_local_addr addr[VB_ADDRS];
 	int n = tt_vb_port_addrs(p->port, addr, VB_ADDRS);
-	char where[300];
+	char where[300], why[256];
 
 	if (!open_channel(ep))
-		return tt_fail(tuttiSystemError, "verbs: no rdma_cm event channel: %s", strerror(errno));
+		return tt_note_error(tuttiSystemError, "%s: %s", tt_vb_port_text(p->port, where, sizeof(where)),
+				     tt_vb_errno("rdma_create_event_channel", errno, why, sizeof(why)));
 	for (int i = 0; i < n; i++)
 		(void)listen_at(ep, p, &addr[i].addr);
 	return p->nlisteners ? tuttiSuccess :
-			       tt_fail(tuttiSystemError, "verbs: rdma_cm cannot listen on any of %d addresses of %s", n,
-				       tt_vb_port_text(p->port, where, sizeof(where)));
+			       tt_note_error(tuttiSystemError, "%s: rdma_cm cannot listen on any of its %d addresses",
+					     tt_vb_port_text(p->port, where, sizeof(where)), n);
 }
 
 /* Only to who has an id on a device does the kernel say that it goes. Nothing else depends on it. */
