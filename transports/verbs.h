@@ -4,7 +4,8 @@
  * verbs.c: the endpoint: one completion queue, protection domain and staging area for each port in use.
  * verbs_setup.c: how a conn comes to be: a socket of the bootstrap carries what both ends must know.
  * verbs_cm.c: the same by rdma_cm, for iWARP.
- * verbs_conn.c: a conn is a reliable queue pair. A frame is a SEND into a buffer that the other end has posted; the
+ * verbs_conn.c: a conn is a reliable queue pair: its life.
+ * verbs_wire.c: what goes over it. A frame is a SEND into a buffer that the other end has posted; the
  *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them. Where its note is the one that
  *     the advert expects, the immediate of the write says so; else, or without immediates, a frame follows it.
  * verbs_event.c: what devices say unasked.
@@ -29,7 +30,7 @@
 #define VB_ADVERT 24u                /* behind the header of an advert: what is expected, the number of the place */
 #define VB_CHUNK ((size_t)256 << 10) /* of one WRITE */
 #define VB_SHARE (VB_CHUNK / 4)      /* where several conns share a message */
-#define VB_SHARE_BITS 8              /* where a chunk begins in its message, beside its place's number in an immediate */
+#define VB_SHARE_BITS 8              /* of an immediate: where a chunk begins in its message; the rest is its place */
 #define VB_AHEAD 2u                  /* chunks in flight on each of several conns: who is done sooner takes more */
 #define VB_STAGE ((size_t)4 << 20)   /* for each direction */
 #define VB_PAGE ((size_t)16 << 10)   /* staging is given out in these */
@@ -264,23 +265,37 @@ static inline bool vb_has_slot(const struct vb_conn *c, uint32_t kept)
 }
 
 /* ---- verbs_conn.c ---- */
-extern const struct msg_wire tt_vb_wire;
+enum { VB_WC_SEND, VB_WC_WRITE, VB_WC_RECV };
+/* A work request's number: of what kind, the slot, the conn and its tag. */
+static inline uint64_t vb_wr_id(const struct vb_conn *c, uint32_t kind, uint32_t slot)
+{
+	return (uint64_t)c->tag << 32 | (uint64_t)c->id << 16 | kind << 8 | slot;
+}
+static inline uint8_t *vb_recv_slot(const struct vb_conn *c, uint32_t i)
+{
+	return c->mem + (VB_SLOTS + i) * vb_ep_of(c)->slot;
+}
 struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd); /* port NULL: attach later */
 bool tt_vb_conn_attach(struct vb_conn *c);          /* registers buffers at c->port */
 bool tt_vb_conn_fill(struct vb_conn *c);            /* posts all buffers of a new queue pair */
 void tt_vb_conn_free(struct vb_conn *c);
 const char *tt_vb_conn_peer(const struct vb_conn *c, char *out, size_t n); /* the other end's address; returns it */
 tuttiResult_t tt_vb_conn_qp(struct vb_conn *c);     /* a new queue pair in place of the old */
-bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
-bool tt_vb_conn_is_out(struct vb_conn *c);          /* nothing is under way; sees to it that this is said */
-int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
-void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
+bool tt_vb_conn_post(struct vb_conn *c, uint32_t i); /* this buffer, for a frame from the other end */
+void tt_vb_sent_clear(struct vb_conn *c, struct vb_sent *s); /* gives back what the bytes of a frame came from */
 void tt_vb_conn_lost(struct vb_conn *c, tuttiResult_t r, const char *why);
 void tt_vb_conn_end_qp(struct vb_conn *c);
 /* Ends the queue pair here and now: after this the device neither reads nor writes anything for it. */
 void tt_vb_conn_cut(struct vb_conn *c, const char *why);
 void tt_vb_conn_ended(struct vb_conn *c, const struct tt_vb_word *word); /* the other end's doing, or the device's */
 void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word); /* the next pair, or it is lost */
+
+/* ---- verbs_wire.c ---- */
+extern const struct msg_wire tt_vb_wire;
+bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
+bool tt_vb_conn_is_out(struct vb_conn *c);          /* nothing is under way; sees to it that this is said */
+int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
+void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 
 #endif
 #endif
