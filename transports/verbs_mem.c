@@ -27,14 +27,15 @@ tuttiResult_t tt_vb_stage_open(struct vb_ep *ep)
 
 tuttiResult_t tt_vb_stage_join(struct vb_ep *ep, struct vb_port *p)
 {
-	char why[256];
+	char why[256], where[160];
 
 	p->out = ep->vb->reg_mr(p->pd, ep->out.mem, VB_STAGE, IBV_ACCESS_LOCAL_WRITE);
 	if (p->out)
 		p->in = ep->vb->reg_mr(p->pd, ep->in.mem, VB_STAGE,
 				       IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
 	return p->in ? tuttiSuccess :
-		       tt_fail(tuttiSystemError, "%s", tt_vb_errno("ibv_reg_mr", errno, why, sizeof(why)));
+		       tt_note_error(tuttiSystemError, "%s: %s", tt_vb_port_text(p->port, where, sizeof(where)),
+				     tt_vb_errno("ibv_reg_mr", errno, why, sizeof(why)));
 }
 
 void tt_vb_stage_leave(struct vb_ep *ep, struct vb_port *p)
