@@ -37,10 +37,11 @@ double tt_frac_value(struct tt_frac f);              /* for people */
 /* The cut bound of allgather and reduce-scatter in ring equivalents: the least over sets S of ends (switches on
  * either side), neither empty nor all, of (n-1) out(S) / |S| and the same with in(S). One whole ring is 1. */
 tuttiResult_t tt_cut_bound(const struct tt_graph *g, struct tt_frac *bound);
-/* Broadcast from, or reduce to, one end: the least cut between it and another, in link units. */
+/* Broadcast from one end: the least cut between it and another, in link units. Of a reduction to it where all links
+ * go both ways. */
 tuttiResult_t tt_cut_root(const struct tt_graph *g, uint32_t root, struct tt_frac *bound);
-/* What allreduce by trees can reach, each reduced to its root and sent back: the least over partitions of the ends
- * into k > 1 parts of crossing capacity / (k-1), times (n-1)/n: in ring equivalents. */
+/* What allreduce by trees can reach, summed up towards a root and sent back over links that go both ways: the least
+ * over k > 1 disjoint sets of ends of all capacity into them / (k-1), times (n-1)/n: in ring equivalents. */
 tuttiResult_t tt_cut_trees(const struct tt_graph *g, struct tt_frac *bound);
 
 /* ---- rings (topo_rings.c): edge-disjoint directed Hamiltonian cycles, switches passed through ---- */
