@@ -122,6 +122,11 @@ int64_t tt_flow_max(struct tt_flow *f, uint32_t s, uint32_t t, int64_t most)
 	return sum;
 }
 
+int64_t tt_flow_used(const struct tt_flow *f, uint32_t arc)
+{
+	return f->arcs[2 * arc].cap - f->arcs[2 * arc].left;
+}
+
 bool tt_flow_before(const struct tt_flow *f, uint32_t v)
 {
 	return f->level[v] != NONE;

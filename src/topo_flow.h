@@ -12,6 +12,7 @@ uint32_t tt_flow_arc(struct tt_flow *f, uint32_t u, uint32_t v, int64_t cap, int
 void tt_flow_set(struct tt_flow *f, uint32_t arc, int64_t cap, int64_t back);
 /* The flow from s to t with all arcs empty at first; stops looking at `most`. */
 int64_t tt_flow_max(struct tt_flow *f, uint32_t s, uint32_t t, int64_t most);
+int64_t tt_flow_used(const struct tt_flow *f, uint32_t arc); /* by the flow just found */
 bool tt_flow_before(const struct tt_flow *f, uint32_t v); /* on the source's side of the cut just found */
 
 /* ---- a graph as the searches see it (topo_cut.c): known capacities alone, in long integers ---- */
@@ -38,5 +39,9 @@ tuttiResult_t tt_cut_roots(const struct tt_arcs *a, struct tt_frac *most);
 /* How much to root at each end so that trees for k units (in 1/den) may be packed: as much as can be at the first
  * ends of `order`. The sum is k where these can. */
 tuttiResult_t tt_cut_place(const struct tt_arcs *a, struct tt_frac k, const uint32_t *order, int64_t *roots);
+
+/* ---- the ends alone (topo_split.c): links of no limit as wide as is of use, switches gone, their ways in joined
+ * to their ways out ---- */
+tuttiResult_t tt_arcs_direct(const struct tt_graph *g, enum tt_arcs_how how, struct tt_arcs *out);
 
 #endif

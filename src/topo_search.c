@@ -44,17 +44,22 @@ void tt_graph_link(struct tt_graph *g, uint32_t a, uint32_t b, uint32_t cap)
 	tt_graph_arc(g, b, a, cap);
 }
 
-struct tt_frac tt_frac(uint64_t num, uint64_t den)
+uint64_t tt_gcd(uint64_t a, uint64_t b)
 {
-	uint64_t a = num, b = den;
-
 	while (b) {
 		uint64_t rest = a % b;
 
 		a = b;
 		b = rest;
 	}
-	return a ? (struct tt_frac){ num / a, den / a } : (struct tt_frac){ 0, 1 };
+	return a;
+}
+
+struct tt_frac tt_frac(uint64_t num, uint64_t den)
+{
+	uint64_t all = tt_gcd(num, den);
+
+	return all ? (struct tt_frac){ num / all, den / all } : (struct tt_frac){ 0, 1 };
 }
 
 int tt_frac_cmp(struct tt_frac a, struct tt_frac b)

@@ -25,6 +25,7 @@ static inline uint32_t tt_graph_cap(const struct tt_graph *g, uint32_t from, uin
 	return g->cap[(size_t)from * g->total + to];
 }
 
+uint64_t tt_gcd(uint64_t a, uint64_t b);
 struct tt_frac {
 	uint64_t num, den; /* in lowest terms; den 0: without limit */
 };

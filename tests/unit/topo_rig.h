@@ -102,4 +102,28 @@ static inline struct tt_graph *rig_random(uint64_t *rnd, uint32_t n, uint32_t ns
 	return g;
 }
 
+/* As many links into as out of each end: random cycles over all of them, some fallen apart into two. */
+static inline struct tt_graph *rig_regular(uint64_t *rnd, uint32_t n, uint32_t orders, bool symmetric)
+{
+	struct tt_graph *g = rig_graph(n, 0);
+	uint32_t o[144];
+
+	for (uint32_t k = 0; k < orders; k++) {
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t at = test_rand(rnd) % (i + 1);
+
+			o[i] = o[at];
+			o[at] = i;
+		}
+		for (uint32_t i = 0, cut = n > 5 && k % 2 ? 3 : n; i < n; i++) {
+			uint32_t next = i + 1 == cut ? 0 : i + 1 == n ? cut % n : i + 1;
+
+			tt_graph_arc(g, o[i], o[next], 1);
+			if (symmetric)
+				tt_graph_arc(g, o[next], o[i], 1);
+		}
+	}
+	return g;
+}
+
 #endif
