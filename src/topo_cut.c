@@ -23,7 +23,7 @@ tuttiResult_t tt_arcs_of(const struct tt_graph *g, enum tt_arcs_how how, struct 
 
 	for (size_t i = 0; i < total * total; i++)
 		sum += g->cap[i] == TT_NO_LIMIT ? 0 : g->cap[i];
-	if (sum > INT64_MAX / 16 / (total * total * total))
+	if (sum > INT64_MAX / 16 / (total * total * total * total))
 		return tt_fail(tuttiInvalidArgument, "the links of a graph of %u vertices sum up to %zu: too much to "
 			       "count with; state them in larger units", g->total, sum);
 	*out = (struct tt_arcs){ .n = g->n, .total = g->total, .wide = (int64_t)((2 * sum + 1) * total) };

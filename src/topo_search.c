@@ -4,14 +4,16 @@
 
 #include <stdlib.h>
 
+enum { MOST = 4096 }; /* vertices: a matrix of them is 64 MiB */
+
 tuttiResult_t tt_graph_new(uint32_t n, uint32_t nswitches, uint32_t unit, struct tt_graph **out)
 {
 	struct tt_graph *g;
 	uint64_t total = (uint64_t)n + nswitches;
 
-	if (!n || !unit || total > UINT16_MAX)
+	if (!n || !unit || total > MOST)
 		return tt_fail(tuttiInvalidArgument, "a graph of %u ends and %u switches, unit %u: at least one end "
-			       "and unit, at most %d vertices", n, nswitches, unit, UINT16_MAX);
+			       "and unit, at most %d vertices", n, nswitches, unit, MOST);
 	g = malloc(sizeof *g);
 	if (g)
 		*g = (struct tt_graph){ .n = n, .total = (uint32_t)total, .unit = unit,

@@ -67,8 +67,9 @@ struct tt_trees {
 };
 enum { TT_ROOT_ANY = -1, TT_ROOT_EACH = -2 };
 /* From one root as many as the least cut allows (broadcast; turned round, reduce). TT_ROOT_ANY: roots wherever
- * they make the most, for allreduce: up, then down, over links that go both ways. TT_ROOT_EACH: equally many from each
- * end, up to the cut bound of allgather. Where n is too large for these it takes the best single root. */
+ * they make the most, for allreduce: up, then down, over links that go both ways; in graphs of more than 16 ends whole
+ * units alone. TT_ROOT_EACH: equally many from each end, up to the cut bound of allgather. In a graph too large to
+ * finish within the steps, trees are missing, which `total` tells. */
 tuttiResult_t tt_trees_find(const struct tt_graph *g, int root, struct tt_trees **out);
 struct tt_frac tt_trees_rings(const struct tt_trees *t); /* total in ring equivalents of allreduce: x (n-1)/n */
 void tt_trees_free(struct tt_trees *t);

@@ -206,22 +206,22 @@ static tuttiResult_t drop_switches(struct tt_arcs *a)
 	return r;
 }
 
-/* No link wider than all that could pass; where nothing known bounds it, each is as wide as one ring. */
+/* A link of no limit is as wide as all known ones; where these bound nothing, no link is wider than one ring. */
 static tuttiResult_t tame(struct tt_arcs *a, uint32_t unit)
 {
 	size_t cells = (size_t)a->total * a->total;
 	struct tt_frac ratio = { 0, 1 };
-	int64_t most = unit, sum = 1;
+	int64_t most = unit, sum = 0;
 
 	if (a->n > 1)
 		TRY(tt_cut_ratio(a, &ratio));
 	if (ratio.num * a->n < (uint64_t)a->wide * ratio.den)
-		most = (int64_t)(ratio.num * a->n / ratio.den + 1) * a->n;
+		most = a->wide / a->total; /* and known ones are below that */
 	for (size_t i = 0; i < cells; i++) {
 		a->cap[i] = a->cap[i] < most ? a->cap[i] : most;
 		sum += a->cap[i];
 	}
-	a->wide = sum;
+	a->wide = (2 * sum + 1) * a->total;
 	return tuttiSuccess;
 }
 
