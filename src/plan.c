@@ -46,6 +46,9 @@ static struct cost shape_of(const char *name, enum tt_coll coll, int p)
 		return (struct cost){ 2 * lg, 4, 2, 1, true };
 	if (!strcmp(name, "knomial"))
 		return (struct cost){ lg, lg, lg, reduces ? lg : 0, false };
+	if (!strcmp(name, "tree"))
+		return coll == TT_ALLREDUCE ? (struct cost){ 2 * lg, 6, 3, 2, true } :
+					      (struct cost){ lg, 3, 2, reduces ? 2 : 0, true };
 	if (!strcmp(name, "chain"))
 		return (struct cost){ all, 1, 1, reduces ? 1 : 0, true };
 	return (struct cost){ lg, lg, 0, 0, false };
@@ -102,15 +105,15 @@ static bool fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_fac
 	bool wide = !strcmp(a->name, "direct1") ||
 		    (!strcmp(a->name, "circulant") && coll != TT_ALLREDUCE);
 
-	if (!strcmp(a->name, "direct1") && f->nranks > 16)
-		return false;
+	if (!strcmp(a->name, "tree") || (!strcmp(a->name, "direct1") && f->nranks > 16))
+		return false; /* trees need a shape to be good for anything */
 	return !wide || bytes * (size_t)f->nranks <= 1 << 20;
 }
 
 static struct tt_row row_of(int algo, const char *name)
 {
 	uint32_t window = (uint32_t)tt_env_int("WINDOW");
-	bool deep = !strcmp(name, "dbtree") || !strcmp(name, "chain");
+	bool deep = !strcmp(name, "dbtree") || !strcmp(name, "tree") || !strcmp(name, "chain");
 
 	return (struct tt_row){ .algo = (uint8_t)algo, .lanes = 1, .depth = deep ? 8 : 4,
 				.window = window < 1024 ? 1024 : window };

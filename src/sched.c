@@ -201,17 +201,6 @@ void tt_sched_lane_weights(struct tt_builder *b, const struct tt_shape *shape, u
 	free(w);
 }
 
-int tt_shape_pos(const struct tt_shape *s, uint32_t lane, int nranks, int rank)
-{
-	int pos = 0;
-
-	if (!s->order)
-		return rank;
-	while (pos < nranks - 1 && tt_shape_rank(s, lane, nranks, pos) != rank)
-		pos++;
-	return pos;
-}
-
 uint32_t tt_sched_tmp(struct tt_builder *b, uint32_t first, uint32_t n)
 {
 	uint32_t base = b->nplaces - first;

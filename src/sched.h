@@ -60,6 +60,7 @@ struct tt_sched {
 struct tt_shape {
 	uint32_t nlanes;          /* parallel links to use, at least 1 */
 	const uint32_t *order;    /* nlanes x nranks ranks, a permutation a lane, NULL: 0 .. p-1 */
+	const uint32_t *parent;   /* nlanes x nranks: parents in a lane's tree, the root its own, NULL: a heap */
 	const uint32_t *weights;  /* nlanes: share of each lane, NULL: equal */
 	const uint32_t *group;    /* nranks: group of each rank, NULL: one group */
 	uint32_t param;           /* algorithm's own: radix of k-nomial, chunks of a pipeline; 0: default */
@@ -71,6 +72,8 @@ static inline int tt_shape_rank(const struct tt_shape *s, uint32_t lane, int nra
 	return s->order ? (int)s->order[(size_t)lane * nranks + pos] : pos;
 }
 int tt_shape_pos(const struct tt_shape *s, uint32_t lane, int nranks, int rank);
+/* The parents and depths of a lane's tree, turned to `root` where that is not negative; returns the greatest depth. */
+uint32_t tt_shape_tree(const struct tt_shape *s, uint32_t lane, int nranks, int root, uint32_t *up, uint32_t *depth);
 
 /* ---- building (sched.c). The first error sticks and tt_sched_end reports it. Dependencies (read after
  * write, write after read, write after write) are derived, always as if IN and OUT were one buffer. */
@@ -133,6 +136,8 @@ tuttiResult_t tt_build_knomial(enum tt_coll, int rank, int nranks, int root, con
 			       struct tt_sched **out);
 tuttiResult_t tt_build_chain(enum tt_coll, int rank, int nranks, int root, const struct tt_shape *,
 			     struct tt_sched **out);
+tuttiResult_t tt_build_tree(enum tt_coll, int rank, int nranks, int root, const struct tt_shape *,
+			    struct tt_sched **out);
 tuttiResult_t tt_build_dissemination(enum tt_coll, int rank, int nranks, int root,
 				     const struct tt_shape *, struct tt_sched **out);
 extern const struct tt_algo tt_algos[];

@@ -18,7 +18,8 @@ struct set {
 
 struct shape_store {
 	struct tt_shape shape;
-	uint32_t order[MAX_SHAPE_LANES * MAX_RANKS], weights[MAX_SHAPE_LANES], group[MAX_RANKS];
+	uint32_t order[MAX_SHAPE_LANES * MAX_RANKS], parent[MAX_SHAPE_LANES * MAX_RANKS];
+	uint32_t weights[MAX_SHAPE_LANES], group[MAX_RANKS];
 };
 
 static bool is_long(void)
@@ -56,12 +57,16 @@ static const struct tt_shape *random_shape(struct shape_store *st, uint64_t *rnd
 			o[i] = o[k];
 			o[k] = (uint32_t)i;
 		}
+		for (int i = 0; i < p; i++) /* of each in the order, one before it */
+			st->parent[l * (uint32_t)p + o[i]] = o[i ? (int)(test_rand(rnd) % (uint32_t)i) : 0];
 	}
 	for (int i = 0; i < p; i++)
 		st->group[i] = test_rand(rnd) % 3;
 	st->shape = (struct tt_shape){ .nlanes = n, .param = test_rand(rnd) % 6 };
 	if (test_rand(rnd) % 4)
 		st->shape.order = st->order;
+	if (test_rand(rnd) % 4)
+		st->shape.parent = st->parent;
 	if (test_rand(rnd) % 2)
 		st->shape.weights = st->weights;
 	if (test_rand(rnd) % 2)
@@ -280,14 +285,14 @@ static void must_catch(const struct set *set, const struct tt_sched *s, uint32_t
 	t->caught++;
 }
 
-/* Where the order is free and one rank alone has the result, it may add two inputs the other way
- * round. */
+/* Where the order is free and one rank alone adds (has the result, or is the root of a tree), it may add two
+ * inputs the other way round. */
 static bool only_reorders(const struct tt_sched *s, const struct tt_step *a,
 			  const struct tt_step *b)
 {
-	bool one_holds = s->coll == TT_REDUCE || s->coll == TT_REDUCESCATTER;
+	bool one_adds = s->coll == TT_REDUCE || s->coll == TT_REDUCESCATTER || !strcmp(s->algo, "tree");
 
-	return one_holds && !s->ordered && a->op == TT_RECV && a->dst.chunk == b->dst.chunk &&
+	return one_adds && !s->ordered && a->op == TT_RECV && a->dst.chunk == b->dst.chunk &&
 	       a->dst.n == b->dst.n && a->dst.buf >= TT_TMP && b->dst.buf >= TT_TMP;
 }
 
