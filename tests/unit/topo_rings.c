@@ -251,6 +251,29 @@ static void repeated(void)
 	tt_graph_free(other);
 }
 
+/* Other names for the ends change nothing in what is found. */
+static void renamed(void)
+{
+	uint64_t rnd = test_seed();
+
+	for (int i = 0; i < 100; i++) {
+		struct tt_graph *g = rig_random(&rnd, 8, 0, 1 + i % 3, i % 2), *other = rig_graph(8, 0);
+		struct tt_rings *a, *b;
+
+		for (uint32_t u = 0; u < 64; u++)
+			other->cap[(u / 8 * 3 + 5) % 8 * 8 + (u % 8 * 3 + 5) % 8] = g->cap[u];
+		CHECK(tt_rings_find(g, true, &a) == tuttiSuccess && tt_rings_find(other, true, &b) == tuttiSuccess);
+		check_rings(other, b);
+		CHECKF(!a->best || !b->best || !tt_frac_cmp(a->total, b->total), "%lu/%lu rings, renamed %lu/%lu",
+		       a->total.num, a->total.den, b->total.num, b->total.den);
+		CHECK(a->best && b->best);
+		tt_rings_free(a);
+		tt_rings_free(b);
+		tt_graph_free(g);
+		tt_graph_free(other);
+	}
+}
+
 /* As many rings as the least cut allows, in graphs far too large to try all. */
 static void large(void)
 {
@@ -276,6 +299,7 @@ static void large(void)
 const struct test tests[] = {
 	{ "brute_force", brute_force, 200 }, { "dgx1v", dgx1v, 0 },	{ "known_machines", known_machines, 0 },
 	{ "switches", switches, 0 },	     { "no_limit", no_limit, 0 }, { "repeated", repeated, 0 },
+	{ "renamed", renamed, 0 },
 	{ "large", large, 0 },
 };
 const int ntests = sizeof tests / sizeof tests[0];
