@@ -97,7 +97,7 @@ static tuttiResult_t lower_ratio(const struct tt_arcs *a, bool *set, uint32_t v,
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_cut_ratio(const struct tt_arcs *a, struct tt_frac *ratio)
+tuttiResult_t tt_cut_ratio(const struct tt_arcs *a, uint32_t root, struct tt_frac *ratio)
 {
 	bool *set = calloc(a->total, sizeof *set), found = true;
 	tuttiResult_t r = tuttiSuccess;
@@ -124,7 +124,7 @@ tuttiResult_t tt_cut_bound(const struct tt_graph *g, struct tt_frac *bound)
 		tuttiResult_t r;
 
 		TRY(tt_arcs_of(g, how, &a));
-		r = tt_cut_ratio(&a, &ratio);
+		r = tt_cut_ratio(&a, 0, &ratio);
 		limited = limited || ratio.num * g->n < (uint64_t)a.wide * ratio.den;
 		tt_arcs_free(&a);
 		TRY(r);
@@ -137,24 +137,45 @@ tuttiResult_t tt_cut_bound(const struct tt_graph *g, struct tt_frac *bound)
 
 /* ---- one root ---- */
 
+tuttiResult_t tt_cut_from(const struct tt_arcs *a, uint32_t root, struct tt_frac *out)
+{
+	int64_t least = a->wide;
+	struct tt_flow *f;
+
+	TRY(tt_arcs_flow(a, 0, 0, 1, &f));
+	for (uint32_t v = 0; v < a->n; v++)
+		if (v != root)
+			least = tt_flow_max(f, root, v, least);
+	tt_flow_free(f);
+	*out = least < a->wide ? tt_frac((uint64_t)least, 1) : (struct tt_frac){ 1, 0 };
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_cut_least(const struct tt_arcs *a, uint32_t root, struct tt_frac *out)
+{
+	int64_t least = a->wide;
+	struct tt_flow *f;
+
+	TRY(tt_arcs_flow(a, 0, 0, 1, &f));
+	for (uint32_t v = 0; v < a->n; v++) {
+		least = v != root ? tt_flow_max(f, root, v, least) : least;
+		least = v != root ? tt_flow_max(f, v, root, least) : least;
+	}
+	tt_flow_free(f);
+	*out = tt_frac((uint64_t)least, 1);
+	return tuttiSuccess;
+}
+
 tuttiResult_t tt_cut_root(const struct tt_graph *g, uint32_t root, struct tt_frac *bound)
 {
-	int64_t least;
-	struct tt_flow *f;
 	struct tt_arcs a;
 	tuttiResult_t r;
 
 	TRY(tt_arcs_of(g, TT_ARCS_OUT, &a));
-	least = a.wide;
-	r = tt_arcs_flow(&a, 0, 0, 1, &f);
-	for (uint32_t v = 0; v < g->n && r == tuttiSuccess; v++)
-		if (v != root)
-			least = tt_flow_max(f, root, v, least);
-	if (r == tuttiSuccess)
-		tt_flow_free(f);
+	r = tt_cut_from(&a, root, bound);
 	tt_arcs_free(&a);
-	if (r == tuttiSuccess)
-		*bound = least < a.wide ? tt_frac((uint64_t)least, g->unit) : (struct tt_frac){ 1, 0 };
+	if (r == tuttiSuccess && bound->den)
+		*bound = tt_frac(bound->num, bound->den * g->unit);
 	return r;
 }
 
@@ -259,7 +280,7 @@ static tuttiResult_t try_roots(const struct tt_arcs *a, int64_t *m, bool *sets, 
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_cut_roots(const struct tt_arcs *a, struct tt_frac *most)
+tuttiResult_t tt_cut_roots(const struct tt_arcs *a, uint32_t root, struct tt_frac *most)
 {
 	bool *sets = calloc((size_t)a->n + 1, a->total), possible = a->n < 2;
 	int64_t *m = calloc(a->n, sizeof *m);
@@ -289,7 +310,7 @@ tuttiResult_t tt_cut_trees(const struct tt_graph *g, struct tt_frac *bound)
 	tuttiResult_t r;
 
 	TRY(tt_arcs_of(g, TT_ARCS_BOTH, &a));
-	r = tt_cut_roots(&a, bound);
+	r = tt_cut_roots(&a, 0, bound);
 	tt_arcs_free(&a);
 	if (r == tuttiSuccess && bound->den)
 		*bound = tt_frac(bound->num * (g->n - 1), bound->den * g->n * g->unit);

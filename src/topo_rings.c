@@ -10,7 +10,8 @@
 
 enum {
 	STEPS = 1000000, /* of exchange at first, in vertices looked at: 5 to 15 ms */
-	EXACT = 10,      /* ends that the linear program is solved for */
+	EXACT = 12,      /* ends that the linear program is solved for */
+	MANY = 64,       /* more rings than that are looked for in bundles */
 };
 
 /* Larger graphs have nothing but exchange, and more time. */
@@ -22,7 +23,7 @@ static int64_t steps_for(uint32_t n)
 /* Linear programs until branch and bound gives up: they take longer the more ends there are. */
 static int64_t nodes_for(uint32_t n)
 {
-	return n <= 6 ? 5000 : n == 7 ? 1000 : n == 8 ? 60 : 10;
+	return n <= 6 ? 5000 : n == 7 ? 1000 : n == 8 ? 60 : n <= 10 ? 4 : 0;
 }
 
 /* ---- cycles ---- */
@@ -79,31 +80,27 @@ struct search {
 	int64_t most, rings;   /* a bound on it, and what was found */
 	struct tt_cycles best; /* the same */
 	struct tt_ring_lp *lp; /* of small graphs */
+	bool solved;           /* it holds the solution for `cap` */
 	int64_t steps, nodes;  /* of exchange in a first attempt, and of linear programs in all */
 };
 
-/* The least cut between vertices. Wider links are of no use to rings. */
-static bool cut_of(struct search *s)
+/* The least cut bounds the rings. Wider links are of no use to them. */
+static tuttiResult_t cut(struct search *s)
 {
 	struct tt_arcs a = s->a;
-	struct tt_flow *f;
+	struct tt_frac least;
 
 	a.cap = s->cap;
-	s->most = INT64_MAX;
-	if (tt_arcs_flow(&a, 0, 0, 1, &f) != tuttiSuccess)
-		return false;
-	for (uint32_t v = 1; v < a.n; v++) {
-		s->most = tt_flow_max(f, 0, v, s->most);
-		s->most = tt_flow_max(f, v, 0, s->most);
-	}
-	tt_flow_free(f);
+	a.wide = INT64_MAX;
+	TRY(tt_cut_least(&a, 0, &least));
+	s->most = (int64_t)least.num;
 	for (size_t i = 0; i < (size_t)a.n * a.n; i++)
 		s->cap[i] = s->cap[i] < s->most ? s->cap[i] : s->most;
-	return true;
+	return tuttiSuccess;
 }
 
 /* Capacities for rings of a rate of num/den. */
-static bool begin(struct search *s, int64_t num, int64_t den)
+static tuttiResult_t begin(struct search *s, int64_t num, int64_t den)
 {
 	size_t cells = (size_t)s->a.n * s->a.n;
 
@@ -111,7 +108,8 @@ static bool begin(struct search *s, int64_t num, int64_t den)
 		s->cap[i] = s->a.cap[i] * den / num;
 	tt_cycles_free(&s->best);
 	s->rings = 0;
-	return cut_of(s);
+	s->solved = false;
+	return cut(s);
 }
 
 /* Keeps the cycles if they are more than those before; gives back the others. */
@@ -154,17 +152,25 @@ static int64_t bundle(const struct search *s)
 	return all;
 }
 
+/* Whether the linear program holds a solution; if it cannot be had, there is no program any more. */
+static bool solve(struct search *s)
+{
+	if (s->lp && !s->solved && !tt_ring_lp_solve(s->lp, s->cap)) {
+		tt_ring_lp_free(s->lp);
+		s->lp = NULL;
+	}
+	s->solved = s->lp != NULL;
+	return s->solved;
+}
+
 /* The bound by the linear program: exact for rings of any rate. */
 static void lower_bound(struct search *s)
 {
-	if (s->lp && tt_ring_lp_solve(s->lp, s->cap)) {
+	if (solve(s)) {
 		struct tt_frac value = tt_ring_lp_value(s->lp);
 
 		s->most = (int64_t)(value.num / value.den);
-		return;
 	}
-	tt_ring_lp_free(s->lp);
-	s->lp = NULL;
 }
 
 static void settle(struct search *s)
@@ -174,6 +180,7 @@ static void settle(struct search *s)
 	while (s->rings < s->most && s->lp && s->nodes > 0) {
 		struct tt_cycles c = { .n = s->a.n };
 
+		s->solved = false;
 		if (!tt_ring_exact(s->lp, s->a.n, s->cap, s->most, s->nodes, &c, &proved) && proved)
 			s->most--;
 		take(s, &c, 1);
@@ -189,17 +196,19 @@ static void find(struct search *s, int64_t floor)
 
 	if (s->most <= floor)
 		return;
-	swap(s, s->most / together, together, s->steps);
+	if (s->most / together <= MANY)
+		swap(s, s->most / together, together, s->steps);
 	if (s->rings == s->most)
 		return;
 	lower_bound(s);
-	low = s->rings > floor ? s->rings : floor;
-	for (high = s->most; low < high;) {
-		int64_t mid = high == s->most && together > 1 ? high : low + (high - low + 1) / 2;
+	together = 1 + s->most / (MANY + 1);
+	low = (s->rings > floor ? s->rings : floor) / together;
+	for (high = s->most / together; low < high;) {
+		int64_t mid = low + (high - low + 1) / 2;
 
-		swap(s, mid, 1, s->steps / 4);
-		high = s->rings < mid ? mid - 1 : high;
-		low = s->rings > low ? s->rings : low;
+		swap(s, mid, together, s->steps / 4);
+		high = s->rings < mid * together ? mid - 1 : high;
+		low = s->rings > low * together ? s->rings / together : low;
 	}
 	settle(s);
 }
@@ -237,7 +246,7 @@ static bool odd_rates(struct search *s, int64_t *den)
 {
 	struct tt_cycles c = { .n = s->a.n };
 
-	bool solved = tt_ring_lp_solve(s->lp, s->cap) && tt_ring_lp_cycles(s->lp, &c, den);
+	bool solved = solve(s) && tt_ring_lp_cycles(s->lp, &c, den);
 
 	if (solved)
 		take(s, &c, 1);
@@ -247,50 +256,58 @@ static bool odd_rates(struct search *s, int64_t *den)
 }
 
 /* More than `whole` rings by some of half the rate, or of any; `den` what a ring is cut into. */
-static void find_parts(struct search *s, int64_t unit, int64_t whole, int64_t *den)
+static tuttiResult_t find_parts(struct search *s, int64_t unit, int64_t whole, int64_t *den)
 {
 	int64_t halves = unit % 2 ? 2 : 1, odd = 1;
 	struct tt_frac most;
 
 	*den = unit * halves;
-	if (!begin(s, 1, halves) || s->most <= whole * *den)
-		return;
-	if (!s->lp || !tt_ring_lp_solve(s->lp, s->cap)) {
+	TRY(begin(s, 1, halves));
+	if (s->most <= whole * *den)
+		return tuttiSuccess;
+	if (!solve(s)) {
 		find(s, whole * *den);
-		return;
+		return tuttiSuccess;
 	}
 	most = tt_ring_lp_value(s->lp);
 	if (tt_frac_cmp(most, tt_frac((uint64_t)(whole * *den), 1)) <= 0)
-		return;
+		return tuttiSuccess;
 	s->nodes = tt_min((size_t)s->nodes, 30);
 	if (most.den == 1)
 		find(s, (int64_t)most.num - 1);
 	if (s->rings == (int64_t)most.num && most.den == 1)
-		return;
+		return tuttiSuccess;
 	s->rings = 0;
 	if (odd_rates(s, &odd))
 		*den *= odd;
 	s->most = s->rings;
+	return tuttiSuccess;
+}
+
+/* Whether there are no more rings, for certain. Joined in another way switches might allow more, up to the cut. */
+static bool settled(const struct search *s, int64_t num, int64_t den)
+{
+	return s->rings == s->most && (!s->a.bound.den || s->rings == (int64_t)s->a.bound.num * den / num);
 }
 
 static tuttiResult_t find_all(struct search *s, uint32_t unit, bool fractional, struct tt_rings **out)
 {
-	struct tt_cycles whole;
+	tuttiResult_t r = tuttiSuccess;
 	int64_t den = unit, rings;
+	struct tt_cycles whole;
 	bool best;
-	tuttiResult_t r;
 
-	if (!begin(s, unit, 1))
-		return tuttiSystemError;
+	TRY(begin(s, unit, 1));
 	find(s, 0);
 	whole = s->best;
 	rings = s->rings;
-	best = s->rings == s->most;
+	best = settled(s, unit, 1);
 	s->best = (struct tt_cycles){ .n = s->a.n };
 	if (fractional)
-		find_parts(s, unit, rings, &den);
-	r = fractional && s->rings > rings * den ? hand_over(&s->best, den, s->rings == s->most, out) :
-				     hand_over(&whole, 1, best, out);
+		r = find_parts(s, unit, rings, &den);
+	if (r == tuttiSuccess)
+		r = fractional && s->rings > rings * den ? hand_over(&s->best, den, settled(s, unit, den), out) :
+							   hand_over(&whole, 1, best, out);
 	tt_cycles_free(&whole);
 	return r;
 }
@@ -298,11 +315,12 @@ static tuttiResult_t find_all(struct search *s, uint32_t unit, bool fractional, 
 tuttiResult_t tt_rings_find(const struct tt_graph *g, bool fractional, struct tt_rings **out)
 {
 	struct search s = { .best.n = g->n, .steps = steps_for(g->n), .nodes = nodes_for(g->n) };
+	int64_t scale;
 	tuttiResult_t r;
 
 	if (g->n == 1)
 		return hand_over(&s.best, 1, true, out);
-	TRY(tt_arcs_direct(g, TT_ARCS_OUT, &s.a));
+	TRY(tt_arcs_direct(g, TT_ARCS_OUT, true, tt_cut_least, 0, &s.a, &scale));
 	s.cap = malloc((size_t)g->n * g->n * sizeof *s.cap);
 	s.lp = g->n <= EXACT ? tt_ring_lp_new(g->n) : NULL;
 	r = s.cap ? find_all(&s, g->unit, fractional, out) : tt_fail(tuttiSystemError, "no memory for %u ends", g->n);

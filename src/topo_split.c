@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NONE = UINT32_MAX, FLOWS = 40000 }; /* looks at the bound of 8 ends; fewer where there are more */
+enum { NONE = UINT32_MAX, FLOWS = 200000 }; /* looks at the bound of 8 ends; fewer where there are more */
 
 struct neighbour {
 	uint32_t v, key;
@@ -90,6 +90,18 @@ static uint32_t neighbours(const struct tt_arcs *a, const uint32_t *place, uint3
 	return n;
 }
 
+/* ---- joining ---- */
+
+struct split {
+	struct tt_arcs a, before; /* the graph; as it was, to start again from */
+	uint32_t *place;
+	struct neighbour *nb;
+	tt_measure measure;
+	uint32_t root;
+	struct tt_frac bound; /* which must stay */
+	int64_t budget;
+};
+
 static void move(struct tt_arcs *a, uint32_t u, uint32_t w, uint32_t v, int64_t amount)
 {
 	a->cap[(size_t)u * a->total + w] -= amount;
@@ -98,23 +110,29 @@ static void move(struct tt_arcs *a, uint32_t u, uint32_t w, uint32_t v, int64_t 
 		a->cap[(size_t)u * a->total + v] += amount;
 }
 
+static tuttiResult_t stays(struct split *s, bool *stays)
+{
+	struct tt_frac now;
+
+	TRY(s->measure(&s->a, s->root, &now));
+	s->budget -= s->a.n;
+	*stays = tt_frac_cmp(now, s->bound) >= 0;
+	return tuttiSuccess;
+}
+
 /* How much may go from u to v directly: none that the bound needs to go elsewhere. */
-static tuttiResult_t safe_amount(struct tt_arcs *a, uint32_t u, uint32_t w, uint32_t v, struct tt_frac bound,
-				 int64_t *budget, int64_t *amount)
+static tuttiResult_t safe_amount(struct split *s, uint32_t u, uint32_t w, uint32_t v, int64_t *amount)
 {
 	int64_t most = *amount, low = 0, try = most;
 
-	while (low < most && *budget > 0) {
-		struct tt_frac ratio;
+	while (low < most && s->budget > 0) {
+		bool fine;
 
-		move(a, u, w, v, try);
-		TRY(tt_cut_ratio(a, &ratio));
-		move(a, u, w, v, -try);
-		*budget -= a->n;
-		if (tt_frac_cmp(ratio, bound) < 0)
-			most = try - 1;
-		else
-			low = try;
+		move(&s->a, u, w, v, try);
+		TRY(stays(s, &fine));
+		move(&s->a, u, w, v, -try);
+		most = fine ? most : try - 1;
+		low = fine ? try : low;
 		try = low + (most - low + 1) / 2;
 	}
 	*amount = low;
@@ -122,27 +140,23 @@ static tuttiResult_t safe_amount(struct tt_arcs *a, uint32_t u, uint32_t w, uint
 }
 
 /* All pairs, nearest in the order first. */
-static tuttiResult_t join(struct tt_arcs *a, const uint32_t *place, uint32_t w, bool careful, struct tt_frac bound,
-			  int64_t *budget)
+static tuttiResult_t join(struct split *s, uint32_t w, bool careful)
 {
-	struct neighbour *nb = malloc(a->total * sizeof *nb);
-	uint32_t n = nb ? neighbours(a, place, w, nb) : 0;
-	tuttiResult_t r = nb ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for %u links", a->total);
+	uint32_t n = neighbours(&s->a, s->place, w, s->nb);
+	struct tt_arcs *a = &s->a;
 
-	for (uint32_t i = 0; i < n * n && r == tuttiSuccess; i++) {
-		uint32_t u = nb[i % n].v, v = nb[(i % n + i / n + 1) % n].v;
+	for (uint32_t i = 0; i < n * n; i++) {
+		uint32_t u = s->nb[i % n].v, v = s->nb[(i % n + i / n + 1) % n].v;
 		int64_t in = tt_arcs_cap(a, u, w), out = tt_arcs_cap(a, w, v);
 		int64_t amount = in < out ? in : out;
 
 		if (careful && amount)
-			r = safe_amount(a, u, w, v, bound, budget, &amount);
-		if (r == tuttiSuccess && amount)
-			move(a, u, w, v, amount);
+			TRY(safe_amount(s, u, w, v, &amount));
+		move(a, u, w, v, amount);
 	}
 	for (uint32_t v = 0; v < a->total; v++)
 		a->cap[(size_t)v * a->total + w] = a->cap[(size_t)w * a->total + v] = 0;
-	free(nb);
-	return r;
+	return tuttiSuccess;
 }
 
 static void copy(struct tt_arcs *to, const struct tt_arcs *from)
@@ -150,59 +164,74 @@ static void copy(struct tt_arcs *to, const struct tt_arcs *from)
 	memcpy(to->cap, from->cap, (size_t)from->total * from->total * sizeof *to->cap);
 }
 
-/* The switch in the quick way, and where that loses, again from `spare`, carefully. */
-static tuttiResult_t split_one(struct tt_arcs *a, struct tt_arcs *spare, const uint32_t *place, uint32_t w,
-			       struct tt_frac bound, int64_t *budget)
+/* The switch in the quick way, and where that loses, carefully. */
+static tuttiResult_t join_one(struct split *s, uint32_t w)
 {
-	struct tt_frac ratio;
+	bool fine;
 
-	copy(spare, a);
-	TRY(join(a, place, w, false, bound, budget));
-	TRY(tt_cut_ratio(a, &ratio));
-	*budget -= a->n;
-	if (tt_frac_cmp(ratio, bound) >= 0 || *budget <= 0)
+	copy(&s->before, &s->a);
+	TRY(join(s, w, false));
+	TRY(stays(s, &fine));
+	if (fine || s->budget <= 0)
 		return tuttiSuccess;
-	copy(a, spare);
-	return join(a, place, w, true, bound, budget);
+	copy(&s->a, &s->before);
+	return join(s, w, true);
 }
 
-static tuttiResult_t split(struct tt_arcs *a, struct tt_arcs *spare, uint32_t *place)
+/* In units so small that the bound is a whole number of them: then the careful way does not lose. */
+static void refine(struct split *s, bool whole, int64_t *scale)
 {
-	int64_t budget = (int64_t)FLOWS * 64 / ((int64_t)a->total * a->total);
-	struct tt_frac bound, ratio;
-	tuttiResult_t r;
-
-	TRY(tt_cut_ratio(a, &bound));
-	copy(spare, a);
-	place_ends(a, place);
-	for (uint32_t w = a->total; w-- > a->n;)
-		TRY(join(a, place, w, false, bound, &budget));
-	r = tt_cut_ratio(a, &ratio);
-	if (r != tuttiSuccess || tt_frac_cmp(ratio, bound) >= 0 || budget < (int64_t)a->n * a->n)
-		return r;
-	copy(a, spare);
-	for (uint32_t w = a->total; w-- > a->n && r == tuttiSuccess;)
-		r = split_one(a, spare, place, w, bound, &budget);
-	return r;
+	*scale = whole ? 1 : (int64_t)s->bound.den;
+	for (size_t i = 0; i < (size_t)s->a.total * s->a.total; i++)
+		s->a.cap[i] *= *scale;
+	s->a.wide *= *scale;
+	s->bound = tt_frac(s->bound.num * (uint64_t)*scale, s->bound.den);
 }
 
-static tuttiResult_t drop_switches(struct tt_arcs *a)
+/* All switches in the quick way, which is good nearly always; else one after the other. */
+static tuttiResult_t join_all(struct split *s, bool whole, int64_t *scale)
 {
-	struct tt_arcs spare = *a;
-	uint32_t *place;
+	bool fine;
+
+	TRY(s->measure(&s->a, s->root, &s->bound));
+	s->a.bound = s->bound;
+	copy(&s->before, &s->a);
+	for (uint32_t w = s->a.total; w-- > s->a.n;)
+		TRY(join(s, w, false));
+	TRY(stays(s, &fine));
+	if (fine || s->budget < (int64_t)s->a.n * s->a.n)
+		return tuttiSuccess;
+	copy(&s->a, &s->before);
+	refine(s, whole, scale);
+	for (uint32_t w = s->a.total; w-- > s->a.n;)
+		TRY(join_one(s, w));
+	return tuttiSuccess;
+}
+
+static tuttiResult_t drop_switches(struct tt_arcs *a, bool whole, tt_measure measure, uint32_t root, int64_t *scale)
+{
+	size_t total = a->total;
+	struct split s = { .a = *a, .before = *a, .measure = measure, .root = root,
+			   .budget = (int64_t)FLOWS * 64 / (int64_t)(total * total) };
 	tuttiResult_t r;
 
-	if (a->total == a->n)
-		return tuttiSuccess;
-	spare.cap = malloc((size_t)a->total * a->total * sizeof *spare.cap);
-	place = malloc(a->total * sizeof *place);
-	r = spare.cap && place ? split(a, &spare, place) :
-				 tt_fail(tuttiSystemError, "no memory for a graph of %u vertices", a->total);
-	tt_arcs_free(&spare);
-	free(place);
-	for (uint32_t u = 0; u < a->n; u++)
-		memmove(a->cap + (size_t)u * a->n, a->cap + (size_t)u * a->total, a->n * sizeof *a->cap);
+	s.before.cap = malloc(total * total * sizeof *s.before.cap);
+	s.place = malloc(total * sizeof *s.place);
+	s.nb = malloc(total * sizeof *s.nb);
+	if (s.before.cap && s.place && s.nb) {
+		place_ends(a, s.place);
+		r = join_all(&s, whole, scale);
+	} else {
+		r = tt_fail(tuttiSystemError, "no memory for a graph of %zu vertices", total);
+	}
+	free(s.before.cap);
+	free(s.place);
+	free(s.nb);
+	a->wide = s.a.wide;
+	a->bound = s.a.bound;
 	a->total = a->n;
+	for (uint32_t u = 0; u < a->n; u++)
+		memmove(a->cap + (size_t)u * a->n, a->cap + u * total, a->n * sizeof *a->cap);
 	return r;
 }
 
@@ -214,7 +243,7 @@ static tuttiResult_t tame(struct tt_arcs *a, uint32_t unit)
 	int64_t most = unit, sum = 0;
 
 	if (a->n > 1)
-		TRY(tt_cut_ratio(a, &ratio));
+		TRY(tt_cut_ratio(a, 0, &ratio));
 	if (ratio.num * a->n < (uint64_t)a->wide * ratio.den)
 		most = a->wide / a->total; /* and known ones are below that */
 	for (size_t i = 0; i < cells; i++) {
@@ -225,14 +254,16 @@ static tuttiResult_t tame(struct tt_arcs *a, uint32_t unit)
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_arcs_direct(const struct tt_graph *g, enum tt_arcs_how how, struct tt_arcs *out)
+tuttiResult_t tt_arcs_direct(const struct tt_graph *g, enum tt_arcs_how how, bool whole, tt_measure measure,
+			     uint32_t root, struct tt_arcs *out, int64_t *scale)
 {
 	tuttiResult_t r;
 
+	*scale = 1;
 	TRY(tt_arcs_of(g, how, out));
 	r = tame(out, g->unit);
-	if (r == tuttiSuccess)
-		r = drop_switches(out);
+	if (r == tuttiSuccess && g->total > g->n && g->n > 1)
+		r = drop_switches(out, whole, measure, root, scale);
 	if (r != tuttiSuccess)
 		tt_arcs_free(out);
 	return r;

@@ -202,16 +202,13 @@ static tuttiResult_t pack(struct packing *p)
 
 static tuttiResult_t one_root(struct packing *p, uint32_t root)
 {
-	int64_t least = p->a.wide;
+	struct tt_frac least;
 
-	TRY(tt_arcs_flow(&p->a, 0, 0, 1, &p->f));
-	for (uint32_t v = 0; v < p->a.n; v++)
-		if (v != root)
-			least = tt_flow_max(p->f, root, v, least);
-	return least ? add_batch(p, root, least) : tuttiSuccess;
+	TRY(tt_cut_from(&p->a, root, &least));
+	return least.num ? add_batch(p, root, (int64_t)least.num) : tuttiSuccess;
 }
 
-static void scale(struct packing *p, int64_t by)
+static void scale_by(struct packing *p, int64_t by)
 {
 	for (size_t i = 0; i < (size_t)p->a.n * p->a.n; i++)
 		p->a.cap[i] *= by;
@@ -221,8 +218,8 @@ static tuttiResult_t each_root(struct packing *p, uint64_t *den)
 {
 	struct tt_frac ratio;
 
-	TRY(tt_cut_ratio(&p->a, &ratio));
-	scale(p, (int64_t)ratio.den);
+	TRY(tt_cut_ratio(&p->a, 0, &ratio));
+	scale_by(p, (int64_t)ratio.den);
 	*den *= ratio.den;
 	for (uint32_t v = 0; v < p->a.n && ratio.num; v++)
 		TRY(add_batch(p, v, (int64_t)ratio.num));
@@ -237,13 +234,13 @@ static tuttiResult_t any_root(struct packing *p, uint64_t *den)
 
 	if (!roots)
 		return no_memory(p);
-	r = tt_cut_roots(&p->a, &most);
+	r = tt_cut_roots(&p->a, 0, &most);
 	if (p->a.n > LARGE && most.num >= most.den)
 		most = tt_frac(most.num / most.den, 1);
 	if (r == tuttiSuccess && most.num)
 		r = tt_cut_place(&p->a, most, NULL, roots);
 	if (r == tuttiSuccess) {
-		scale(p, (int64_t)most.den);
+		scale_by(p, (int64_t)most.den);
 		*den *= most.den;
 	}
 	for (uint32_t v = 0; v < p->a.n && r == tuttiSuccess; v++)
@@ -286,27 +283,32 @@ static tuttiResult_t hand_over(const struct packing *p, uint64_t den, struct tt_
 	return tuttiSuccess;
 }
 
+static tuttiResult_t find(struct packing *p, int root, uint64_t den, struct tt_trees **out)
+{
+	p->arc = calloc((size_t)p->a.n * p->a.n, sizeof *p->arc);
+	if (!p->arc)
+		return no_memory(p);
+	if (p->a.n > 1)
+		TRY(root == TT_ROOT_ANY	 ? any_root(p, &den) :
+		    root == TT_ROOT_EACH ? each_root(p, &den) :
+					   one_root(p, (uint32_t)root));
+	TRY(pack(p));
+	return hand_over(p, den, out);
+}
+
 tuttiResult_t tt_trees_find(const struct tt_graph *g, int root, struct tt_trees **out)
 {
+	static const tt_measure measures[] = { tt_cut_ratio, tt_cut_roots, tt_cut_from };
+	bool any = root == TT_ROOT_ANY;
 	struct packing p = { .work = WORK };
-	uint64_t den = g->unit;
+	int64_t scale;
 	tuttiResult_t r;
 
 	if (root >= (int)g->n || root < TT_ROOT_EACH)
 		return tt_fail(tuttiInvalidArgument, "no trees from root %d of %u ends", root, g->n);
-	TRY(tt_arcs_direct(g, root == TT_ROOT_ANY ? TT_ARCS_BOTH : TT_ARCS_OUT, &p.a));
-	p.arc = calloc((size_t)g->n * g->n, sizeof *p.arc);
-	if (!p.arc)
-		r = no_memory(&p);
-	else if (g->n == 1)
-		r = tuttiSuccess;
-	else
-		r = root == TT_ROOT_ANY ? any_root(&p, &den) : root == TT_ROOT_EACH ? each_root(&p, &den) :
-									  one_root(&p, (uint32_t)root);
-	if (r == tuttiSuccess)
-		r = pack(&p);
-	if (r == tuttiSuccess)
-		r = hand_over(&p, den, out);
+	TRY(tt_arcs_direct(g, any ? TT_ARCS_BOTH : TT_ARCS_OUT, g->n > LARGE, measures[root < 0 ? root + 2 : 2],
+			   root < 0 ? 0 : (uint32_t)root, &p.a, &scale));
+	r = find(&p, root, (uint64_t)scale * g->unit, out);
 	free_packing(&p);
 	return r;
 }

@@ -217,6 +217,43 @@ static void switches(void)
 	expect(g, true, 1, 2, true);
 }
 
+/* A tree of switches, ends below any of them; returns the narrowest link that has ends on both sides. */
+static uint32_t plant(struct tt_graph *g, uint64_t *rnd)
+{
+	uint32_t ends[32] = { 0 }, up[32], cap[32], narrow = UINT32_MAX;
+
+	for (uint32_t v = 0; v < g->total; v++) {
+		uint32_t above = v < g->n ? g->total - g->n : v - g->n;
+
+		up[v] = g->n + (above ? test_rand(rnd) % above : 0);
+		cap[v] = 1 + test_rand(rnd) % 9;
+	}
+	for (uint32_t v = 0; v < g->n; v++)
+		for (uint32_t at = v; at != g->n; at = up[at])
+			ends[at]++;
+	for (uint32_t v = 0; v < g->total; v++) {
+		if (v == g->n)
+			continue;
+		tt_graph_link(g, v, up[v], cap[v]);
+		if (ends[v] && ends[v] < g->n && cap[v] < narrow)
+			narrow = cap[v];
+	}
+	return narrow;
+}
+
+/* Every ring passes every such link once each way, and as many as that leaves do exist. */
+static void trees_of_switches(void)
+{
+	uint64_t rnd = test_seed();
+
+	for (int i = 0; i < 300; i++) {
+		struct tt_graph *g = rig_graph(2 + test_rand(&rnd) % 15, 1 + test_rand(&rnd) % 8);
+		uint32_t narrow = plant(g, &rnd);
+
+		expect(g, i % 2, narrow, 1, true);
+	}
+}
+
 /* Links of unknown speed hold nothing up, and are no reason for rings without number. */
 static void no_limit(void)
 {
@@ -298,7 +335,8 @@ static void large(void)
 
 const struct test tests[] = {
 	{ "brute_force", brute_force, 200 }, { "dgx1v", dgx1v, 0 },	{ "known_machines", known_machines, 0 },
-	{ "switches", switches, 0 },	     { "no_limit", no_limit, 0 }, { "repeated", repeated, 0 },
+	{ "switches", switches, 0 },
+	{ "trees_of_switches", trees_of_switches, 0 },	     { "no_limit", no_limit, 0 }, { "repeated", repeated, 0 },
 	{ "renamed", renamed, 0 },
 	{ "large", large, 0 },
 };
