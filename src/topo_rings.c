@@ -17,7 +17,7 @@ enum {
 /* Larger graphs have nothing but exchange, and more time. */
 static int64_t steps_for(uint32_t n)
 {
-	return n <= EXACT ? STEPS : n <= 16 ? 20 * STEPS : 120 * STEPS;
+	return n <= EXACT ? STEPS : n <= 16 ? 20 * STEPS : 200 * STEPS;
 }
 
 /* Linear programs until branch and bound gives up: they take longer the more ends there are. */
@@ -206,7 +206,7 @@ static void find(struct search *s, int64_t floor)
 	for (high = s->most / together; low < high;) {
 		int64_t mid = low + (high - low + 1) / 2;
 
-		swap(s, mid, together, s->steps / 4);
+		swap(s, mid, together, s->steps / 8);
 		high = s->rings < mid * together ? mid - 1 : high;
 		low = s->rings > low * together ? s->rings / together : low;
 	}
@@ -266,6 +266,7 @@ static tuttiResult_t find_parts(struct search *s, int64_t unit, int64_t whole, i
 	if (s->most <= whole * *den)
 		return tuttiSuccess;
 	if (!solve(s)) {
+		s->steps /= 4;
 		find(s, whole * *den);
 		return tuttiSuccess;
 	}
