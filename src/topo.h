@@ -1,0 +1,138 @@
+/* Floor 1: what a machine is made of. A tree (host, NUMA nodes, then cache groups with their cores, PCI switches with
+ * GPUs and NICs, NICs with their ports) and direct links between its nodes (NVLink, xGMI). Sources fill it, all
+ * others read it: docs/topology.md. Numbers that no source gave are TT_NO_LIMIT, never 0. */
+#ifndef TT_TOPO_H
+#define TT_TOPO_H
+
+#include "base.h"
+
+#define TT_NO_LIMIT UINT32_MAX
+
+/* X(enum, word in the text form). The order is that of siblings, but PCI switches, GPUs and NICs are by
+ * bus id. */
+#define TT_NODE_KINDS(X)                                                                                               \
+	X(TT_NODE_HOST, "host") X(TT_NODE_NVSWITCH, "nvswitch") X(TT_NODE_NUMA, "numa") X(TT_NODE_CACHE, "cache")      \
+	X(TT_NODE_CORE, "core") X(TT_NODE_PCI, "pci") X(TT_NODE_GPU, "gpu") X(TT_NODE_NIC, "nic")                      \
+	X(TT_NODE_PORT, "port")
+#define TT_LINK_KINDS(X) X(TT_LINK_NVLINK, "nvlink") X(TT_LINK_XGMI, "xgmi")
+/* NCCL's classes, nearest first; CACHE is ours, for cores. PXN is a choice between paths, no class of one. */
+#define TT_PATH_CLASSES(X)                                                                                             \
+	X(TT_PATH_LOC, "LOC") X(TT_PATH_CACHE, "CACHE") X(TT_PATH_NVL, "NVL") X(TT_PATH_NVB, "NVB")                    \
+	X(TT_PATH_PIX, "PIX") X(TT_PATH_PXB, "PXB") X(TT_PATH_PHB, "PHB") X(TT_PATH_NODE, "NODE")                      \
+	X(TT_PATH_SYS, "SYS")
+#define TT_TOPO_ENUM(value, word) value,
+enum tt_node_kind { TT_NODE_KINDS(TT_TOPO_ENUM) TT_NODE_NKINDS };
+enum tt_link_kind { TT_LINK_KINDS(TT_TOPO_ENUM) TT_LINK_NKINDS };
+enum tt_path_class { TT_PATH_CLASSES(TT_TOPO_ENUM) TT_PATH_NCLASSES };
+#undef TT_TOPO_ENUM
+const char *tt_node_word(enum tt_node_kind k);
+const char *tt_link_word(enum tt_link_kind k);
+const char *tt_path_word(enum tt_path_class c);
+int tt_node_kind_of(const char *word); /* -1: none */
+int tt_link_kind_of(const char *word);
+
+struct tt_topo_attr {
+	char *name, *value; /* names are those of NCCL's XML where it has them */
+};
+
+/* The edge to the parent is the node's own: socket link (NUMA), memory (cache, core), PCI (PCI switch, GPU, NIC),
+ * network (port). */
+struct tt_topo_node {
+	enum tt_node_kind kind;
+	char *id;           /* unique: numa0, core4, for devices the bus id, for NICs without one virt:<name> */
+	int parent;         /* index, less than the node's own; the host is node 0, its parent -1 */
+	uint32_t bandwidth; /* MB/s in each direction, or TT_NO_LIMIT */
+	uint32_t latency;   /* ns */
+	struct tt_topo_attr *attrs; /* by name */
+	int nattrs;
+};
+
+struct tt_topo_link { /* in one direction */
+	enum tt_link_kind kind;
+	int from, to;
+	uint32_t count;     /* links side by side */
+	uint32_t bandwidth; /* of one of them */
+	uint32_t latency;
+};
+
+struct tt_topo {
+	struct tt_topo_node *nodes; /* finished: parents first, siblings by kind and id */
+	struct tt_topo_link *links; /* finished: by ends */
+	char **assumed;             /* what was missing or contradictory, and what was taken instead */
+	char *source;               /* one line: where it comes from */
+	int nnodes, nlinks, nassumed;
+	tuttiResult_t failed; /* the first error while it was filled; finish returns it */
+};
+
+/* ---- filling: every call does nothing after the first error, which tt_topo_finish returns ---- */
+tuttiResult_t tt_topo_new(struct tt_topo **out); /* with a host */
+void tt_topo_free(struct tt_topo *t);
+void tt_topo_source(struct tt_topo *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The index of the new node (0 after an error); one that is there already is returned and noted as an assumption. */
+int tt_topo_add(struct tt_topo *t, enum tt_node_kind kind, const char *id, int parent);
+/* A NULL or empty value sets nothing. */
+void tt_topo_set(struct tt_topo *t, int node, const char *name, const char *value);
+void tt_topo_setf(struct tt_topo *t, int node, const char *name, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+void tt_topo_link(struct tt_topo *t, enum tt_link_kind kind, int from, int to, uint32_t count, uint32_t bandwidth);
+/* One line; said twice it is kept once. */
+void tt_topo_assume(struct tt_topo *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void tt_topo_fail(struct tt_topo *t, tuttiResult_t r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Settles what is missing (a NUMA node, ports of NICs, speeds), merges and sorts. Adding again is allowed, but needs
+ * another finish. */
+tuttiResult_t tt_topo_finish(struct tt_topo *t);
+
+/* ---- reading ---- */
+int tt_topo_find(const struct tt_topo *t, const char *id);                       /* -1: none */
+int tt_topo_next(const struct tt_topo *t, enum tt_node_kind kind, int after);    /* from -1; -1: no more */
+int tt_topo_count(const struct tt_topo *t, enum tt_node_kind kind);
+const char *tt_topo_attr(const struct tt_topo *t, int node, const char *name);   /* NULL: none */
+long tt_topo_number(const struct tt_topo *t, int node, const char *name, long missing); /* 10, 0x10 */
+int tt_topo_above(const struct tt_topo *t, int node, enum tt_node_kind kind);    /* itself or an ancestor, or -1 */
+uint64_t tt_topo_digest(const struct tt_topo *t); /* of nodes and links alone: the same machine, the same digest */
+
+/* ---- paths (topo_path.c) ---- */
+struct tt_topo_path {
+	enum tt_path_class cls;
+	int switches;                /* PCI switches passed */
+	uint32_t bandwidth, latency; /* least, sum */
+};
+struct tt_topo_path tt_topo_path(const struct tt_topo *t, int a, int b);
+/* Each GPU, in order, with a NIC of its nearest class; nic -1 where there is none. No NIC has two GPUs more than
+ * another one that is as near could take. The caller frees *out. */
+struct tt_topo_pair {
+	int gpu, nic;
+	struct tt_topo_path path;
+};
+tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, int *n);
+
+/* ---- the text form (topo_text.c): docs/topology.md ---- */
+tuttiResult_t tt_topo_write(const struct tt_topo *t, char **text); /* to be freed */
+tuttiResult_t tt_topo_read(const char *text, size_t n, struct tt_topo **out);
+
+/* ---- speeds that others measured (topo_rate.c), in MB/s; TT_NO_LIMIT: not known ---- */
+uint32_t tt_rate_pci(const char *gts, long width);      /* "8 GT/s", "8.0 GT/s PCIe"; "" and 0 are unknown */
+uint32_t tt_rate_nvlink(long sm);                       /* of one link; compute capability as 90 */
+uint32_t tt_rate_xgmi(const char *gcn);                 /* 908, gfx942 */
+uint32_t tt_rate_socket(const struct tt_topo *t, int numa);
+uint32_t tt_rate_net(struct tt_topo *t, const char *name, const char *mbits); /* notes what cannot be */
+
+/* ---- bus ids, classes of devices and sets of CPUs (topo_words.c) ---- */
+/* GPU, NIC, PCI (a bridge) or NVSWITCH by the 24 bits of the PCI class (0x030200), or -1. Vendor 0: not known. */
+int tt_device_kind(unsigned long cls, unsigned long vendor);
+/* "06:00.0", "00000000:06:00.0" and "0000:06:00.0" are one; false: no bus id. */
+bool tt_bus_id(const char *text, char *out, size_t n);
+struct tt_cpus {
+	uint64_t *word;
+	size_t nwords;
+};
+bool tt_cpus_list(const char *text, struct tt_cpus *out);  /* "0-3,8"; false: no such list, or no memory */
+bool tt_cpus_mask(const char *text, struct tt_cpus *out);  /* "000000ff,ffff0000" */
+void tt_cpus_free(struct tt_cpus *c);
+bool tt_cpus_add(struct tt_cpus *c, unsigned cpu);
+bool tt_cpus_has(const struct tt_cpus *c, unsigned cpu);
+size_t tt_cpus_count(const struct tt_cpus *c);
+size_t tt_cpus_common(const struct tt_cpus *a, const struct tt_cpus *b);
+char *tt_cpus_text(const struct tt_cpus *c);                 /* as a list, to be freed; NULL: no memory */
+
+#endif

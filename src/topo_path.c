@@ -1,0 +1,322 @@
+/* How far two nodes are from each other, and which NIC a GPU should use. SPDX-License-Identifier: Apache-2.0 */
+#include "topo.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t least(uint32_t a, uint32_t b)
+{
+	return a < b ? a : b;
+}
+
+static uint32_t wide(const struct tt_topo_link *l)
+{
+	return l->bandwidth == TT_NO_LIMIT || l->count > TT_NO_LIMIT / (l->bandwidth ? l->bandwidth : 1) ?
+		       TT_NO_LIMIT : l->bandwidth * l->count;
+}
+
+/* ---- direct links ---- */
+
+/* Links are sorted by where they begin. */
+static int first_link(const struct tt_topo *t, int from)
+{
+	int lo = 0, hi = t->nlinks;
+
+	while (lo < hi) {
+		int mid = lo + (hi - lo) / 2;
+
+		if (t->links[mid].from < from)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+static bool direct(const struct tt_topo *t, int a, int b, struct tt_topo_path *p)
+{
+	for (int i = first_link(t, a); i < t->nlinks && t->links[i].from == a; i++) {
+		const struct tt_topo_link *l = &t->links[i];
+
+		if (l->to != b)
+			continue;
+		*p = (struct tt_topo_path){ TT_PATH_NVL, 0, wide(l), l->latency };
+		return true;
+	}
+	return false;
+}
+
+/* Over one node of the kind: an NVSwitch, or a GPU that passes on. The widest. */
+static bool over(const struct tt_topo *t, int a, int b, enum tt_node_kind kind, struct tt_topo_path *p)
+{
+	struct tt_topo_path first, second;
+	bool any = false;
+
+	for (int i = first_link(t, a); i < t->nlinks && t->links[i].from == a; i++) {
+		int via = t->links[i].to;
+
+		if (t->nodes[via].kind != kind || !direct(t, a, via, &first) || !direct(t, via, b, &second))
+			continue;
+		first.bandwidth = least(first.bandwidth, second.bandwidth);
+		first.latency += second.latency;
+		if (!any || first.bandwidth > p->bandwidth)
+			*p = first;
+		any = true;
+	}
+	return any;
+}
+
+static bool linked(const struct tt_topo *t, int a, int b, struct tt_topo_path *p)
+{
+	if (direct(t, a, b, p) || over(t, a, b, TT_NODE_NVSWITCH, p))
+		return true;
+	if (!over(t, a, b, TT_NODE_GPU, p))
+		return false;
+	p->cls = TT_PATH_NVB;
+	return true;
+}
+
+/* ---- the tree ---- */
+
+static int depth(const struct tt_topo *t, int node)
+{
+	int d = 0;
+
+	while ((node = t->nodes[node].parent) >= 0)
+		d++;
+	return d;
+}
+
+struct climb {
+	int at, below; /* below: the node under `at` on the way */
+	int switches;
+	uint32_t bandwidth, latency;
+};
+
+static void step(const struct tt_topo *t, struct climb *c)
+{
+	const struct tt_topo_node *n = &t->nodes[c->at];
+
+	c->bandwidth = least(c->bandwidth, n->bandwidth);
+	c->latency += n->latency;
+	c->switches += n->kind == TT_NODE_PCI;
+	c->below = c->at;
+	c->at = n->parent;
+}
+
+/* Below one NUMA node: through one host bridge, or between two. Nobody said: one. */
+static bool same_bridge(const struct tt_topo *t, int a, int b)
+{
+	const char *x = tt_topo_attr(t, a, "bridge"), *y = tt_topo_attr(t, b, "bridge");
+
+	return !x || !y || !strcmp(x, y);
+}
+
+static bool is_device(enum tt_node_kind k)
+{
+	return k == TT_NODE_PCI || k == TT_NODE_GPU || k == TT_NODE_NIC || k == TT_NODE_PORT;
+}
+
+static enum tt_path_class class_of(const struct tt_topo *t, const struct climb *a, const struct climb *b)
+{
+	enum tt_node_kind top = t->nodes[a->at].kind;
+	bool da = is_device(t->nodes[a->below].kind), db = is_device(t->nodes[b->below].kind);
+
+	if (top == TT_NODE_HOST)
+		return TT_PATH_SYS;
+	if (top == TT_NODE_CACHE || top == TT_NODE_CORE)
+		return TT_PATH_CACHE;
+	if (top == TT_NODE_NUMA && (da || db))
+		return da && db && !same_bridge(t, a->below, b->below) ? TT_PATH_NODE : TT_PATH_PHB;
+	if (top == TT_NODE_NUMA)
+		return TT_PATH_NODE;
+	return a->switches + b->switches + (top == TT_NODE_PCI) > 1 ? TT_PATH_PXB : TT_PATH_PIX;
+}
+
+static struct tt_topo_path over_tree(const struct tt_topo *t, int a, int b)
+{
+	struct climb x = { a, a, 0, TT_NO_LIMIT, 0 }, y = { b, b, 0, TT_NO_LIMIT, 0 };
+	struct tt_topo_path p;
+	int da = depth(t, a), db = depth(t, b);
+
+	for (; da > db; da--)
+		step(t, &x);
+	for (; db > da; db--)
+		step(t, &y);
+	while (x.at != y.at) {
+		step(t, &x);
+		step(t, &y);
+	}
+	p.cls = class_of(t, &x, &y);
+	p.switches = x.switches + y.switches + (t->nodes[x.at].kind == TT_NODE_PCI);
+	p.bandwidth = least(x.bandwidth, y.bandwidth);
+	p.latency = x.latency + y.latency;
+	return p;
+}
+
+struct tt_topo_path tt_topo_path(const struct tt_topo *t, int a, int b)
+{
+	struct tt_topo_path p;
+
+	if (a == b)
+		return (struct tt_topo_path){ TT_PATH_LOC, 0, TT_NO_LIMIT, 0 };
+	return linked(t, a, b, &p) ? p : over_tree(t, a, b);
+}
+
+/* ---- pairs of GPU and NIC ---- */
+
+struct match {
+	const struct tt_topo *t;
+	int ngpus, nnics;
+	int *gpu, *nic;  /* their nodes */
+	int *choice;     /* of each GPU, into nic */
+	int *load;       /* GPUs of each NIC */
+	bool *near;      /* ngpus x nnics */
+	int *from;       /* of each NIC in a search: the GPU by which it was reached, -1: not yet */
+	int *queue;
+};
+
+static bool nearer(const struct tt_topo_path *a, const struct tt_topo_path *b)
+{
+	return a->cls != b->cls ? a->cls < b->cls : a->switches < b->switches;
+}
+
+static void find_near(struct match *m, int g)
+{
+	struct tt_topo_path best = { .cls = TT_PATH_NCLASSES }, p;
+
+	for (int k = 0; k < m->nnics; k++) {
+		p = over_tree(m->t, m->gpu[g], m->nic[k]);
+		if (nearer(&p, &best))
+			best = p;
+	}
+	for (int k = 0; k < m->nnics; k++) {
+		p = over_tree(m->t, m->gpu[g], m->nic[k]);
+		m->near[g * m->nnics + k] = !nearer(&best, &p);
+	}
+}
+
+static uint32_t speed(const struct match *m, int k)
+{
+	uint32_t all = 0;
+
+	for (int i = m->nic[k] + 1; i < m->t->nnodes && m->t->nodes[i].parent == m->nic[k]; i++) {
+		uint32_t bw = m->t->nodes[i].bandwidth;
+
+		all = bw > TT_NO_LIMIT - all ? TT_NO_LIMIT : all + bw;
+	}
+	return least(all, m->t->nodes[m->nic[k]].bandwidth);
+}
+
+/* Between NICs of one load: what is real, then what is fast, then the order of ids. */
+static bool better(const struct match *m, int a, int b)
+{
+	bool va = !strncmp(m->t->nodes[m->nic[a]].id, "virt:", 5), vb = !strncmp(m->t->nodes[m->nic[b]].id, "virt:", 5);
+	uint32_t sa = speed(m, a), sb = speed(m, b);
+
+	if (m->load[a] != m->load[b])
+		return m->load[a] < m->load[b];
+	if (va != vb)
+		return vb;
+	return sa != sb ? sa > sb : a < b;
+}
+
+/* NICs that the GPU could have, or that others could leave for it by taking another near one. */
+static int reach(struct match *m, int g)
+{
+	int n = 0, best = -1;
+
+	for (int k = 0; k < m->nnics; k++)
+		m->from[k] = -1;
+	m->queue[n++] = g;
+	for (int i = 0; i < n; i++)
+		for (int k = 0; k < m->nnics; k++) {
+			if (m->from[k] >= 0 || !m->near[m->queue[i] * m->nnics + k])
+				continue;
+			m->from[k] = m->queue[i];
+			if (best < 0 || better(m, k, best))
+				best = k;
+			for (int h = 0; h < g; h++)
+				if (m->choice[h] == k)
+					m->queue[n++] = h;
+		}
+	return best;
+}
+
+/* The one more goes to the NIC of least load within reach; those on the way move on. */
+static void place(struct match *m, int g)
+{
+	int k = reach(m, g);
+
+	if (k < 0)
+		return;
+	m->load[k]++;
+	for (;;) {
+		int h = m->from[k], old = m->choice[h];
+
+		m->choice[h] = k;
+		if (h == g)
+			return;
+		k = old;
+	}
+}
+
+static void match_all(struct match *m)
+{
+	for (int i = 0, g = 0, k = 0; i < m->t->nnodes; i++) {
+		if (m->t->nodes[i].kind == TT_NODE_GPU)
+			m->gpu[g++] = i;
+		if (m->t->nodes[i].kind == TT_NODE_NIC)
+			m->nic[k++] = i;
+	}
+	for (int g = 0; g < m->ngpus; g++)
+		m->choice[g] = -1;
+	for (int g = 0; g < m->ngpus; g++)
+		find_near(m, g);
+	for (int g = 0; g < m->ngpus; g++)
+		place(m, g);
+}
+
+static bool match_room(struct match *m)
+{
+	size_t g = (size_t)m->ngpus + 1, k = (size_t)m->nnics + 1;
+
+	m->gpu = calloc(g, sizeof(int));
+	m->nic = calloc(k, sizeof(int));
+	m->choice = calloc(g, sizeof(int));
+	m->load = calloc(k, sizeof(int));
+	m->from = calloc(k, sizeof(int));
+	m->near = calloc(g * k, sizeof(bool));
+	m->queue = calloc(g, sizeof(int));
+	return m->gpu && m->nic && m->choice && m->load && m->from && m->near && m->queue;
+}
+
+tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, int *n)
+{
+	struct match m = { .t = t, .ngpus = tt_topo_count(t, TT_NODE_GPU), .nnics = tt_topo_count(t, TT_NODE_NIC) };
+	struct tt_topo_pair *p = calloc((size_t)m.ngpus + 1, sizeof(*p));
+	bool room = match_room(&m) && p;
+
+	if (room)
+		match_all(&m);
+	for (int g = 0; room && g < m.ngpus; g++) {
+		p[g] = (struct tt_topo_pair){ m.gpu[g], m.choice[g] < 0 ? -1 : m.nic[m.choice[g]], { 0 } };
+		if (p[g].nic >= 0)
+			p[g].path = over_tree(t, p[g].gpu, p[g].nic);
+	}
+	free(m.gpu);
+	free(m.nic);
+	free(m.choice);
+	free(m.load);
+	free(m.from);
+	free(m.near);
+	free(m.queue);
+	if (!room) {
+		free(p);
+		return tt_fail(tuttiSystemError, "no memory to pair %d GPUs and %d NICs", m.ngpus, m.nnics);
+	}
+	*out = p;
+	*n = m.ngpus;
+	return tuttiSuccess;
+}
