@@ -110,6 +110,13 @@ tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, 
 tuttiResult_t tt_topo_write(const struct tt_topo *t, char **text); /* to be freed */
 tuttiResult_t tt_topo_read(const char *text, size_t n, struct tt_topo **out);
 
+/* ---- NCCL's XML (topo_nccl.c, topo_nccl_write.c) ---- */
+/* What the file does not say is filled in by bus id from `machine`, which may be NULL. */
+tuttiResult_t tt_topo_from_nccl(const char *text, size_t n, const struct tt_topo *machine, struct tt_topo **out);
+tuttiResult_t tt_topo_to_nccl(const struct tt_topo *t, char **text); /* to be freed */
+/* Adds what `machine` has and `t` has not; what both have is as in `t`, with its gaps filled. Before finish. */
+void tt_topo_fill(struct tt_topo *t, const struct tt_topo *machine);
+
 /* ---- speeds that others measured (topo_rate.c), in MB/s; TT_NO_LIMIT: not known ---- */
 uint32_t tt_rate_pci(const char *gts, long width);      /* "8 GT/s", "8.0 GT/s PCIe"; "" and 0 are unknown */
 uint32_t tt_rate_nvlink(long sm);                       /* of one link; compute capability as 90 */

@@ -48,7 +48,18 @@ static int level(const struct tt_topo *t, int node)
 	return n;
 }
 
-static void put_node(FILE *f, const struct tt_topo *t, int i)
+/* Of a run or of one device among its like, not of what the machine is: not in the digest. */
+static bool is_passing(const char *name)
+{
+	static const char *const names[] = { "busid", "coll", "dev", "gdr", "guid", "latency", "maxconn", "rank" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(name, names[i]))
+			return true;
+	return false;
+}
+
+static void put_node(FILE *f, const struct tt_topo *t, int i, bool all)
 {
 	const struct tt_topo_node *n = &t->nodes[i];
 
@@ -63,7 +74,9 @@ static void put_node(FILE *f, const struct tt_topo *t, int i)
 	if (n->latency)
 		fprintf(f, " lat=%u", n->latency);
 	for (int k = 0; k < n->nattrs; k++) {
-		fprintf(f, " ");
+		if (!all && is_passing(n->attrs[k].name))
+			continue;
+		putc(' ', f);
 		put_word(f, n->attrs[k].name);
 		putc('=', f);
 		put_word(f, n->attrs[k].value);
@@ -83,24 +96,24 @@ static void put_link(FILE *f, const struct tt_topo *t, const struct tt_topo_link
 	fprintf(f, " lat=%u\n", l->latency);
 }
 
-static tuttiResult_t print(const struct tt_topo *t, bool remarks, char **text, size_t *size)
+static tuttiResult_t print(const struct tt_topo *t, bool all, char **text, size_t *size)
 {
 	FILE *f = open_memstream(text, size);
 
 	if (!f)
 		return tt_fail(tuttiSystemError, "no memory for the text of a topology");
 	fputs(HEAD "\n", f);
-	if (remarks && t->source) {
+	if (all && t->source) {
 		fputs("source ", f);
 		put_word(f, t->source);
 		putc('\n', f);
 	}
 	for (int i = 0; i < t->nnodes; i++)
 		if (i || t->nodes[0].nattrs)
-			put_node(f, t, i);
+			put_node(f, t, i, all);
 	for (int i = 0; i < t->nlinks; i++)
 		put_link(f, t, &t->links[i]);
-	for (int i = 0; remarks && i < t->nassumed; i++) {
+	for (int i = 0; all && i < t->nassumed; i++) {
 		fputs("assumed ", f);
 		put_word(f, t->assumed[i]);
 		putc('\n', f);

@@ -1,52 +1,19 @@
 /* The graph of a machine: order, digest, what is assumed, path classes, pairs, and the text form.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
-#include "topo.h"
+#include "topo_files.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static struct tt_topo *read_text(const char *text)
-{
-	struct tt_topo *t;
-
-	CHECKF(!tt_topo_read(text, strlen(text), &t), "%s", tt_last_error());
-	return t;
-}
-
 static struct tt_topo *read_fixture(const char *name)
 {
-	char path[200], text[16384];
-	struct tt_topo *t;
-	FILE *f;
+	char *text = test_fixture(name);
+	struct tt_topo *t = test_topo_text(text);
 
-	snprintf(path, sizeof(path), "tests/fixtures/topo/%s", name);
-	f = fopen(path, "r");
-	CHECKF(f, "%s is missing: run this from the root of the repository", path);
-	text[fread(text, 1, sizeof(text) - 1, f)] = 0;
-	fclose(f);
-	t = read_text(text);
+	free(text);
 	return t;
-}
-
-static bool assumes(const struct tt_topo *t, const char *words)
-{
-	for (int i = 0; i < t->nassumed; i++)
-		if (strstr(t->assumed[i], words))
-			return true;
-	return false;
-}
-
-static const char *between(const struct tt_topo *t, const char *a, const char *b)
-{
-	int x = tt_topo_find(t, a), y = tt_topo_find(t, b);
-	enum tt_path_class c;
-
-	CHECKF(x >= 0 && y >= 0, "%s or %s is missing", a, b);
-	c = tt_topo_path(t, x, y).cls;
-	CHECKF(tt_topo_path(t, y, x).cls == c, "%s and %s: two classes", a, b);
-	return tt_path_word(c);
 }
 
 static void classes(void)
@@ -64,8 +31,8 @@ static void classes(void)
 	struct tt_topo_path p;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		CHECKF(!strcmp(between(t, rows[i][0], rows[i][1]), rows[i][2]), "%s to %s is %s, not %s", rows[i][0],
-		       rows[i][1], between(t, rows[i][0], rows[i][1]), rows[i][2]);
+		CHECKF(!strcmp(test_between(t, rows[i][0], rows[i][1]), rows[i][2]), "%s to %s is %s, not %s",
+		       rows[i][0], rows[i][1], test_between(t, rows[i][0], rows[i][1]), rows[i][2]);
 	p = tt_topo_path(t, tt_topo_find(t, "0000:14:00.0"), tt_topo_find(t, "0000:12:00.0"));
 	CHECK(p.switches == 2 && p.bandwidth == 6000 && p.latency == 1150);
 	p = tt_topo_path(t, tt_topo_find(t, "0000:11:00.0"), tt_topo_find(t, "0000:81:00.0"));
@@ -83,7 +50,7 @@ static void round_trip(void)
 	char *first, *second;
 
 	CHECK(!tt_topo_write(t, &first));
-	u = read_text(first);
+	u = test_topo_text(first);
 	CHECK(!tt_topo_write(u, &second));
 	CHECKF(!strcmp(first, second), "written twice:\n%s\n%s", first, second);
 	CHECK(tt_topo_digest(t) == tt_topo_digest(u));
@@ -104,11 +71,11 @@ static void any_order(void)
 				"gpu 0000:02:00.0 in numa0 y=2 x=1\nnuma numa1\ngpu 0000:01:00.0 in numa1\n"
 				"link xgmi 0000:02:00.0 0000:01:00.0 bw=36000\n"
 				"link xgmi 0000:01:00.0 0000:02:00.0 count=1";
-	struct tt_topo *t = read_text(a), *u = read_text(b), *v;
+	struct tt_topo *t = test_topo_text(a), *u = test_topo_text(b), *v;
 
 	CHECK(tt_topo_digest(t) == tt_topo_digest(u));
 	CHECK(t->nodes[1].kind == TT_NODE_NUMA && !strcmp(t->nodes[1].id, "numa0"));
-	v = read_text("tutti-topology 1\nnuma numa0\nnuma numa1\ngpu 0000:02:00.0 in numa0 x=1 y=3\n"
+	v = test_topo_text("tutti-topology 1\nnuma numa0\nnuma numa1\ngpu 0000:02:00.0 in numa0 x=1 y=3\n"
 		      "gpu 0000:01:00.0 in numa1\n");
 	CHECK(tt_topo_digest(v) != tt_topo_digest(u));
 	tt_topo_free(t);
@@ -119,22 +86,23 @@ static void any_order(void)
 /* What is missing or contradictory: taken as something, and said. */
 static void assumptions(void)
 {
-	struct tt_topo *t = read_text("tutti-topology 1\nnuma numa0\nnuma numa3\ngpu 0000:01:00.0\nnic 0000:02:00.0\n"
-				      "gpu 0000:03:00.0 in numa3\nlink nvlink 0000:01:00.0 0000:01:00.0 count=12\n"
+	struct tt_topo *t = test_topo_text("tutti-topology 1\nnuma numa0\nnuma numa3\ngpu 0000:01:00.0\n"
+				      "nic 0000:02:00.0\ngpu 0000:03:00.0 in numa3\n"
+				      "link nvlink 0000:01:00.0 0000:01:00.0 count=12\n"
 				      "link nvlink 0000:01:00.0 0000:03:00.0 count=2\n"
 				      "link nvlink 0000:03:00.0 0000:01:00.0\n"
 				      "link nvlink 0000:03:00.0 0000:01:00.0 count=2\n"),
 		       *u;
 
-	CHECK(assumes(t, "0000:01:00.0: its NUMA node is not known"));
-	CHECK(assumes(t, "0000:02:00.0: no port is listed"));
-	CHECK(assumes(t, "0000:01:00.0: a link to itself"));
-	CHECK(assumes(t, "0000:03:00.0 to 0000:01:00.0: 3 links there, 2 back"));
-	CHECK(assumes(t, "numa3: the speed of its socket link is not known"));
-	CHECK(t->nlinks == 2 && !strcmp(between(t, "0000:01:00.0", "0000:02:00.0"), "SYS"));
+	CHECK(test_assumes(t, "0000:01:00.0: its NUMA node is not known"));
+	CHECK(test_assumes(t, "0000:02:00.0: no port is listed"));
+	CHECK(test_assumes(t, "0000:01:00.0: a link to itself"));
+	CHECK(test_assumes(t, "0000:03:00.0 to 0000:01:00.0: 3 links there, 2 back"));
+	CHECK(test_assumes(t, "numa3: the speed of its socket link is not known"));
+	CHECK(t->nlinks == 2 && !strcmp(test_between(t, "0000:01:00.0", "0000:02:00.0"), "SYS"));
 	tt_topo_free(t);
-	u = read_text("tutti-topology 1\ngpu 0000:01:00.0\n");
-	CHECK(assumes(u, "no NUMA node") && tt_topo_above(u, tt_topo_find(u, "0000:01:00.0"), TT_NODE_NUMA) > 0);
+	u = test_topo_text("tutti-topology 1\ngpu 0000:01:00.0\n");
+	CHECK(test_assumes(u, "no NUMA node") && tt_topo_above(u, tt_topo_find(u, "0000:01:00.0"), TT_NODE_NUMA) > 0);
 	tt_topo_free(u);
 }
 
@@ -175,7 +143,7 @@ static void wrong_texts(void)
 
 static void paired(const char *text, const char *want)
 {
-	struct tt_topo *t = read_text(text);
+	struct tt_topo *t = test_topo_text(text);
 	struct tt_topo_pair *p;
 	char got[512] = "";
 	int n;
@@ -277,7 +245,7 @@ static void cpu_sets(void)
 
 static void rates(void)
 {
-	struct tt_topo *t = read_text("tutti-topology 1\n");
+	struct tt_topo *t = test_topo_text("tutti-topology 1\n");
 
 	CHECK(tt_rate_pci("8 GT/s", 16) == 12000 && tt_rate_pci("8.0 GT/s PCIe", 16) == 12000);
 	CHECK(tt_rate_pci("16 GT/s", 8) == 12000 && tt_rate_pci("5 GT/s", 16) == 6094);
@@ -287,9 +255,9 @@ static void rates(void)
 	CHECK(tt_rate_xgmi("908") == 24000 && tt_rate_xgmi("910") == 36000 && tt_rate_xgmi("gfx90a") == 36000);
 	CHECK(tt_rate_xgmi("gfx942") == 48000 && tt_rate_xgmi(NULL) == TT_NO_LIMIT);
 	CHECK(tt_rate_net(t, "a", "100000") == 12500 && tt_rate_net(t, "a", "-1") == TT_NO_LIMIT);
-	CHECK(!assumes(t, "a:"));
-	CHECK(tt_rate_net(t, "b", "100000000") == 12500 && assumes(t, "b: a speed of 100000000"));
-	CHECK(tt_rate_net(t, "mlx5_1", "200") == 25000 && assumes(t, "mlx5_1: a speed of 200 Mb/s"));
+	CHECK(!test_assumes(t, "a:"));
+	CHECK(tt_rate_net(t, "b", "100000000") == 12500 && test_assumes(t, "b: a speed of 100000000"));
+	CHECK(tt_rate_net(t, "mlx5_1", "200") == 25000 && test_assumes(t, "mlx5_1: a speed of 200 Mb/s"));
 	CHECK(tt_rate_net(t, "eth0", "100") == 13 && tt_rate_net(t, "c", "1e300") == TT_NO_LIMIT);
 	tt_topo_free(t);
 }
@@ -307,7 +275,7 @@ static void large(void)
 		last = tt_topo_add(t, TT_NODE_PCI, id, last);
 	}
 	CHECK(!tt_topo_finish(t) && !tt_topo_write(t, &text));
-	u = read_text(text);
+	u = test_topo_text(text);
 	CHECK(tt_topo_digest(t) == tt_topo_digest(u) && u->nnodes == 3002);
 	free(text);
 	tt_topo_free(t);

@@ -1,0 +1,196 @@
+/* A graph as XML that NCCL reads. What is not known is left out, as in the short forms that clouds ship: NCCL then
+ * fills it in on the machine. SPDX-License-Identifier: Apache-2.0 */
+#include "topo.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "xml.h"
+
+/* Which attributes of a GPU's node are <gpu>'s; the others are <pci>'s. NCCL's reader keeps 16 of an element. */
+static const char *const gpu_attrs[] = { "dev", "sm", "gcn", "arch", "rank", "gdr" };
+static const char *const pci_attrs[] = { "class", "vendor", "device", "subsystem_vendor", "subsystem_device",
+					 "link_speed", "link_width" };
+static const char *const cpu_attrs[] = { "host_hash", "affinity", "arch", "vendor", "familyid", "modelid" };
+static const char *const net_attrs[] = { "name", "dev", "speed", "port", "latency", "guid", "maxconn", "gdr", "coll" };
+#define N(array) (sizeof(array) / sizeof((array)[0]))
+
+struct writer {
+	const struct tt_topo *t;
+	FILE *f;
+};
+
+static void put_attr(FILE *f, const char *name, const char *value)
+{
+	fprintf(f, " %s=\"", name);
+	tt_xml_put(f, value);
+	putc('"', f);
+}
+
+static void put_attrs(const struct writer *w, int node, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		const char *value = tt_topo_attr(w->t, node, names[i]);
+
+		if (value)
+			put_attr(w->f, names[i], value);
+	}
+}
+
+static bool any_attr(const struct writer *w, int node, const char *const *names, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (tt_topo_attr(w->t, node, names[i]))
+			return true;
+	return false;
+}
+
+static void put_links(const struct writer *w, int gpu, int depth)
+{
+	for (int i = 0; i < w->t->nlinks; i++) {
+		const struct tt_topo_link *l = &w->t->links[i];
+		const struct tt_topo_node *to = &w->t->nodes[l->to];
+		const char *bus = to->kind == TT_NODE_GPU ? to->id : tt_topo_attr(w->t, l->to, "busid");
+		const char *tclass = to->kind == TT_NODE_GPU ? tt_topo_attr(w->t, l->to, "class") : NULL;
+
+		if (l->from != gpu)
+			continue;
+		if (!tclass)
+			tclass = to->kind == TT_NODE_GPU ? "0x030200" :
+				 to->kind == TT_NODE_NVSWITCH ? "0x068000" : "0x068001";
+		fprintf(w->f, "%*s<%s", depth, "", tt_link_word(l->kind));
+		put_attr(w->f, "target", bus ? bus : "fffffff:ffff:ff");
+		fprintf(w->f, " count=\"%u\"", l->count);
+		put_attr(w->f, "tclass", tclass);
+		fputs("/>\n", w->f);
+	}
+}
+
+static bool has_links(const struct tt_topo *t, int node)
+{
+	for (int i = 0; i < t->nlinks; i++)
+		if (t->links[i].from == node)
+			return true;
+	return false;
+}
+
+static void put_gpu(const struct writer *w, int node, int depth)
+{
+	bool links = has_links(w->t, node);
+
+	if (!links && !any_attr(w, node, gpu_attrs, N(gpu_attrs)))
+		return;
+	fprintf(w->f, "%*s<gpu", depth, "");
+	put_attrs(w, node, gpu_attrs, N(gpu_attrs));
+	fputs(links ? ">\n" : "/>\n", w->f);
+	put_links(w, node, depth + 2);
+	if (links)
+		fprintf(w->f, "%*s</gpu>\n", depth, "");
+}
+
+/* A port that was only assumed has no name and is not written. */
+static void put_nets(const struct writer *w, int nic, int depth)
+{
+	bool any = false;
+
+	for (int i = nic + 1; i < w->t->nnodes && w->t->nodes[i].parent == nic; i++) {
+		if (!tt_topo_attr(w->t, i, "name"))
+			continue;
+		if (!any)
+			fprintf(w->f, "%*s<nic>\n", depth, "");
+		any = true;
+		fprintf(w->f, "%*s<net", depth + 2, "");
+		put_attrs(w, i, net_attrs, N(net_attrs));
+		fputs("/>\n", w->f);
+	}
+	if (any)
+		fprintf(w->f, "%*s</nic>\n", depth, "");
+}
+
+static bool is_virtual(const struct tt_topo_node *n)
+{
+	return n->kind == TT_NODE_NIC && !strncmp(n->id, "virt:", 5);
+}
+
+/* Opens the element of a node, with all that is no node of the tree in it. */
+static void open_node(const struct writer *w, int i, int depth)
+{
+	const struct tt_topo_node *n = &w->t->nodes[i];
+
+	if (n->kind == TT_NODE_NUMA) {
+		fprintf(w->f, "%*s<cpu", depth, "");
+		put_attr(w->f, "numaid", n->id + (strncmp(n->id, "numa", 4) ? 0 : 4));
+		put_attrs(w, i, cpu_attrs, N(cpu_attrs));
+		fputs(">\n", w->f);
+	} else if (is_virtual(n)) {
+		put_nets(w, i, depth);
+	} else {
+		fprintf(w->f, "%*s<pci", depth, "");
+		put_attr(w->f, "busid", n->id);
+		put_attrs(w, i, pci_attrs, N(pci_attrs));
+		fputs(">\n", w->f);
+		if (n->kind == TT_NODE_GPU)
+			put_gpu(w, i, depth + 2);
+		if (n->kind == TT_NODE_NIC)
+			put_nets(w, i, depth + 2);
+	}
+}
+
+static void close_node(const struct writer *w, int i, int depth)
+{
+	const struct tt_topo_node *n = &w->t->nodes[i];
+
+	if (!is_virtual(n))
+		fprintf(w->f, "%*s</%s>\n", depth, "", n->kind == TT_NODE_NUMA ? "cpu" : "pci");
+}
+
+static bool is_written(enum tt_node_kind k)
+{
+	return k == TT_NODE_NUMA || k == TT_NODE_PCI || k == TT_NODE_GPU || k == TT_NODE_NIC;
+}
+
+/* Nodes come parents first: an element is closed when one comes that is not below it. */
+static void put_tree(const struct writer *w)
+{
+	int open = -1, depth = 2;
+
+	for (int i = 1; i < w->t->nnodes; i++) {
+		if (!is_written(w->t->nodes[i].kind))
+			continue;
+		while (open >= 0 && w->t->nodes[i].parent != open) {
+			depth -= 2;
+			close_node(w, open, depth);
+			open = w->t->nodes[open].parent > 0 ? w->t->nodes[open].parent : -1;
+		}
+		open_node(w, i, depth);
+		open = i;
+		depth += 2;
+	}
+	for (; open > 0; open = w->t->nodes[open].parent)
+		close_node(w, open, depth -= 2);
+}
+
+static bool has_xgmi(const struct tt_topo *t)
+{
+	for (int i = 0; i < t->nlinks; i++)
+		if (t->links[i].kind == TT_LINK_XGMI)
+			return true;
+	return false;
+}
+
+tuttiResult_t tt_topo_to_nccl(const struct tt_topo *t, char **text)
+{
+	size_t size;
+	struct writer w = { t, open_memstream(text, &size) };
+
+	if (!w.f)
+		return tt_fail(tuttiSystemError, "no memory for the XML of a topology");
+	fprintf(w.f, "<system version=\"%d\">\n", has_xgmi(t) ? 2 : 1);
+	put_tree(&w);
+	fputs("</system>\n", w.f);
+	if (!fclose(w.f))
+		return tuttiSuccess;
+	free(*text);
+	return tt_fail(tuttiSystemError, "no memory for the XML of a topology");
+}
