@@ -56,6 +56,10 @@ static const struct setting table[] = {
 	{ "WINDOW", SIZE, true, "128K", "bytes of a chunk that moves at once in large operations" },
 	{ "ALGO", STRING, true, "",
 	  "forces algorithms: name, or collective:name pairs, comma separated; empty: chosen" },
+	{ "TOPO_FILE", STRING, false, "",
+	  "description of the machine to use: tutti's text, NCCL's or hwloc's XML, or a folder with a recorded sys "
+	  "and proc; empty: NCCL_TOPO_FILE, else the machine is looked at" },
+	{ "TOPO_DUMP_FILE", STRING, false, "", "file to which the machine is written as XML that NCCL reads" },
 	{ "RANK", INTEGER, false, "-1", "rank of this process, set by the launcher" },
 	{ "SIZE", INTEGER, false, "-1", "number of ranks of the job, set by the launcher" },
 	{ "LOCAL_RANK", INTEGER, false, "-1", "rank among those of this host, set by the launcher" },

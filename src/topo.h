@@ -117,6 +117,22 @@ tuttiResult_t tt_topo_to_nccl(const struct tt_topo *t, char **text); /* to be fr
 /* Adds what `machine` has and `t` has not; what both have is as in `t`, with its gaps filled. Before finish. */
 void tt_topo_fill(struct tt_topo *t, const struct tt_topo *machine);
 
+/* ---- /sys and /proc (topo_sysfs.c) of a recorded tree; "" as root: of this machine ---- */
+tuttiResult_t tt_topo_from_sysfs(const char *root, struct tt_topo **out);
+void tt_topo_of_sysfs(struct tt_topo *t, const char *root); /* into one that is not finished */
+
+/* ---- this machine, and hwloc's XML (n with the byte 0 at its end) and synthetic strings (topo_detect.c) ---- */
+tuttiResult_t tt_topo_here(struct tt_topo **out); /* whatever is missing, there is one; its source says by what */
+tuttiResult_t tt_topo_from_hwloc(const char *text, size_t n, struct tt_topo **out);
+tuttiResult_t tt_topo_from_synthetic(const char *text, struct tt_topo **out);
+
+/* ---- any source (topo_source.c) ---- */
+/* A file of tutti's text, NCCL's or hwloc's XML; a folder with sys and proc in it; synthetic:<hwloc's words>. The
+ * machine, which may be NULL, fills in what NCCL's short forms leave open. */
+tuttiResult_t tt_topo_load(const char *name, const struct tt_topo *machine, struct tt_topo **out);
+/* What ranks here should use: TUTTI_TOPO_FILE, NCCL_TOPO_FILE, else this machine; TUTTI_TOPO_DUMP_FILE is written. */
+tuttiResult_t tt_topo_local(struct tt_topo **out);
+
 /* ---- speeds that others measured (topo_rate.c), in MB/s; TT_NO_LIMIT: not known ---- */
 uint32_t tt_rate_pci(const char *gts, long width);      /* "8 GT/s", "8.0 GT/s PCIe"; "" and 0 are unknown */
 uint32_t tt_rate_nvlink(long sm);                       /* of one link; compute capability as 90 */
@@ -125,8 +141,9 @@ uint32_t tt_rate_socket(const struct tt_topo *t, int numa);
 uint32_t tt_rate_net(struct tt_topo *t, const char *name, const char *mbits); /* notes what cannot be */
 
 /* ---- bus ids, classes of devices and sets of CPUs (topo_words.c) ---- */
-/* GPU, NIC, PCI (a bridge) or NVSWITCH by the 24 bits of the PCI class (0x030200), or -1. Vendor 0: not known. */
-int tt_device_kind(unsigned long cls, unsigned long vendor);
+/* GPU, NIC, PCI (a bridge) or NVSWITCH by the 24 bits of the PCI class (0x030200), or -1. Vendor and device 0:
+ * not known. */
+int tt_device_kind(unsigned long cls, unsigned long vendor, unsigned long device);
 /* "06:00.0", "00000000:06:00.0" and "0000:06:00.0" are one; false: no bus id. */
 bool tt_bus_id(const char *text, char *out, size_t n);
 struct tt_cpus {
@@ -141,5 +158,6 @@ bool tt_cpus_has(const struct tt_cpus *c, unsigned cpu);
 size_t tt_cpus_count(const struct tt_cpus *c);
 size_t tt_cpus_common(const struct tt_cpus *a, const struct tt_cpus *b);
 char *tt_cpus_text(const struct tt_cpus *c);                 /* as a list, to be freed; NULL: no memory */
+char *tt_cpus_hex(const struct tt_cpus *c);                  /* as a mask: one set, one text */
 
 #endif

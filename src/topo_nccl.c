@@ -31,6 +31,21 @@ static unsigned long hex_attr(const struct tt_xml *e, const char *name)
 
 /* ---- elements ---- */
 
+/* One set of CPUs has one text, however many empty groups a file gives it. */
+static void settle_mask(struct reader *r, int node)
+{
+	const char *mask = tt_topo_attr(r->t, node, "affinity");
+	struct tt_cpus cpus = { 0 };
+	char *text;
+
+	if (!mask || !tt_cpus_mask(mask, &cpus))
+		return;
+	text = tt_cpus_count(&cpus) ? tt_cpus_hex(&cpus) : NULL;
+	tt_topo_set(r->t, node, "affinity", text);
+	free(text);
+	tt_cpus_free(&cpus);
+}
+
 static int read_cpu(struct reader *r, const struct tt_xml *e)
 {
 	const char *number = tt_xml_attr(e, "numaid");
@@ -45,6 +60,7 @@ static int read_cpu(struct reader *r, const struct tt_xml *e)
 	}
 	node = tt_topo_add(r->t, TT_NODE_NUMA, id, 0);
 	copy_attrs(r, node, e, "numaid");
+	settle_mask(r, node);
 	return node;
 }
 
@@ -64,7 +80,7 @@ static int kind_of(const struct tt_xml *e)
 		return TT_NODE_NIC;
 	if (tt_xml_child(e, "pci") || !class_of(e))
 		return TT_NODE_PCI;
-	return tt_device_kind(hex_attr(e, "class"), hex_attr(e, "vendor"));
+	return tt_device_kind(hex_attr(e, "class"), hex_attr(e, "vendor"), hex_attr(e, "device"));
 }
 
 /* The class that goes with what was decided, so that what is written says the same again. */
@@ -76,9 +92,10 @@ static void settle_class(struct reader *r, int node, const struct tt_xml *e)
 	if (kind == TT_NODE_PCI && !class && !e->child)
 		tt_topo_assume(r->t, "%s: the file does not say what device it is: taken as a switch",
 			       r->t->nodes[node].id);
-	else if (!class || tt_device_kind(hex_attr(e, "class"), hex_attr(e, "vendor")) != (int)kind)
-		tt_topo_set(r->t, node, "class", kind == TT_NODE_GPU ? "0x030200" : kind == TT_NODE_NIC ? "0x020000" :
-						 "0x060400");
+	else if (!class ||
+		 tt_device_kind(hex_attr(e, "class"), hex_attr(e, "vendor"), hex_attr(e, "device")) != (int)kind)
+		tt_topo_set(r->t, node, "class",
+			    kind == TT_NODE_GPU ? "0x030200" : kind == TT_NODE_NIC ? "0x020000" : "0x060400");
 	if (class && strcmp(class, tt_topo_attr(r->t, node, "class") ? tt_topo_attr(r->t, node, "class") : ""))
 		tt_topo_assume(r->t, "%s: class %.20s, and what is below it says %s: taken as that",
 			       r->t->nodes[node].id, class, tt_node_word(kind));

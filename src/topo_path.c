@@ -197,29 +197,33 @@ static void find_near(struct match *m, int g)
 	}
 }
 
-static uint32_t speed(const struct match *m, int k)
+/* What it is good for, among NICs as near: a bridge of the kernel least, RDMA most, then a known speed. */
+static uint64_t worth(const struct match *m, int k)
 {
-	uint32_t all = 0;
+	const struct tt_topo *t = m->t;
+	int nic = m->nic[k];
+	long class = tt_topo_number(t, nic, "class", 0) >> 8;
+	bool rdma = class == 0x0207 || class == 0x0c06, real = strncmp(t->nodes[nic].id, "virt:", 5);
+	uint64_t speed = 0;
 
-	for (int i = m->nic[k] + 1; i < m->t->nnodes && m->t->nodes[i].parent == m->nic[k]; i++) {
-		uint32_t bw = m->t->nodes[i].bandwidth;
-
-		all = bw > TT_NO_LIMIT - all ? TT_NO_LIMIT : all + bw;
+	for (int i = nic + 1; i < t->nnodes && t->nodes[i].parent == nic; i++) {
+		rdma |= tt_topo_number(t, i, "guid", 0) > 0xffff;
+		if (t->nodes[i].bandwidth != TT_NO_LIMIT)
+			speed += t->nodes[i].bandwidth;
 	}
-	return least(all, m->t->nodes[m->nic[k]].bandwidth);
+	if (speed > t->nodes[nic].bandwidth)
+		speed = t->nodes[nic].bandwidth;
+	return (uint64_t)real << 41 | (uint64_t)rdma << 40 | speed;
 }
 
-/* Between NICs of one load: what is real, then what is fast, then the order of ids. */
+/* Of one load, by worth, then by the order of ids. */
 static bool better(const struct match *m, int a, int b)
 {
-	bool va = !strncmp(m->t->nodes[m->nic[a]].id, "virt:", 5), vb = !strncmp(m->t->nodes[m->nic[b]].id, "virt:", 5);
-	uint32_t sa = speed(m, a), sb = speed(m, b);
+	uint64_t wa = worth(m, a), wb = worth(m, b);
 
 	if (m->load[a] != m->load[b])
 		return m->load[a] < m->load[b];
-	if (va != vb)
-		return vb;
-	return sa != sb ? sa > sb : a < b;
+	return wa != wb ? wa > wb : a < b;
 }
 
 /* NICs that the GPU could have, or that others could leave for it by taking another near one. */

@@ -65,8 +65,14 @@ bool tt_bus_id(const char *text, char *out, size_t n)
 	return true;
 }
 
-/* A VGA adapter is a GPU only of those who make GPUs: board controllers have one too. Those of AMD's name are two. */
-int tt_device_kind(unsigned long cls, unsigned long vendor)
+/* ATI's adapters on boards of servers. */
+static bool is_board_vga(unsigned long device)
+{
+	return device == 0x515e || device == 0x5969 || device == 0x5159 || device == 0x4752;
+}
+
+/* A VGA adapter is a GPU only of those who make GPUs: board controllers have one too. */
+int tt_device_kind(unsigned long cls, unsigned long vendor, unsigned long device)
 {
 	unsigned long base = cls >> 16, sub = cls >> 8 & 0xff;
 
@@ -75,7 +81,8 @@ int tt_device_kind(unsigned long cls, unsigned long vendor)
 	if (base == 0x12)
 		return TT_NODE_GPU;
 	if (base == 0x03)
-		return sub || !vendor || vendor == 0x10de || vendor == 0x1002 ? TT_NODE_GPU : -1;
+		return sub || !vendor || vendor == 0x10de || (vendor == 0x1002 && !is_board_vga(device)) ?
+			       TT_NODE_GPU : -1;
 	if (base == 0x06 && sub == 0x80 && vendor == 0x10de)
 		return TT_NODE_NVSWITCH;
 	return base == 0x06 && (sub == 0x04 || sub == 0x09) ? TT_NODE_PCI : -1;
@@ -230,4 +237,22 @@ char *tt_cpus_text(const struct tt_cpus *c)
 		return NULL;
 	}
 	return text;
+}
+
+char *tt_cpus_hex(const struct tt_cpus *c)
+{
+	size_t groups = 2 * c->nwords, size;
+	char *text = NULL;
+	FILE *f = open_memstream(&text, &size);
+
+	if (!f)
+		return NULL;
+	while (groups > 1 && !(c->word[(groups - 1) / 2] >> (groups - 1) % 2 * 32 & UINT32_MAX))
+		groups--;
+	for (size_t g = groups; g-- > 0;)
+		fprintf(f, "%08x%s", (unsigned)(c->word[g / 2] >> g % 2 * 32 & UINT32_MAX), g ? "," : "");
+	if (!fclose(f))
+		return text;
+	free(text);
+	return NULL;
 }
