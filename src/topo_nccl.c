@@ -101,6 +101,16 @@ static void settle_class(struct reader *r, int node, const struct tt_xml *e)
 			       r->t->nodes[node].id, class, tt_node_word(kind));
 }
 
+/* Some files have an element for each device below a switch: one switch. */
+static int again(struct reader *r, int node, int kind, const struct tt_xml *e)
+{
+	bool same = kind == TT_NODE_PCI && r->t->nodes[node].kind == TT_NODE_PCI;
+
+	tt_topo_assume(r->t, "%s is listed more than once: %s", r->t->nodes[node].id,
+		       same ? "taken as one switch" : "the first is taken");
+	return same ? node : LEFT_OUT;
+}
+
 static int read_pci(struct reader *r, const struct tt_xml *e)
 {
 	const char *bus = tt_xml_attr(e, "busid");
@@ -114,10 +124,9 @@ static int read_pci(struct reader *r, const struct tt_xml *e)
 	}
 	if (kind < 0 || kind == TT_NODE_NVSWITCH)
 		return LEFT_OUT;
-	if (tt_topo_find(r->t, id) >= 0) {
-		tt_topo_assume(r->t, "line %d: %s is listed a second time: left out", e->line, id);
-		return LEFT_OUT;
-	}
+	node = tt_topo_find(r->t, id);
+	if (node >= 0)
+		return again(r, node, kind, e);
 	node = tt_topo_add(r->t, (enum tt_node_kind)kind, id, e->parent->tag);
 	copy_attrs(r, node, e, "busid");
 	settle_class(r, node, e);

@@ -177,9 +177,10 @@ struct match {
 	int *queue;
 };
 
+/* Below a common switch fewer of them are nearer; through a CPU they make no difference. */
 static bool nearer(const struct tt_topo_path *a, const struct tt_topo_path *b)
 {
-	return a->cls != b->cls ? a->cls < b->cls : a->switches < b->switches;
+	return a->cls != b->cls ? a->cls < b->cls : a->cls <= TT_PATH_PXB && a->switches < b->switches;
 }
 
 static void find_near(struct match *m, int g)

@@ -18,6 +18,7 @@ enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX
 
 static const char usage[] =
 	"tutti-info [--json] [--explain COLL:SIZE[:RANKS[:TRANSPORT]]]... [--print COLL:ALGO:RANKS[:RANK]]...\n"
+	"tutti-info --topo [FILE] [--json | --as text | --as nccl]\n"
 	"tutti-info --check-rdma [--json]\n"
 	"tutti-info --settings | --settings-markdown | --help\n"
 	"\n"
@@ -26,6 +27,9 @@ static const char usage[] =
 	"              a block in bytes (AllGather and ReduceScatter: one rank's part), with K, M or G; 2 RANKS\n"
 	"              over shm unless told otherwise. With tcp each rank has a host of its own.\n"
 	"  --print     the schedule of an algorithm, one line a step, of one rank or of all\n"
+	"  --topo      the machine: sockets, caches, PCI, GPUs, NICs, links, the NIC of each GPU, what was assumed;\n"
+	"              this one, or that of FILE (tutti's text, NCCL's or hwloc's XML, a folder with a recorded sys\n"
+	"              and proc, synthetic:WORDS of hwloc); --as: in the form of tutti's text or NCCL's XML\n"
 	"  --check-rdma  RDMA devices, ports and GIDs, what is wrong and how to mend it; status 1 if something is\n"
 	"  --json      all that was asked for, and what was found, as one JSON object\n"
 	"  --settings  every TUTTI_ variable with its value (* set in the environment) and meaning\n";
@@ -660,7 +664,8 @@ static void print_schedules(const struct question *q, bool json, int *count)
 /* ---- the command line ---- */
 
 struct asked {
-	bool json, settings, markdown, rdma;
+	bool json, settings, markdown, rdma, topo;
+	const char *topo_file, *form;
 	struct question explain[MAX_ASKED], print[MAX_ASKED];
 	int nexplain, nprint;
 };
@@ -672,12 +677,23 @@ static void ask(struct question *list, int *n, const char *option, const char *t
 	split(&list[(*n)++], option, text);
 }
 
+/* --topo FILE as well as --topo=FILE, which is all that getopt knows. */
+static void topo(int argc, char **argv, struct asked *a)
+{
+	a->topo = true;
+	a->topo_file = optarg;
+	if (!optarg && optind < argc && *argv[optind] != '-')
+		a->topo_file = argv[optind++];
+}
+
 static void parse(int argc, char **argv, struct asked *a)
 {
 	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
 						 { "explain", required_argument, NULL, 'e' },
 						 { "print", required_argument, NULL, 'p' },
 						 { "check-rdma", no_argument, NULL, 'r' },
+						 { "topo", optional_argument, NULL, 't' },
+						 { "as", required_argument, NULL, 'a' },
 						 { "settings", no_argument, NULL, 's' },
 						 { "settings-markdown", no_argument, NULL, 'm' },
 						 { "help", no_argument, NULL, 'h' },
@@ -690,6 +706,8 @@ static void parse(int argc, char **argv, struct asked *a)
 		case 'e': ask(a->explain, &a->nexplain, "--explain", optarg); break;
 		case 'p': ask(a->print, &a->nprint, "--print", optarg); break;
 		case 'r': a->rdma = true; break;
+		case 't': topo(argc, argv, a); break;
+		case 'a': a->form = optarg; break;
 		case 's': a->settings = true; break;
 		case 'm': a->markdown = true; break;
 		case 'h': fputs(usage, stdout); exit(0);
@@ -698,6 +716,8 @@ static void parse(int argc, char **argv, struct asked *a)
 	}
 	if (optind < argc)
 		quit("%s is not an option", argv[optind]);
+	if (a->form && (!a->topo || (strcmp(a->form, "text") && strcmp(a->form, "nccl"))))
+		quit("--as %s: text or nccl, with --topo", a->form);
 }
 
 /* Before anything is written: half an object helps nobody. */
@@ -760,7 +780,9 @@ int main(int argc, char **argv)
 	check(&a);
 	tt_env_check();
 	find_machine(&m);
-	if (a.rdma)
+	if (a.topo)
+		status = info_topo(a.topo_file, a.form, a.json);
+	else if (a.rdma)
 		status = info_rdma(a.json);
 	else
 		answer(&a, &m);

@@ -170,6 +170,10 @@ static void pairs(void)
 	       NIC("0000:13:00.0", "0000:10:00.0")
 	       NIC("0000:14:00.0", "0000:10:00.0") NIC("0000:20:00.0", "numa0"),
 	       "11:00.0:13:00.0PIX 12:00.0:14:00.0PIX 15:00.0:13:00.0PIX");
+	/* Through a CPU, switches make no NIC farther than another: one each. */
+	paired("tutti-topology 1\nnuma numa0\npci 0000:10:00.0 in numa0\ngpu 0000:01:00.0 in numa0\n"
+	       "gpu 0000:02:00.0 in numa0\n" NIC("0000:03:00.0", "numa0") NIC("0000:11:00.0", "0000:10:00.0"),
+	       "01:00.0:03:00.0PHB 02:00.0:11:00.0PHB");
 	/* Nearer by fewer switches; a real NIC before a bridge of the kernel, the fast one before the slow one. */
 	paired("tutti-topology 1\nnuma numa0\npci 0000:10:00.0 in numa0\npci 0000:11:00.0 in 0000:10:00.0\n"
 	       "gpu 0000:12:00.0 in 0000:11:00.0\n" NIC("0000:01:00.0", "numa0") NIC("0000:1f:00.0", "0000:10:00.0"),

@@ -83,6 +83,7 @@ static void short_form(void)
 	CHECK(tt_topo_count(t, TT_NODE_GPU) == 1 && tt_topo_count(t, TT_NODE_NIC) == 1);
 	CHECK(test_assumes(t, "0001:00:00.0: the file does not say what device it is"));
 	CHECK(test_assumes(t, "0102:00:00.0: no port is listed"));
+	CHECK(test_assumes(t, "ffff:ff:01.0 is listed more than once: taken as one switch"));
 	tt_topo_free(t);
 	t = test_topo_nccl("short.xml", machine);
 	CHECK(tt_topo_count(t, TT_NODE_GPU) == 3 && tt_topo_count(t, TT_NODE_NIC) == 2);

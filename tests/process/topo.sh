@@ -1,0 +1,146 @@
+#!/bin/bash
+# tutti-info --topo: fixtures and this machine with parts of it hidden, what is written is read again; each file of
+# ../shared/topologies (or TEST_TOPOLOGIES) against its expected answer, skipped with a word where the folder is not.
+# SPDX-License-Identifier: Apache-2.0
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+info=$(realpath "${BUILD:-build}/bin/tutti-info")
+work=$(mktemp -d)
+out=$work/out
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+for v in $(compgen -e TUTTI_) NCCL_TOPO_FILE; do unset "$v"; done
+
+verdict() { # name, 0 if good
+	if [ "$2" -eq 0 ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAIL $1"
+		head -n 20 "$out" | sed 's/^/    /'
+	fi
+}
+
+try() { # wanted status, command...
+	local wanted=$1 status
+	shift
+	timeout -k 5 30 "$@" > "$out" 2>&1
+	status=$?
+	[ $status -eq "$wanted" ]
+	verdict "$*: status $status, wanted $wanted" $?
+}
+
+has() {
+	grep -Eq -- "$1" "$out"
+	verdict "no '$1'" $?
+}
+
+json() { # a condition on the object d
+	python3 -c "import json, sys; d = json.load(open(sys.argv[1])); sys.exit(not ($1))" "$out"
+	verdict "JSON: $1" $?
+}
+
+# ---- this machine
+try 0 "$info" --topo
+has '^topology +this machine, by '
+has '^digest +[0-9a-f]{16}$'
+try 0 "$info" --topo --json
+json 'd["numa"] and d["cores"] and all(n["bus_id"] and n["ports"] for n in d["nics"])'
+json 'len(d["gpu_nic"]) == len(d["gpus"]) and d["source"].startswith("this machine")'
+
+# Libraries that are no libraries stand for missing ones.
+mkdir "$work/broken"
+: > "$work/broken/libhwloc.so.15"
+: > "$work/broken/libexpat.so.1"
+try 0 env LD_LIBRARY_PATH="$work/broken" "$info" --topo
+has '^topology +this machine, by /sys \((no hwloc: .*libhwloc.so.15.*libhwloc15|built without).*\)$'
+try 1 env LD_LIBRARY_PATH="$work/broken" "$info" --topo tests/fixtures/topo/xgmi.xml
+has 'XML cannot be read: .*libexpat.so.1.*Debian package libexpat1'
+try 0 env LD_LIBRARY_PATH="$work/broken" "$info" --topo tests/fixtures/topo/two-sockets.topo
+
+# No /sys at all; one in which only the CPUs are to be seen.
+if unshare -rm true 2> /dev/null; then
+	try 0 unshare -rm sh -c 'mount -t tmpfs none /sys && exec "$0" --topo' "$info"
+	has '^topology +this machine, by /proc \(no CPUs in /sys\)$'
+	has 'PCI devices are not listed'
+	has '[1-9][0-9]* cores'
+	mkdir "$work/sys"
+	# shellcheck disable=SC2016
+	try 0 unshare -rm sh -c 'mount --bind /sys/devices/system "$1" && mount -t tmpfs none /sys &&
+		mkdir -p /sys/devices/system && mount --bind "$1" /sys/devices/system && exec "$0" --topo' \
+		"$info" "$work/sys"
+	has '^topology +this machine, by '
+	has 'PCI devices are not listed'
+	has '[1-9][0-9]* cores'
+else
+	echo "without /sys: skipped, as this user may make no namespace"
+fi
+
+# ---- files
+fixture=tests/fixtures/topo
+try 0 "$info" --topo $fixture/traps.xml
+has '^topology +tests/fixtures/topo/traps.xml \(NCCL'
+has 'links +0000:21:00.0 to 0000:84:00.0: 4 nvlink, 80 GB/s'
+has '0000:84:00.0 0000:85:00.0 PIX'
+has 'taken as a thousandth'
+try 0 "$info" --topo=$fixture/two-sockets.topo --json
+json '{(p["gpu"], p["nic"], p["distance"]) for p in d["gpu_nic"]} >= {("0000:14:00.0", "0000:12:00.0", "PXB"), ("0000:1c:00.0", "0000:12:00.0", "NODE")}'
+json 'd["assumed"] == [] and d["nics"][1]["bus_id"] == "virt:eth0"'
+try 0 env TUTTI_TOPO_FILE=$fixture/xgmi.xml TUTTI_TOPO_DUMP_FILE="$work/dump.xml" "$info" --topo --json
+json 'len(d["gpus"]) == 4 and d["cores"] and "from this machine" in d["source"]'
+try 0 "$info" --topo "$work/dump.xml" --json
+json 'len(d["gpus"]) == 4 and len(d["links"]) == 8'
+for bad in "--topo README.md" "--topo src" "--topo /nowhere" "--topo synthetic:x" "--topo $fixture/hwloc3.xml"; do
+	# shellcheck disable=SC2086
+	try 1 "$info" $bad
+	has 'error'
+done
+for bad in "--as text" "--topo --as poem" "--topo a b"; do
+	# shellcheck disable=SC2086
+	try 2 "$info" $bad
+done
+
+digest() {
+	"$info" --topo "$1" 2> "$out" | sed -n 's/^digest *//p'
+}
+
+# As text, and, where NCCL's form can say all of it, as XML: the same machine.
+again() { # file
+	local was
+	was=$(digest "$1")
+	"$info" --topo "$1" --as text > "$work/again" 2>> "$out" && [ -n "$was" ] && [ "$(digest "$work/again")" = "$was" ]
+	verdict "$1: another machine as text" $?
+	case $1 in *.xml) ;; *) return ;; esac
+	grep -q '<system' "$1" || return
+	"$info" --topo "$1" --as nccl > "$work/again" 2>> "$out" && [ "$(digest "$work/again")" = "$was" ]
+	verdict "$1: another machine as XML" $?
+}
+
+for f in "$fixture"/*; do
+	[ "$f" = "$fixture/hwloc3.xml" ] || again "$f"
+done
+
+# ---- machines that others recorded
+shared=${TEST_TOPOLOGIES:-../shared/topologies}
+if [ ! -r "$shared/expected.json" ]; then
+	echo "recorded machines: skipped, as there is no $shared/expected.json (TEST_TOPOLOGIES)"
+else
+	python3 tests/process/topo_expected.py "$info" "$shared" > "$out" 2>&1
+	verdict "expected answers of $shared" $?
+	sed -n 's/^recorded/recorded/p' "$out"
+	for f in "$shared"/nccl/*topo*.xml "$shared"/rccl/*.xml "$shared"/hwloc/*.v2.xml; do
+		again "$f"
+	done
+	for f in "$shared"/hwloc/sysfs/*.tar.bz2; do
+		tree=$work/$(basename "$f" .tar.bz2)
+		mkdir "$tree" && tar -C "$tree" -xjf "$f" && again "$(echo "$tree"/*)"
+	done
+	try 0 "$info" --topo "$(echo "$work"/nvidiagpunumanodes/*)" --json
+	json 'len(d["gpus"]) == 6 and {g["numa"] for g in d["gpus"]} == {"numa0", "numa8"}'
+	json 'len(d["numa"]) == 2 and any("numa255 has no CPUs" in a for a in d["assumed"])'
+	try 0 "$info" --topo "$shared/hwloc/nvidiaDGX2.v2.xml" --json
+	json 'len(d["gpus"]) == 16 and len(d["links"]) == 32 and all(l["count"] == 6 for l in d["links"])'
+fi
+
+echo "$passed passed, $failed failed"
+[ $failed -eq 0 ]

@@ -1,0 +1,264 @@
+/* tutti-info --topo: the machine as the library sees it, this one or one in a file.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "info.h"
+#include "topo.h"
+
+struct shown {
+	struct tt_topo *t;
+	struct tt_topo_pair *pair; /* one for each GPU */
+	int npairs;
+};
+
+static const char *speed_text(uint32_t mbytes, char *out, size_t n)
+{
+	if (mbytes == TT_NO_LIMIT)
+		snprintf(out, n, "speed not known");
+	else
+		snprintf(out, n, "%.3g GB/s", mbytes / 1e3);
+	return out;
+}
+
+static uint32_t all_of(const struct tt_topo_link *l)
+{
+	uint64_t all = (uint64_t)l->bandwidth * l->count;
+
+	return l->bandwidth == TT_NO_LIMIT || all >= TT_NO_LIMIT ? TT_NO_LIMIT : (uint32_t)all;
+}
+
+/* ---- text ---- */
+
+static int level(const struct tt_topo *t, int node)
+{
+	int n = 0;
+
+	while (n < 20 && (node = t->nodes[node].parent) > 0)
+		n++;
+	return n;
+}
+
+/* Worth a word: the ids of devices say less than their names, a port's name is in its id. */
+static const char *shown_attr(const struct tt_topo *t, int i, const char *attr)
+{
+	bool numa = t->nodes[i].kind == TT_NODE_NUMA, port = t->nodes[i].kind == TT_NODE_PORT;
+
+	if ((!numa && (!strcmp(attr, "vendor") || !strcmp(attr, "arch"))) || (port && !strcmp(attr, "name")))
+		return NULL;
+	return tt_topo_attr(t, i, attr);
+}
+
+static void show_node(const struct tt_topo *t, int i)
+{
+	static const char *const attrs[] = { "cpus", "arch", "vendor", "name", "netdev" };
+	const struct tt_topo_node *n = &t->nodes[i];
+	char text[32];
+
+	printf("%*s%s %s", 2 + 2 * level(t, i), "", tt_node_word(n->kind), n->id);
+	for (size_t k = 0; k < sizeof(attrs) / sizeof(attrs[0]); k++)
+		if (shown_attr(t, i, attrs[k]))
+			printf(" %s%s", k ? "" : "cpus ", shown_attr(t, i, attrs[k]));
+	if (n->kind >= TT_NODE_PCI || n->bandwidth != TT_NO_LIMIT)
+		printf(", %s", speed_text(n->bandwidth, text, sizeof(text)));
+	puts("");
+}
+
+static void show_links(const struct tt_topo *t)
+{
+	char text[32];
+
+	for (int i = 0; i < t->nlinks; i++) {
+		const struct tt_topo_link *l = &t->links[i];
+
+		printf("%-10s %s to %s: %u %s, %s\n", i ? "" : "links", t->nodes[l->from].id, t->nodes[l->to].id,
+		       l->count, tt_link_word(l->kind), speed_text(all_of(l), text, sizeof(text)));
+	}
+}
+
+static void show(const struct shown *s)
+{
+	const struct tt_topo *t = s->t;
+	char text[32];
+
+	printf("%-10s %s\n", "topology", t->source ? t->source : "");
+	printf("%-10s %016llx\n", "digest", (unsigned long long)tt_topo_digest(t));
+	printf("%-10s %d NUMA nodes, %d cores, %d GPUs, %d NICs with %d ports\n", "host",
+	       tt_topo_count(t, TT_NODE_NUMA), tt_topo_count(t, TT_NODE_CORE), tt_topo_count(t, TT_NODE_GPU),
+	       tt_topo_count(t, TT_NODE_NIC), tt_topo_count(t, TT_NODE_PORT));
+	for (int i = 1; i < t->nnodes; i++)
+		show_node(t, i);
+	show_links(t);
+	for (int i = 0; i < s->npairs; i++) {
+		const struct tt_topo_pair *p = &s->pair[i];
+
+		printf("%-10s %s ", i ? "" : "pairs", t->nodes[p->gpu].id);
+		if (p->nic < 0)
+			puts("no NIC");
+		else
+			printf("%s %s, %s\n", t->nodes[p->nic].id, tt_path_word(p->path.cls),
+			       speed_text(p->path.bandwidth, text, sizeof(text)));
+	}
+	for (int i = 0; i < t->nassumed; i++)
+		printf("%-10s %s\n", i ? "" : "assumed", t->assumed[i]);
+}
+
+/* ---- JSON ---- */
+
+static void json_speed(uint32_t mbytes)
+{
+	if (mbytes == TT_NO_LIMIT)
+		printf(", \"mbytes\": null");
+	else
+		printf(", \"mbytes\": %u", mbytes);
+}
+
+static void json_attr(const struct tt_topo *t, int node, const char *attr)
+{
+	if (!tt_topo_attr(t, node, attr))
+		return;
+	printf(", ");
+	json_pair(attr, tt_topo_attr(t, node, attr));
+}
+
+static void json_ports(const struct tt_topo *t, int nic)
+{
+	bool any = false;
+
+	printf(", \"ports\": [");
+	for (int i = nic + 1; i < t->nnodes && t->nodes[i].parent == nic; i++) {
+		printf(any ? ", {" : "{");
+		json_pair("id", t->nodes[i].id);
+		json_attr(t, i, "name");
+		json_attr(t, i, "port");
+		json_attr(t, i, "netdev");
+		json_speed(t->nodes[i].bandwidth);
+		printf("}");
+		any = true;
+	}
+	printf("]");
+}
+
+static void json_nodes(const struct tt_topo *t, const char *name, enum tt_node_kind kind, const char *id)
+{
+	bool any = false;
+
+	printf(",\n \"%s\": [", name);
+	for (int i = tt_topo_next(t, kind, -1); i >= 0; i = tt_topo_next(t, kind, i)) {
+		int numa = tt_topo_above(t, i, TT_NODE_NUMA);
+
+		printf(any ? ",\n  {" : "\n  {");
+		any = true;
+		json_pair(id, t->nodes[i].id);
+		if (numa >= 0 && numa != i) {
+			printf(", ");
+			json_pair("numa", t->nodes[numa].id);
+		}
+		json_attr(t, i, "cpus");
+		json_attr(t, i, "package");
+		json_attr(t, i, "vendor");
+		json_attr(t, i, "name");
+		json_speed(t->nodes[i].bandwidth);
+		if (kind == TT_NODE_NIC)
+			json_ports(t, i);
+		printf("}");
+	}
+	printf("]");
+}
+
+static void json_links(const struct tt_topo *t)
+{
+	printf(",\n \"links\": [");
+	for (int i = 0; i < t->nlinks; i++) {
+		const struct tt_topo_link *l = &t->links[i];
+
+		printf(i ? ",\n  {" : "\n  {");
+		json_pair("kind", tt_link_word(l->kind));
+		printf(", ");
+		json_pair("from", t->nodes[l->from].id);
+		printf(", ");
+		json_pair("to", t->nodes[l->to].id);
+		printf(", \"count\": %u", l->count);
+		json_speed(all_of(l));
+		printf("}");
+	}
+	printf("]");
+}
+
+static void json_pairs(const struct shown *s)
+{
+	printf(",\n \"gpu_nic\": [");
+	for (int i = 0; i < s->npairs; i++) {
+		const struct tt_topo_pair *p = &s->pair[i];
+
+		printf(i ? ",\n  {" : "\n  {");
+		json_pair("gpu", s->t->nodes[p->gpu].id);
+		printf(", ");
+		if (p->nic < 0) {
+			printf("\"nic\": null, \"distance\": null}");
+			continue;
+		}
+		json_pair("nic", s->t->nodes[p->nic].id);
+		printf(", ");
+		json_pair("distance", tt_path_word(p->path.cls));
+		json_speed(p->path.bandwidth);
+		printf("}");
+	}
+	printf("]");
+}
+
+static void json(const struct shown *s)
+{
+	const struct tt_topo *t = s->t;
+
+	printf("{");
+	json_pair("source", t->source ? t->source : "");
+	printf(",\n \"digest\": \"%016llx\"", (unsigned long long)tt_topo_digest(t));
+	json_nodes(t, "numa", TT_NODE_NUMA, "id");
+	json_nodes(t, "cores", TT_NODE_CORE, "id");
+	json_nodes(t, "gpus", TT_NODE_GPU, "bus_id");
+	json_nodes(t, "nics", TT_NODE_NIC, "bus_id");
+	json_links(t);
+	json_pairs(s);
+	printf(",\n \"assumed\": [");
+	for (int i = 0; i < t->nassumed; i++) {
+		printf(i ? ",\n  " : "\n  ");
+		json_string(t->assumed[i]);
+	}
+	printf("]}\n");
+}
+
+/* ---- */
+
+static int print_form(const struct tt_topo *t, const char *form)
+{
+	char *text = NULL;
+	tuttiResult_t r = strcmp(form, "nccl") ? tt_topo_write(t, &text) : tt_topo_to_nccl(t, &text);
+
+	if (r == tuttiSuccess)
+		fputs(text, stdout);
+	free(text);
+	return r != tuttiSuccess;
+}
+
+/* Errors are in the log, which by default shows them. */
+int info_topo(const char *file, const char *form, bool as_json)
+{
+	struct shown s = { .t = NULL };
+	int status = 0;
+
+	if ((file ? tt_topo_load(file, NULL, &s.t) : tt_topo_local(&s.t)) != tuttiSuccess)
+		return 1;
+	if (tt_topo_pairs(s.t, &s.pair, &s.npairs) != tuttiSuccess)
+		status = 1;
+	else if (form)
+		status = print_form(s.t, form);
+	else if (as_json)
+		json(&s);
+	else
+		show(&s);
+	free(s.pair);
+	tt_topo_free(s.t);
+	return status;
+}
