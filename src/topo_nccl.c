@@ -18,7 +18,7 @@ struct reader {
 static void copy_attrs(struct reader *r, int node, const struct tt_xml *e, const char *but)
 {
 	for (char **a = e->attrs; *a; a += 2)
-		if (strcmp(a[0], but))
+		if (strcmp(a[0], but) && (strcmp(a[0], "link_width") || strcmp(a[1], "0"))) /* 0: not known */
 			tt_topo_set(r->t, node, a[0], a[1]);
 }
 

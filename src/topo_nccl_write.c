@@ -113,6 +113,19 @@ static bool is_virtual(const struct tt_topo_node *n)
 	return n->kind == TT_NODE_NIC && !strncmp(n->id, "virt:", 5);
 }
 
+/* A device that the file knows has a link, if of unknown speed; one that it only names is for NCCL to look at. */
+static void put_pci(const struct writer *w, int i, int depth)
+{
+	fprintf(w->f, "%*s<pci", depth, "");
+	put_attr(w->f, "busid", w->t->nodes[i].id);
+	put_attrs(w, i, pci_attrs, N(pci_attrs));
+	if (tt_topo_attr(w->t, i, "class") && !tt_topo_attr(w->t, i, "link_speed"))
+		put_attr(w->f, "link_speed", "");
+	if (tt_topo_attr(w->t, i, "class") && !tt_topo_attr(w->t, i, "link_width"))
+		put_attr(w->f, "link_width", "0");
+	fputs(">\n", w->f);
+}
+
 /* Opens the element of a node, with all that is no node of the tree in it. */
 static void open_node(const struct writer *w, int i, int depth)
 {
@@ -126,10 +139,7 @@ static void open_node(const struct writer *w, int i, int depth)
 	} else if (is_virtual(n)) {
 		put_nets(w, i, depth);
 	} else {
-		fprintf(w->f, "%*s<pci", depth, "");
-		put_attr(w->f, "busid", n->id);
-		put_attrs(w, i, pci_attrs, N(pci_attrs));
-		fputs(">\n", w->f);
+		put_pci(w, i, depth);
 		if (n->kind == TT_NODE_GPU)
 			put_gpu(w, i, depth + 2);
 		if (n->kind == TT_NODE_NIC)
