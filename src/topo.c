@@ -219,6 +219,17 @@ void tt_topo_link(struct tt_topo *t, enum tt_link_kind kind, int from, int to, u
 						   .bandwidth = bandwidth, .latency = LINK_LATENCY };
 }
 
+int tt_topo_fabric(struct tt_topo *t, const char *bus)
+{
+	int node = tt_topo_find(t, "nvswitch");
+
+	if (node < 0) {
+		node = tt_topo_add(t, TT_NODE_NVSWITCH, "nvswitch", 0);
+		tt_topo_set(t, node, "busid", bus);
+	}
+	return node;
+}
+
 /* ---- reading ---- */
 
 int tt_topo_find(const struct tt_topo *t, const char *id)

@@ -75,6 +75,8 @@ void tt_topo_set(struct tt_topo *t, int node, const char *name, const char *valu
 void tt_topo_setf(struct tt_topo *t, int node, const char *name, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 void tt_topo_link(struct tt_topo *t, enum tt_link_kind kind, int from, int to, uint32_t count, uint32_t bandwidth);
+/* The NVSwitch, made if there is none yet: all of a fabric are one, as nobody lists the links between them. */
+int tt_topo_fabric(struct tt_topo *t, const char *bus);
 /* One line; said twice it is kept once. */
 void tt_topo_assume(struct tt_topo *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void tt_topo_fail(struct tt_topo *t, tuttiResult_t r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

@@ -343,7 +343,7 @@ static void find_devices(struct walk *w, bool live)
 /* ---- NVLinks, as hwloc's NVML part recorded them ---- */
 
 /* The node of an end: a GPU, or the one NVSwitch that stands for all of the fabric; -1: something else. */
-static int link_end(struct walk *w, hwloc_obj_t o, bool make)
+static int link_end(struct walk *w, hwloc_obj_t o)
 {
 	char bus[TT_BUS];
 	int node;
@@ -354,14 +354,7 @@ static int link_end(struct walk *w, hwloc_obj_t o, bool make)
 		return -1;
 	bus_of(&o->attr->pcidev, bus);
 	node = tt_topo_find(w->s.t, bus);
-	if (node > 0 || !o->subtype || strcmp(o->subtype, "NVSwitch"))
-		return node;
-	node = tt_topo_find(w->s.t, "nvswitch");
-	if (node < 0 && make) {
-		node = tt_topo_add(w->s.t, TT_NODE_NVSWITCH, "nvswitch", 0);
-		tt_topo_set(w->s.t, node, "busid", bus);
-	}
-	return node;
+	return node < 0 && o->subtype && !strcmp(o->subtype, "NVSwitch") ? tt_topo_fabric(w->s.t, bus) : node;
 }
 
 /* MB/s as the maker states them: 25000 a link, 20000 of the first generation; counted at what is reached. */
@@ -383,7 +376,7 @@ static void find_links(struct walk *w)
 	for (unsigned i = 0; i < d->nbobjs; i++)
 		for (unsigned k = 0; k < d->nbobjs; k++) {
 			uint64_t v = d->values[i * d->nbobjs + k];
-			int from = v ? link_end(w, d->objs[i], true) : -1, to = v ? link_end(w, d->objs[k], true) : -1;
+			int from = v ? link_end(w, d->objs[i]) : -1, to = v ? link_end(w, d->objs[k]) : -1;
 
 			if (from > 0 && to > 0)
 				add_links(w, from, to, v);
@@ -413,6 +406,7 @@ static bool walk_all(struct walk *w, bool live)
 	if (live) {
 		tt_sys_about_cpu(&w->s);
 		tt_sys_ports(&w->s);
+		tt_sys_nvlinks(&w->s);
 	}
 	return true;
 }

@@ -209,18 +209,6 @@ static int read_element(struct reader *r, const struct tt_xml *e)
 
 /* ---- links, once all nodes are there ---- */
 
-/* All switches of a fabric are one: a file lists links from GPUs, not those between switches. */
-static int fabric(struct tt_topo *t, const char *bus)
-{
-	int node = tt_topo_find(t, "nvswitch");
-
-	if (node < 0) {
-		node = tt_topo_add(t, TT_NODE_NVSWITCH, "nvswitch", 0);
-		tt_topo_set(t, node, "busid", bus);
-	}
-	return node;
-}
-
 /* The other end: a GPU, an NVSwitch or (POWER) a CPU; by the class of the target, or by what is listed. */
 static int other_end(struct reader *r, const struct tt_xml *e, bool *both_ways)
 {
@@ -237,7 +225,7 @@ static int other_end(struct reader *r, const struct tt_xml *e, bool *both_ways)
 		return there;
 	*both_ways = true;
 	if (word && tclass >> 8 == 0x0680 && (tclass & 0xff) == 0)
-		return fabric(r->t, bus);
+		return tt_topo_fabric(r->t, bus);
 	if (word && tclass >> 16 == 0x06)
 		return tt_topo_above(r->t, e->tag, TT_NODE_NUMA);
 	tt_topo_assume(r->t, "%s: a link to %.60s, which is not listed: left out", r->t->nodes[e->tag].id,

@@ -45,6 +45,7 @@ int tt_sys_nearest(struct tt_sys *s, const struct tt_cpus *cpus); /* the NUMA no
 
 /* ---- ports (topo_port.c) ---- */
 void tt_sys_ports(struct tt_sys *s); /* of the NICs in t, and NICs that are no PCI devices */
+void tt_sys_nvlinks(struct tt_sys *s); /* of this machine, as NVIDIA's driver says (topo_nvml.c) */
 void tt_sys_free(struct tt_sys *s);
 
 #endif

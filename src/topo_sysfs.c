@@ -95,6 +95,8 @@ void tt_topo_of_sysfs(struct tt_topo *t, const char *root)
 	tt_sys_cpus(&s);
 	tt_sys_pci(&s);
 	tt_sys_ports(&s);
+	if (!*root)
+		tt_sys_nvlinks(&s);
 	tt_sys_free(&s);
 }
 

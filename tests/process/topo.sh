@@ -58,6 +58,17 @@ try 1 env LD_LIBRARY_PATH="$work/broken" "$info" --topo tests/fixtures/topo/xgmi
 has 'XML cannot be read: .*libexpat.so.1.*Debian package libexpat1'
 try 0 env LD_LIBRARY_PATH="$work/broken" "$info" --topo tests/fixtures/topo/two-sockets.topo
 
+# A driver of five GPUs: two linked to each other, to a switch, and into the dark of a VM; one whose link leads to a
+# GPU that is not there; one without links.
+mkdir "$work/nvml"
+try 0 "${CC:-cc}" -shared -fPIC -o "$work/nvml/libnvidia-ml.so.1" tests/fixtures/nvml.c
+try 0 env LD_LIBRARY_PATH="$work/nvml" "$info" --topo --json
+json '[g["bus_id"] for g in d["gpus"]] == [f"4{i}ff:00:00.0" for i in range(5)] and d["gpus"][0]["name"] == "GPU 0"'
+json '{(l["from"], l["to"], l["count"], l["mbytes"]) for l in d["links"]} == {("40ff:00:00.0", "41ff:00:00.0", 2, 41200), ("41ff:00:00.0", "40ff:00:00.0", 2, 41200), ("40ff:00:00.0", "nvswitch", 1, 20600), ("nvswitch", "40ff:00:00.0", 1, 20600), ("41ff:00:00.0", "nvswitch", 3, 61800), ("nvswitch", "41ff:00:00.0", 3, 61800), ("42ff:00:00.0", "nvswitch", 1, 20600), ("nvswitch", "42ff:00:00.0", 1, 20600)}'
+json 'any("42ff:00:00.0: its driver does not say" in a for a in d["assumed"])'
+json 'any("43ff:00:00.0: a link to 4fff:00:00.0, which is not listed" in a for a in d["assumed"])'
+json 'any("44ff:00:00.0: a GPU that only its driver lists" in a for a in d["assumed"])'
+
 # No /sys at all; one in which only the CPUs are to be seen.
 if unshare -rm true 2> /dev/null; then
 	try 0 unshare -rm sh -c 'mount -t tmpfs none /sys && exec "$0" --topo' "$info"
