@@ -101,12 +101,19 @@ struct tt_topo_path {
 };
 struct tt_topo_path tt_topo_path(const struct tt_topo *t, int a, int b);
 /* Each GPU, in order, with a NIC of its nearest class; nic -1 where there is none. No NIC has two GPUs more than
- * another one that is as near could take. The caller frees *out. */
+ * another one that is as near could take; one whose ports are all down is taken only if all are. The caller frees
+ * *out. */
 struct tt_topo_pair {
 	int gpu, nic;
 	struct tt_topo_path path;
 };
 tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, int *n);
+/* The core of a CPU, -1: not known. An order of ranks that sit on nodes (-1: not known) in which neighbours are near.
+ * How many hops of a ring in an order are of a class or farther: SYS counts what crosses between sockets. */
+int tt_topo_of_cpu(const struct tt_topo *t, unsigned cpu);
+void tt_topo_order(const int *node, uint32_t n, uint32_t *order);
+uint32_t tt_topo_hops(const struct tt_topo *t, const int *node, const uint32_t *order, uint32_t n,
+		      enum tt_path_class cls);
 
 /* ---- the text form (topo_text.c): docs/topology.md ---- */
 tuttiResult_t tt_topo_write(const struct tt_topo *t, char **text); /* to be freed */

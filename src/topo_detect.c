@@ -313,6 +313,8 @@ static void add_device(struct walk *w, hwloc_obj_t o, bool live)
 	if (kind != TT_NODE_GPU && kind != TT_NODE_NIC)
 		return;
 	bus_of(p, bus);
+	if (live && kind == TT_NODE_NIC && tt_sys_idle_vf(&w->s, bus))
+		return;
 	n = bridges_above(o, above, 64, host);
 	node = tt_sys_hang(&w->s, (enum tt_node_kind)kind, bus, numa_of(w, o), host, above, n);
 	if (live)

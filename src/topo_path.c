@@ -105,12 +105,12 @@ static void step(const struct tt_topo *t, struct climb *c)
 	c->at = n->parent;
 }
 
-/* Below one NUMA node: through one host bridge, or between two. Nobody said: one. */
-static bool same_bridge(const struct tt_topo *t, int a, int b)
+/* Through one host bridge, or between two; `unsaid` where nobody said. */
+static bool same_bridge(const struct tt_topo *t, int a, int b, bool unsaid)
 {
 	const char *x = tt_topo_attr(t, a, "bridge"), *y = tt_topo_attr(t, b, "bridge");
 
-	return !x || !y || !strcmp(x, y);
+	return x && y ? !strcmp(x, y) : unsaid;
 }
 
 static bool is_device(enum tt_node_kind k)
@@ -124,11 +124,11 @@ static enum tt_path_class class_of(const struct tt_topo *t, const struct climb *
 	bool da = is_device(t->nodes[a->below].kind), db = is_device(t->nodes[b->below].kind);
 
 	if (top == TT_NODE_HOST)
-		return TT_PATH_SYS;
+		return da && db && same_bridge(t, a->below, b->below, false) ? TT_PATH_PHB : TT_PATH_SYS;
 	if (top == TT_NODE_CACHE || top == TT_NODE_CORE)
 		return TT_PATH_CACHE;
 	if (top == TT_NODE_NUMA && (da || db))
-		return da && db && !same_bridge(t, a->below, b->below) ? TT_PATH_NODE : TT_PATH_PHB;
+		return da && db && !same_bridge(t, a->below, b->below, true) ? TT_PATH_NODE : TT_PATH_PHB;
 	if (top == TT_NODE_NUMA)
 		return TT_PATH_NODE;
 	return a->switches + b->switches + (top == TT_NODE_PCI) > 1 ? TT_PATH_PXB : TT_PATH_PIX;
@@ -173,6 +173,7 @@ struct match {
 	int *choice;     /* of each GPU, into nic */
 	int *load;       /* GPUs of each NIC */
 	bool *near;      /* ngpus x nnics */
+	bool *up;        /* NICs that may be used */
 	int *from;       /* of each NIC in a search: the GPU by which it was reached, -1: not yet */
 	int *queue;
 };
@@ -189,13 +190,35 @@ static void find_near(struct match *m, int g)
 
 	for (int k = 0; k < m->nnics; k++) {
 		p = over_tree(m->t, m->gpu[g], m->nic[k]);
-		if (nearer(&p, &best))
+		if (m->up[k] && nearer(&p, &best))
 			best = p;
 	}
 	for (int k = 0; k < m->nnics; k++) {
 		p = over_tree(m->t, m->gpu[g], m->nic[k]);
-		m->near[g * m->nnics + k] = !nearer(&best, &p);
+		m->near[g * m->nnics + k] = m->up[k] && !nearer(&best, &p);
 	}
+}
+
+static bool is_up(const struct tt_topo *t, int nic)
+{
+	for (int i = nic + 1; i < t->nnodes && t->nodes[i].parent == nic; i++) {
+		const char *state = tt_topo_attr(t, i, "state");
+
+		if (!state || strcmp(state, "down"))
+			return true;
+	}
+	return false;
+}
+
+/* NICs without a cable are for nobody, unless there are no others. */
+static void find_up(struct match *m)
+{
+	bool any = false;
+
+	for (int k = 0; k < m->nnics; k++)
+		any |= m->up[k] = is_up(m->t, m->nic[k]);
+	for (int k = 0; k < m->nnics; k++)
+		m->up[k] |= !any;
 }
 
 /* What it is good for, among NICs as near: a bridge of the kernel least, RDMA most, then a known speed. */
@@ -275,6 +298,7 @@ static void match_all(struct match *m)
 		if (m->t->nodes[i].kind == TT_NODE_NIC)
 			m->nic[k++] = i;
 	}
+	find_up(m);
 	for (int g = 0; g < m->ngpus; g++)
 		m->choice[g] = -1;
 	for (int g = 0; g < m->ngpus; g++)
@@ -294,7 +318,8 @@ static bool match_room(struct match *m)
 	m->from = calloc(k, sizeof(int));
 	m->near = calloc(g * k, sizeof(bool));
 	m->queue = calloc(g, sizeof(int));
-	return m->gpu && m->nic && m->choice && m->load && m->from && m->near && m->queue;
+	m->up = calloc(k, sizeof(bool));
+	return m->gpu && m->nic && m->choice && m->load && m->from && m->near && m->queue && m->up;
 }
 
 tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, int *n)
@@ -317,6 +342,7 @@ tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, 
 	free(m.from);
 	free(m.near);
 	free(m.queue);
+	free(m.up);
 	if (!room) {
 		free(p);
 		return tt_fail(tuttiSystemError, "no memory to pair %d GPUs and %d NICs", m.ngpus, m.nnics);
@@ -324,4 +350,49 @@ tuttiResult_t tt_topo_pairs(const struct tt_topo *t, struct tt_topo_pair **out, 
 	*out = p;
 	*n = m.ngpus;
 	return tuttiSuccess;
+}
+
+/* ---- orders ---- */
+
+int tt_topo_of_cpu(const struct tt_topo *t, unsigned cpu)
+{
+	for (int i = tt_topo_next(t, TT_NODE_CORE, -1); i >= 0; i = tt_topo_next(t, TT_NODE_CORE, i)) {
+		const char *list = tt_topo_attr(t, i, "cpus");
+		struct tt_cpus cpus;
+		bool has;
+
+		if (!list || !tt_cpus_list(list, &cpus))
+			continue;
+		has = tt_cpus_has(&cpus, cpu);
+		tt_cpus_free(&cpus);
+		if (has)
+			return i;
+	}
+	return -1;
+}
+
+/* Nodes are numbered from the host downwards, so what is below one cache, switch or NUMA node is in a row. */
+void tt_topo_order(const int *node, uint32_t n, uint32_t *order)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		unsigned key = (unsigned)node[i]; /* -1: last */
+		uint32_t k = i;
+
+		for (; k && (unsigned)node[order[k - 1]] > key; k--)
+			order[k] = order[k - 1];
+		order[k] = i;
+	}
+}
+
+uint32_t tt_topo_hops(const struct tt_topo *t, const int *node, const uint32_t *order, uint32_t n,
+		      enum tt_path_class cls)
+{
+	uint32_t hops = 0;
+
+	for (uint32_t i = 0; i < n && n > 1; i++) {
+		int a = node[order[i]], b = node[order[(i + 1) % n]];
+
+		hops += a < 0 || b < 0 || tt_topo_path(t, a, b).cls >= cls;
+	}
+	return hops;
 }

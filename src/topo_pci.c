@@ -172,6 +172,21 @@ static void add_device(struct tt_sys *s, const char *bus, enum tt_node_kind kind
 	free(c.bus);
 }
 
+/* A virtual function that has no interface here is for a guest: pairing GPUs with it would lead nowhere. */
+bool tt_sys_idle_vf(struct tt_sys *s, const char *bus)
+{
+	char text[512], path[128];
+	bool idle = *tt_sys_link(s, text, sizeof(text), PCI "/%s/physfn", bus);
+
+	for (int i = 0; i < 2 && idle; i++) {
+		snprintf(path, sizeof(path), PCI "/%.60s/%s", bus, i ? "infiniband" : "net");
+		idle = !tt_sys_there(s, path);
+	}
+	if (idle)
+		tt_topo_assume(s->t, "%s is a virtual function without interface: left out", bus);
+	return idle;
+}
+
 static void see_device(struct tt_sys *s, const char *name)
 {
 	char bus[WORD], class[WORD], vendor[WORD], device[WORD];
@@ -182,7 +197,7 @@ static void see_device(struct tt_sys *s, const char *name)
 	kind = tt_device_kind(strtoul(tt_sys_line(s, class, WORD, PCI "/%s/class", name), NULL, 16),
 			      strtoul(tt_sys_line(s, vendor, WORD, PCI "/%s/vendor", name), NULL, 16),
 			      strtoul(tt_sys_line(s, device, WORD, PCI "/%s/device", name), NULL, 16));
-	if (kind != TT_NODE_GPU && kind != TT_NODE_NIC)
+	if ((kind != TT_NODE_GPU && kind != TT_NODE_NIC) || (kind == TT_NODE_NIC && tt_sys_idle_vf(s, bus)))
 		return;
 	add_device(s, bus, (enum tt_node_kind)kind);
 	if (kind == TT_NODE_GPU && !*vendor)

@@ -81,6 +81,7 @@ static void see_rdma(struct tt_sys *s, const char *dev)
 		set_guid(s, node, dev);
 		if (atoi(tt_sys_line(s, text, sizeof(text), "%s/state", path)) != 4) {
 			tt_topo_assume(s->t, "%s port %d is not active: its speed is not known", dev, i);
+			tt_topo_set(s->t, node, "state", "down");
 			continue;
 		}
 		set_speed(s, node, dev, 1000 * strtod(tt_sys_line(s, text, sizeof(text), "%s/rate", path), NULL));
@@ -101,6 +102,8 @@ static void set_net_speed(struct tt_sys *s, int node, const char *name)
 {
 	char text[WORD];
 
+	if (!strcmp(tt_sys_line(s, text, sizeof(text), NET "/%s/operstate", name), "down"))
+		tt_topo_set(s->t, node, "state", "down");
 	set_speed(s, node, name, strtod(tt_sys_line(s, text, sizeof(text), NET "/%s/speed", name), NULL));
 }
 

@@ -41,6 +41,7 @@ enum { TT_BUS = 64 };
 int tt_sys_hang(struct tt_sys *s, enum tt_node_kind kind, const char *bus, int numa, const char *bridge,
 		char (*above)[TT_BUS], int n);
 void tt_sys_device(struct tt_sys *s, int node);           /* class, vendor, link speed of a device that is in t */
+bool tt_sys_idle_vf(struct tt_sys *s, const char *bus);
 int tt_sys_nearest(struct tt_sys *s, const struct tt_cpus *cpus); /* the NUMA node, -1: several are as near */
 
 /* ---- ports (topo_port.c) ---- */

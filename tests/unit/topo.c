@@ -183,6 +183,16 @@ static void pairs(void)
 	       "01:00.0:03:00.0PHB");
 }
 
+/* What has no cable is for nobody; with nothing else it is better than none. */
+static void pairs_down(void)
+{
+	paired("tutti-topology 1\nnuma numa0\nnuma numa1\ngpu 0000:01:00.0 in numa0\ngpu 0000:02:00.0 in numa0\n"
+	       "nic 0000:03:00.0 in numa0\nport p in 0000:03:00.0 state=down\n" NIC("0000:81:00.0", "numa1"),
+	       "01:00.0:81:00.0SYS 02:00.0:81:00.0SYS");
+	paired("tutti-topology 1\nnuma numa0\ngpu 0000:01:00.0 in numa0\nnic 0000:03:00.0 in numa0\n"
+	       "port p in 0000:03:00.0 state=down\n", "01:00.0:03:00.0PHB");
+}
+
 /* The first GPU could take either NIC and takes the one that is all the second has near: it gives way. */
 static void pairs_give_way(void)
 {
@@ -190,6 +200,45 @@ static void pairs_give_way(void)
 	       "pci 0000:16:00.0 in 0000:10:00.0\ngpu 0000:11:00.0 in 0000:10:00.0\ngpu 0000:13:00.0 in 0000:12:00.0\n"
 	       NIC("0000:14:00.0", "0000:12:00.0") NIC("0000:17:00.0", "0000:16:00.0"),
 	       "11:00.0:17:00.0PXB 13:00.0:14:00.0PIX");
+}
+
+/* ---- orders ---- */
+
+/* Ranks bound to cores in turns, as schedulers hand them out: two sockets, two caches each, two cores each. */
+static void orders(void)
+{
+	struct tt_topo *t = test_topo_text("tutti-topology 1\nnuma numa0\nnuma numa1\ncache l3-0 in numa0\n"
+					   "cache l3-1 in numa0\ncache l3-2 in numa1\ncache l3-3 in numa1\n"
+					   "core core0 in l3-0 cpus=0,8\ncore core1 in l3-2 cpus=1,9\n"
+					   "core core2 in l3-1 cpus=2,10\ncore core3 in l3-3 cpus=3,11\n"
+					   "core core4 in l3-0 cpus=4,12\ncore core5 in l3-2 cpus=5,13\n"
+					   "core core6 in l3-1 cpus=6,14\ncore core7 in l3-3 cpus=7,15\n");
+	static const uint32_t want[9] = { 0, 4, 2, 6, 1, 5, 3, 7, 8 }, as_is[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+	uint32_t order[9];
+	int node[9];
+
+	for (unsigned i = 0; i < 9; i++)
+		node[i] = tt_topo_of_cpu(t, i < 8 ? i + 8 * (i & 1) : 99);
+	CHECK(node[8] == -1 && !strcmp(t->nodes[node[3]].id, "core3"));
+	tt_topo_order(node, 9, order);
+	CHECK(!memcmp(order, want, sizeof(want)));
+	CHECK(tt_topo_hops(t, node, order, 8, TT_PATH_SYS) == 2 && tt_topo_hops(t, node, as_is, 8, TT_PATH_SYS) == 8);
+	CHECK(tt_topo_hops(t, node, order, 8, TT_PATH_NODE) == 4 && tt_topo_hops(t, node, order, 1, TT_PATH_LOC) == 0);
+	CHECK(tt_topo_hops(t, node, order, 9, TT_PATH_SYS) == 3); /* what is not known counts as far */
+	tt_topo_free(t);
+}
+
+/* Devices of which only the host bridge is known. */
+static void strays(void)
+{
+	struct tt_topo *t = test_topo_text("tutti-topology 1\nnuma numa0\nnuma numa1\n"
+					   "gpu 0000:01:00.0 bridge=pci0000:00\nnic 0000:02:00.0 bridge=pci0000:00\n"
+					   "nic 0000:81:00.0 bridge=pci0000:80\nnic virt:eth0\n");
+
+	CHECK(!strcmp(test_between(t, "0000:01:00.0", "0000:02:00.0"), "PHB"));
+	CHECK(!strcmp(test_between(t, "0000:01:00.0", "0000:81:00.0"), "SYS"));
+	CHECK(!strcmp(test_between(t, "0000:01:00.0", "virt:eth0"), "SYS"));
+	tt_topo_free(t);
 }
 
 /* ---- words ---- */
@@ -289,7 +338,8 @@ static void large(void)
 const struct test tests[] = {
 	{ "classes", classes, 0 },         { "round_trip", round_trip, 0 }, { "any_order", any_order, 0 },
 	{ "assumptions", assumptions, 0 }, { "wrong_texts", wrong_texts, 0 }, { "pairs", pairs, 0 },
-	{ "pairs_give_way", pairs_give_way, 0 }, { "bus_ids", bus_ids, 0 }, { "cpu_sets", cpu_sets, 0 },
+	{ "pairs_give_way", pairs_give_way, 0 }, { "pairs_down", pairs_down, 0 }, { "orders", orders, 0 },
+	{ "strays", strays, 0 }, { "bus_ids", bus_ids, 0 }, { "cpu_sets", cpu_sets, 0 },
 	{ "rates", rates, 0 },             { "large", large, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -179,8 +179,12 @@ static void server_devices(void)
 		{ "pci0000:00", "0000:04:00.0", "0x010802", "0x8086", "5.0 GT/s PCIe", "4", "0", "ff" },
 	};
 
+	static const struct device vf = { "pci0000:00", "0000:03:10.0", "0x020000", "0x8086", NULL, NULL, "0", "0f" };
+
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		device(&rows[i]);
+	device(&vf);
+	CHECK(!symlink("../0000:03:00.0", full("/sys/devices/pci0000:00/0000:03:10.0/physfn")));
 }
 
 #define IB "pci0000:00/0000:00:01.0/0000:10:00.0/0000:11:08.0/0000:13:00.0"
@@ -221,6 +225,8 @@ static void check_server(const struct tt_topo *t)
 	CHECK(bandwidth_of(t, "0000:13:00.0/mlx5_0:1") == 12500 && tt_topo_count(t, TT_NODE_PORT) == 3);
 	CHECK(bandwidth_of(t, "0000:13:00.0/mlx5_0:2") == TT_NO_LIMIT);
 	CHECK(test_assumes(t, "mlx5_0 port 2 is not active"));
+	CHECK(!strcmp(tt_topo_attr(t, tt_topo_find(t, "0000:13:00.0/mlx5_0:2"), "state"), "down"));
+	CHECK(test_assumes(t, "0000:03:10.0 is a virtual function without interface"));
 	CHECK(!strcmp(tt_topo_attr(t, tt_topo_find(t, "0000:13:00.0/mlx5_0:1"), "guid"), "0x248a0703001e39fe"));
 	CHECK(bandwidth_of(t, "0000:03:00.0/eth0") == 1250 && tt_topo_find(t, "virt:docker0") < 0);
 }
