@@ -115,6 +115,11 @@ void tt_topo_order(const int *node, uint32_t n, uint32_t *order);
 uint32_t tt_topo_hops(const struct tt_topo *t, const int *node, const uint32_t *order, uint32_t n,
 		      enum tt_path_class cls);
 
+/* ---- for the search (topo_graph.c, topo_search.h): the GPUs in their order, NVSwitches, the links between them. At
+ * least one GPU. ---- */
+struct tt_graph;
+tuttiResult_t tt_topo_graph(const struct tt_topo *t, struct tt_graph **out);
+
 /* ---- the text form (topo_text.c): docs/topology.md ---- */
 tuttiResult_t tt_topo_write(const struct tt_topo *t, char **text); /* to be freed */
 tuttiResult_t tt_topo_read(const char *text, size_t n, struct tt_topo **out);

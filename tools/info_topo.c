@@ -6,12 +6,74 @@
 
 #include "info.h"
 #include "topo.h"
+#include "topo_search.h"
 
 struct shown {
 	struct tt_topo *t;
 	struct tt_topo_pair *pair; /* one for each GPU */
 	int npairs;
+	int *gpu;                  /* nodes, by vertex of the graph */
+	struct tt_graph *graph;    /* NULL: no two GPUs, no rings */
+	struct tt_rings *rings;    /* whole ones */
+	struct tt_frac most, bound;
+	unsigned links_used;
 };
+
+/* ---- rings ---- */
+
+/* A hop over a switch is two links. */
+static unsigned hops_of(const struct shown *s, uint32_t ring)
+{
+	const uint32_t *order = s->rings->order + (size_t)ring * s->rings->n;
+	unsigned links = 0;
+
+	for (uint32_t i = 0; i < s->rings->n; i++)
+		links += tt_graph_cap(s->graph, order[i], order[(i + 1) % s->rings->n]) ? 1 : 2;
+	return links;
+}
+
+static bool find_gpus(struct shown *s)
+{
+	int n = 0;
+
+	s->gpu = calloc((size_t)s->t->nnodes, sizeof(*s->gpu));
+	for (int i = 0; s->gpu && i < s->t->nnodes; i++)
+		if (s->t->nodes[i].kind == TT_NODE_GPU)
+			s->gpu[n++] = i;
+	return s->gpu && n > 1;
+}
+
+static tuttiResult_t find_rings(struct shown *s)
+{
+	struct tt_rings *any;
+
+	s->most = s->bound = tt_frac(0, 1);
+	if (!find_gpus(s))
+		return tuttiSuccess;
+	TRY(tt_topo_graph(s->t, &s->graph));
+	TRY(tt_rings_find(s->graph, false, &s->rings));
+	TRY(tt_rings_find(s->graph, true, &any));
+	s->most = any->total;
+	tt_rings_free(any);
+	for (uint32_t i = 0; i < s->rings->count; i++)
+		s->links_used += hops_of(s, i) * s->rings->weight[i] / s->rings->den;
+	return tt_cut_bound(s->graph, &s->bound);
+}
+
+static void show_rings(const struct shown *s)
+{
+	if (!s->rings)
+		return;
+	printf("%-10s %g whole ones of %u links, %.4g of any rate, bound %.4g%s\n", "rings",
+	       tt_frac_value(s->rings->total), s->links_used, tt_frac_value(s->most), tt_frac_value(s->bound),
+	       s->rings->best ? "" : " (there may be more)");
+	for (uint32_t i = 0; i < s->rings->count; i++) {
+		printf("%10s %u x", "", s->rings->weight[i] / s->rings->den);
+		for (uint32_t k = 0; k < s->rings->n; k++)
+			printf(" %s", s->t->nodes[s->gpu[s->rings->order[(size_t)i * s->rings->n + k]]].id);
+		puts("");
+	}
+}
 
 static const char *speed_text(uint32_t mbytes, char *out, size_t n)
 {
@@ -100,6 +162,7 @@ static void show(const struct shown *s)
 			printf("%s %s, %s\n", t->nodes[p->nic].id, tt_path_word(p->path.cls),
 			       speed_text(p->path.bandwidth, text, sizeof(text)));
 	}
+	show_rings(s);
 	for (int i = 0; i < t->nassumed; i++)
 		printf("%-10s %s\n", i ? "" : "assumed", t->assumed[i]);
 }
@@ -208,6 +271,38 @@ static void json_pairs(const struct shown *s)
 	printf("]");
 }
 
+static void json_frac(const char *name, struct tt_frac f)
+{
+	if (f.den)
+		printf(", \"%s\": %.10g", name, tt_frac_value(f));
+	else
+		printf(", \"%s\": null", name);
+}
+
+/* Each ring as often as it is there. */
+static void json_rings(const struct shown *s)
+{
+	const struct tt_rings *r = s->rings;
+	bool any = false;
+
+	printf(",\n \"rings\": {\"count\": %g", r ? tt_frac_value(r->total) : 0);
+	json_frac("fractional", s->most);
+	printf(", \"orders\": [");
+	for (uint32_t i = 0; r && i < r->count; i++)
+		for (uint32_t k = 0; k < r->weight[i] / r->den; k++) {
+			printf(any ? ",\n  [" : "\n  [");
+			any = true;
+			for (uint32_t j = 0; j < r->n; j++) {
+				printf(j ? ", " : "");
+				json_string(s->t->nodes[s->gpu[r->order[(size_t)i * r->n + j]]].id);
+			}
+			printf("]");
+		}
+	printf("]}");
+	json_frac("bound", s->bound);
+	printf(", \"links_used\": %u", s->links_used);
+}
+
 static void json(const struct shown *s)
 {
 	const struct tt_topo *t = s->t;
@@ -221,6 +316,7 @@ static void json(const struct shown *s)
 	json_nodes(t, "nics", TT_NODE_NIC, "bus_id");
 	json_links(t);
 	json_pairs(s);
+	json_rings(s);
 	printf(",\n \"assumed\": [");
 	for (int i = 0; i < t->nassumed; i++) {
 		printf(i ? ",\n  " : "\n  ");
@@ -250,14 +346,17 @@ int info_topo(const char *file, const char *form, bool as_json)
 
 	if ((file ? tt_topo_load(file, NULL, &s.t) : tt_topo_local(&s.t)) != tuttiSuccess)
 		return 1;
-	if (tt_topo_pairs(s.t, &s.pair, &s.npairs) != tuttiSuccess)
-		status = 1;
-	else if (form)
+	if (form)
 		status = print_form(s.t, form);
+	else if (tt_topo_pairs(s.t, &s.pair, &s.npairs) != tuttiSuccess || find_rings(&s) != tuttiSuccess)
+		status = 1;
 	else if (as_json)
 		json(&s);
 	else
 		show(&s);
+	tt_rings_free(s.rings);
+	tt_graph_free(s.graph);
+	free(s.gpu);
 	free(s.pair);
 	tt_topo_free(s.t);
 	return status;

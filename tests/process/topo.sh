@@ -97,6 +97,11 @@ has 'taken as a thousandth'
 try 0 "$info" --topo=$fixture/two-sockets.topo --json
 json '{(p["gpu"], p["nic"], p["distance"]) for p in d["gpu_nic"]} >= {("0000:14:00.0", "0000:12:00.0", "PXB"), ("0000:1c:00.0", "0000:12:00.0", "NODE")}'
 json 'd["assumed"] == [] and d["nics"][1]["bus_id"] == "virt:eth0"'
+try 0 "$info" --topo $fixture/xgmi.xml --json
+json 'd["rings"]["count"] == 2 and d["rings"]["fractional"] == 2 and d["bound"] == 3 and d["links_used"] == 8'
+json 'all(len(set(o)) == 4 for o in d["rings"]["orders"])'
+try 0 "$info" --topo $fixture/nvswitch.xml --json
+json 'd["rings"]["count"] == 0 and d["bound"] == 0' # the one of POWER has no way to the others
 try 0 env TUTTI_TOPO_FILE=$fixture/xgmi.xml TUTTI_TOPO_DUMP_FILE="$work/dump.xml" "$info" --topo --json
 json 'len(d["gpus"]) == 4 and d["cores"] and "from this machine" in d["source"]'
 try 0 "$info" --topo "$work/dump.xml" --json

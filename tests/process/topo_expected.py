@@ -51,6 +51,27 @@ def check_links(file, got, want, order):
         complain(file, f"{switch} links to switches, wanted {want['switch_links']}")
 
 
+def check_rings(file, got, want):
+    rings, n = got["rings"], len(got["gpus"])
+    found = {"rings_integer": rings["count"], "rings_fractional": rings["fractional"],
+             "bound_ring_equiv": got["bound"]}
+    for what, value in found.items():
+        if abs(value - want[what]) > 1e-3:
+            complain(file, f"{what} {value}, wanted {want[what]}")
+    used = {}
+    for order in rings["orders"]:
+        if sorted(order) != sorted(g["bus_id"] for g in got["gpus"]):
+            complain(file, f"no ring: {order}")
+        for i in range(n):
+            used[order[i - 1], order[i]] = used.get((order[i - 1], order[i]), 0) + 1
+    count = {(l["from"], l["to"]): l["count"] for l in got["links"]}
+    for hop, k in used.items():
+        if k > count.get(hop, 0):
+            complain(file, f"{hop} used {k} times of {count.get(hop, 0)}")
+    if len(rings["orders"]) != rings["count"] or sum(used.values()) != got["links_used"]:
+        complain(file, f"{len(rings['orders'])} rings listed, {sum(used.values())} links")
+
+
 def check(file, want):
     status, got = ask(file)
     if want["kind"] != "system":
@@ -68,6 +89,8 @@ def check(file, want):
     check_pairs(file, got, want["gpu_nic"])
     if "links" in want:
         check_links(file, got, want["links"], [w["gpu"] for w in want["gpu_nic"]])
+        if "rings_integer" in want["links"]:
+            check_rings(file, got, want["links"])
 
 
 expected = json.load(open(os.path.join(shared, "expected.json")))

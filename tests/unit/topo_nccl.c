@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
 #include "topo_files.h"
+#include "topo_search.h"
 #include "xml.h"
 
 #include <stdio.h>
@@ -129,6 +130,25 @@ static void many(void)
 	free(text);
 }
 
+/* What the search sees: GPUs in their order, switches behind them, half links of the slowest kind. */
+static void graph(void)
+{
+	struct tt_topo *t = test_topo_nccl("nvswitch.xml", NULL), *u;
+	struct tt_graph *g;
+
+	CHECK(!tt_topo_graph(t, &g) && g->n == 4 && g->total == 5 && g->unit == 2);
+	CHECK(tt_graph_cap(g, 0, 4) == 36 && tt_graph_cap(g, 4, 2) == 36 && !tt_graph_cap(g, 0, 1));
+	CHECK(!tt_graph_cap(g, 3, 4)); /* its links lead to a CPU */
+	tt_graph_free(g);
+	tt_topo_free(t);
+	u = test_topo_text("tutti-topology 1\ngpu a\ngpu b\ngpu c\nlink xgmi a b count=2 bw=24000\n"
+			   "link xgmi b c bw=36000\nlink xgmi c a count=3\nlink nvlink c a bw=48000\n");
+	CHECK(!tt_topo_graph(u, &g) && tt_graph_cap(g, 0, 1) == 4 && tt_graph_cap(g, 1, 2) == 3);
+	CHECK(tt_graph_cap(g, 2, 0) == 10);
+	tt_graph_free(g);
+	tt_topo_free(u);
+}
+
 /* ---- writing ---- */
 
 static void written_again(const char *name)
@@ -232,7 +252,8 @@ static void wrong_files(void)
 
 const struct test tests[] = {
 	{ "traps", traps, 0 },           { "nvswitches", nvswitches, 0 },   { "xgmi", xgmi, 0 },
-	{ "short_form", short_form, 0 }, { "many", many, 0 },               { "round_trips", round_trips, 0 },
+	{ "short_form", short_form, 0 }, { "many", many, 0 },               { "graph", graph, 0 },
+	{ "round_trips", round_trips, 0 },
 	{ "schema", schema, 0 },         { "wrong_files", wrong_files, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -1,0 +1,62 @@
+/* What of a machine the search for rings and trees sees: its GPUs, the links between them, switches that pass on.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+
+#include "topo.h"
+#include "topo_search.h"
+
+/* The vertex of each node, or -1: GPUs in their order, then NVSwitches. */
+static int *vertices_of(const struct tt_topo *t, uint32_t *ngpus, uint32_t *nswitches)
+{
+	int *v = calloc((size_t)t->nnodes, sizeof(*v)), n = 0;
+
+	for (int i = 0; v && i < t->nnodes; i++)
+		v[i] = t->nodes[i].kind == TT_NODE_GPU ? n++ : -1;
+	*ngpus = (uint32_t)n;
+	for (int i = 0; v && i < t->nnodes; i++)
+		if (t->nodes[i].kind == TT_NODE_NVSWITCH)
+			v[i] = n++;
+	*nswitches = (uint32_t)n - *ngpus;
+	return v;
+}
+
+static uint32_t slowest(const struct tt_topo *t)
+{
+	uint32_t least = TT_NO_LIMIT;
+
+	for (int i = 0; i < t->nlinks; i++)
+		if (t->links[i].bandwidth && t->links[i].bandwidth < least)
+			least = t->links[i].bandwidth;
+	return least;
+}
+
+/* In half links of the slowest kind, so that one of half as much again is told from it. Where a speed is not known the
+ * number of links is all that counts. */
+static uint32_t width(const struct tt_topo_link *l, uint32_t least)
+{
+	uint64_t halves = l->bandwidth == TT_NO_LIMIT ? 2 : (2 * (uint64_t)l->bandwidth + least / 2) / least;
+
+	return halves * l->count >= TT_NO_LIMIT ? TT_NO_LIMIT - 1 : (uint32_t)(halves * l->count);
+}
+
+tuttiResult_t tt_topo_graph(const struct tt_topo *t, struct tt_graph **out)
+{
+	uint32_t n, nswitches, least = slowest(t);
+	int *v = vertices_of(t, &n, &nswitches);
+	struct tt_graph *g = NULL;
+	tuttiResult_t r;
+
+	if (!v)
+		return tt_fail(tuttiSystemError, "no memory for the graph of %d nodes", t->nnodes);
+	r = tt_graph_new(n, nswitches, 2, &g);
+	for (int i = 0; r == tuttiSuccess && i < t->nlinks; i++) {
+		const struct tt_topo_link *l = &t->links[i];
+
+		if (v[l->from] >= 0 && v[l->to] >= 0)
+			tt_graph_arc(g, (uint32_t)v[l->from], (uint32_t)v[l->to], width(l, least));
+	}
+	free(v);
+	if (r == tuttiSuccess)
+		*out = g;
+	return r;
+}
