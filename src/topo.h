@@ -1,5 +1,5 @@
 /* Floor 1: what a machine is made of. A tree (host, NUMA nodes, then cache groups with their cores, PCI switches with
- * GPUs and NICs, NICs with their ports) and direct links between its nodes (NVLink, xGMI). Sources fill it, all
+ * GPUs and NICs, NICs with their ports) and direct links between its nodes (NVLink, xGMI, C2C). Sources fill it, all
  * others read it: docs/topology.md. Numbers that no source gave are TT_NO_LIMIT, never 0. */
 #ifndef TT_TOPO_H
 #define TT_TOPO_H
@@ -14,7 +14,7 @@
 	X(TT_NODE_HOST, "host") X(TT_NODE_NVSWITCH, "nvswitch") X(TT_NODE_NUMA, "numa") X(TT_NODE_CACHE, "cache")      \
 	X(TT_NODE_CORE, "core") X(TT_NODE_PCI, "pci") X(TT_NODE_GPU, "gpu") X(TT_NODE_NIC, "nic")                      \
 	X(TT_NODE_PORT, "port")
-#define TT_LINK_KINDS(X) X(TT_LINK_NVLINK, "nvlink") X(TT_LINK_XGMI, "xgmi")
+#define TT_LINK_KINDS(X) X(TT_LINK_NVLINK, "nvlink") X(TT_LINK_XGMI, "xgmi") X(TT_LINK_C2C, "c2c")
 /* NCCL's classes, nearest first; CACHE is ours, for cores. PXN is a choice between paths, no class of one. */
 #define TT_PATH_CLASSES(X)                                                                                             \
 	X(TT_PATH_LOC, "LOC") X(TT_PATH_CACHE, "CACHE") X(TT_PATH_NVL, "NVL") X(TT_PATH_NVB, "NVB")                    \

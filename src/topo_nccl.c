@@ -199,7 +199,7 @@ static int read_element(struct reader *r, const struct tt_xml *e)
 		return r->t->nodes[e->parent->tag].kind == TT_NODE_GPU ? LEFT_OUT : e->parent->tag;
 	if (!strcmp(e->name, "net") && parent_is(e, "nic", "nic"))
 		return read_net(r, e);
-	if ((!strcmp(e->name, "nvlink") || !strcmp(e->name, "xgmi")) && parent_is(e, "gpu", "gpu"))
+	if (tt_link_kind_of(e->name) >= 0 && parent_is(e, "gpu", "gpu"))
 		return e->parent->tag;
 	if (e->parent && e->parent->tag != LEFT_OUT)
 		tt_topo_assume(r->t, "line %d: an element %.60s in a %.60s means nothing here: left out", e->line,
@@ -246,17 +246,26 @@ static uint32_t count_of(struct reader *r, const struct tt_xml *e)
 	return n <= 0 || n > 1 << 20 ? 0 : (uint32_t)n;
 }
 
-static void read_link(struct reader *r, const struct tt_xml *e)
+/* Of one link. C2C, between a GPU and its CPU, is the only one that says it itself. */
+static uint32_t bandwidth_of(struct reader *r, const struct tt_xml *e, enum tt_link_kind kind)
 {
-	bool xgmi = *e->name == 'x', both_ways;
-	enum tt_link_kind kind = xgmi ? TT_LINK_XGMI : TT_LINK_NVLINK;
-	uint32_t n = count_of(r, e), bandwidth;
-	int to = n ? other_end(r, e, &both_ways) : -1;
+	const char *bw = tt_xml_attr(e, "bw");
+	long mbytes = bw ? strtol(bw, NULL, 10) : 0;
+
+	if (kind == TT_LINK_C2C)
+		return mbytes > 0 && mbytes < TT_NO_LIMIT ? (uint32_t)mbytes : TT_NO_LIMIT;
+	return kind == TT_LINK_XGMI ? tt_rate_xgmi(tt_topo_attr(r->t, e->tag, "gcn")) :
+				      tt_rate_nvlink(tt_topo_number(r->t, e->tag, "sm", 0));
+}
+
+static void read_link(struct reader *r, const struct tt_xml *e, enum tt_link_kind kind)
+{
+	bool both_ways = kind == TT_LINK_C2C;
+	uint32_t n = count_of(r, e), bandwidth = bandwidth_of(r, e, kind);
+	int to = !n ? -1 : both_ways ? tt_topo_above(r->t, e->tag, TT_NODE_NUMA) : other_end(r, e, &both_ways);
 
 	if (to < 0)
 		return;
-	bandwidth = xgmi ? tt_rate_xgmi(tt_topo_attr(r->t, e->tag, "gcn")) :
-			   tt_rate_nvlink(tt_topo_number(r->t, e->tag, "sm", 0));
 	if (bandwidth == TT_NO_LIMIT)
 		tt_topo_assume(r->t, "%s: the speed of its links is not known: no limit", r->t->nodes[e->tag].id);
 	tt_topo_link(r->t, kind, e->tag, to, n, bandwidth);
@@ -285,8 +294,8 @@ static tuttiResult_t read_system(struct tt_topo *t, struct tt_xml *root)
 	for (struct tt_xml *e = tt_xml_after(root); e && t->failed == tuttiSuccess; e = tt_xml_after(e))
 		e->tag = read_element(&r, e);
 	for (struct tt_xml *e = tt_xml_after(root); e && t->failed == tuttiSuccess; e = tt_xml_after(e))
-		if (e->tag != LEFT_OUT && (!strcmp(e->name, "nvlink") || !strcmp(e->name, "xgmi")))
-			read_link(&r, e);
+		if (e->tag != LEFT_OUT && tt_link_kind_of(e->name) >= 0)
+			read_link(&r, e, (enum tt_link_kind)tt_link_kind_of(e->name));
 	return t->failed;
 }
 

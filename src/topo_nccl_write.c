@@ -46,25 +46,36 @@ static bool any_attr(const struct writer *w, int node, const char *const *names,
 	return false;
 }
 
+static const char *class_of(const struct tt_topo *t, int node)
+{
+	const char *class = tt_topo_attr(t, node, "class");
+
+	if (t->nodes[node].kind != TT_NODE_GPU)
+		return t->nodes[node].kind == TT_NODE_NVSWITCH ? "0x068000" : "0x068001";
+	return class ? class : "0x030200";
+}
+
+static void put_link(const struct writer *w, const struct tt_topo_link *l, int depth)
+{
+	const struct tt_topo_node *to = &w->t->nodes[l->to];
+	const char *bus = to->kind == TT_NODE_GPU ? to->id : tt_topo_attr(w->t, l->to, "busid");
+
+	fprintf(w->f, "%*s<%s", depth, "", tt_link_word(l->kind));
+	if (l->kind != TT_LINK_C2C)
+		put_attr(w->f, "target", bus ? bus : "fffffff:ffff:ff");
+	else if (l->bandwidth != TT_NO_LIMIT)
+		fprintf(w->f, " bw=\"%u\"", l->bandwidth);
+	fprintf(w->f, " count=\"%u\"", l->count);
+	if (l->kind != TT_LINK_C2C)
+		put_attr(w->f, "tclass", class_of(w->t, l->to));
+	fputs("/>\n", w->f);
+}
+
 static void put_links(const struct writer *w, int gpu, int depth)
 {
-	for (int i = 0; i < w->t->nlinks; i++) {
-		const struct tt_topo_link *l = &w->t->links[i];
-		const struct tt_topo_node *to = &w->t->nodes[l->to];
-		const char *bus = to->kind == TT_NODE_GPU ? to->id : tt_topo_attr(w->t, l->to, "busid");
-		const char *tclass = to->kind == TT_NODE_GPU ? tt_topo_attr(w->t, l->to, "class") : NULL;
-
-		if (l->from != gpu)
-			continue;
-		if (!tclass)
-			tclass = to->kind == TT_NODE_GPU ? "0x030200" :
-				 to->kind == TT_NODE_NVSWITCH ? "0x068000" : "0x068001";
-		fprintf(w->f, "%*s<%s", depth, "", tt_link_word(l->kind));
-		put_attr(w->f, "target", bus ? bus : "fffffff:ffff:ff");
-		fprintf(w->f, " count=\"%u\"", l->count);
-		put_attr(w->f, "tclass", tclass);
-		fputs("/>\n", w->f);
-	}
+	for (int i = 0; i < w->t->nlinks; i++)
+		if (w->t->links[i].from == gpu)
+			put_link(w, &w->t->links[i], depth);
 }
 
 static bool has_links(const struct tt_topo *t, int node)

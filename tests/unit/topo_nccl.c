@@ -59,6 +59,9 @@ static void nvswitches(void)
 	CHECK(!strcmp(test_between(t, "0000:10:00.0", "0000:90:00.0"), "NVL"));
 	CHECK(link_of(t, "0000:91:00.0", "numa1")->count == 3 && link_of(t, "numa1", "0000:91:00.0")->count == 3);
 	CHECK(!strcmp(test_between(t, "0000:91:00.0", "0000:10:00.0"), "SYS"));
+	CHECK(link_of(t, "0000:90:00.0", "numa1")->kind == TT_LINK_C2C);
+	CHECK(link_of(t, "numa1", "0000:90:00.0")->count == 10);
+	CHECK(link_of(t, "numa1", "0000:90:00.0")->bandwidth == 44000);
 	tt_topo_free(t);
 }
 
