@@ -12,6 +12,25 @@ struct wish {
 	int conns;
 };
 
+static struct tt_vb heard; /* the library, and what it was told that soft-RoCE does not keep */
+static int (*modify)(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask);
+static int service_level;
+
+static int modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask)
+{
+	if (mask & IBV_QP_AV)
+		service_level = a->ah_attr.sl;
+	return modify(qp, a, mask);
+}
+
+static void listen_in(struct vb_ep *ep)
+{
+	heard = *ep->vb;
+	modify = heard.modify_qp;
+	heard.modify_qp = modify_qp;
+	ep->vb = &heard;
+}
+
 static void look_at(const struct vb_ep *ep, const struct wish *w)
 {
 	int n = 0;
@@ -24,7 +43,7 @@ static void look_at(const struct vb_ep *ep, const struct wish *w)
 
 		CHECK(!ep->vb->query_qp(qp, &got, IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT |
 						  IBV_QP_RNR_RETRY | IBV_QP_PKEY_INDEX, &init));
-		CHECKF(got.ah_attr.sl == want->ah_attr.sl, "service level %d", got.ah_attr.sl);
+		CHECKF(service_level == want->ah_attr.sl, "service level %d", service_level);
 		CHECKF(got.ah_attr.grh.traffic_class == want->ah_attr.grh.traffic_class, "traffic class %d",
 		       got.ah_attr.grh.traffic_class);
 		CHECKF(got.path_mtu == want->path_mtu, "MTU by its code %d", got.path_mtu);
@@ -59,6 +78,7 @@ static void granted(const struct wish *w)
 	for (int i = 0; i < 8 && w->set[i][0]; i++)
 		setenv(w->set[i][0], w->set[i][1], 1);
 	rig_begin(&r, &tt_verbs);
+	listen_in(r.ep[0]);
 	e = open_ends(&r, 3001);
 	transfer(&r, e.a, e.b, a, b, sizeof(a));
 	transfer(&r, e.b, e.a, a, b, sizeof(a));
