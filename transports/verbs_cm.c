@@ -242,7 +242,8 @@ static struct vb_conn *by_cookie(struct vb_ep *ep, const struct rdma_cm_event *e
 		return NULL;
 	memcpy(&cookie, e->param.conn.private_data, sizeof(cookie));
 	for (uint32_t i = 0; i < ep->nids; i++)
-		if (ep->byid[i] && !ep->byid[i]->base.outgoing && ep->byid[i]->state == VB_TRYING &&
+		if (ep->byid[i] && !ep->byid[i]->base.outgoing && !ep->byid[i]->base.lost &&
+		    (ep->byid[i]->state == VB_TRYING || ep->byid[i]->state == VB_TRIED) &&
 		    ep->byid[i]->mine.cookie == cookie)
 			return ep->byid[i];
 	return NULL;
@@ -259,7 +260,8 @@ static void asked(struct vb_ep *ep, struct rdma_cm_event *e)
 		ep->vb->cm_destroy_id(e->id);
 		return;
 	}
-	tt_vb_cm_drop(c); /* of a try before this one */
+	tt_vb_cm_drop(c); /* of a try before this one, which may have worked as seen from here */
+	c->state = VB_TRYING;
 	c->cm = e->id;
 	c->cm->context = c;
 	if (tt_vb_conn_qp(c) != tuttiSuccess || !tt_vb_conn_fill(c) || ep->vb->cm_accept(c->cm, &param))

@@ -388,7 +388,9 @@ void tt_vb_setup_failed(struct vb_conn *c, const char *why)
 
 	if (!c->base.outgoing)
 		return; /* the dialler sees it as well, and tries on */
-	if (vb_by_cm(c->port) && c->state == VB_TRYING) {
+	/* That iWARP took the first frame says only that TCP did. */
+	if (vb_by_cm(c->port) && (c->state == VB_TRYING || (c->state == VB_TRIED && !has_asked(c->base.peer)))) {
+		c->state = VB_TRYING;
 		if (dial_again(c))
 			return;
 	} else if (c->state == VB_TRYING && c->mine.attempt + 1 < n) {
