@@ -146,8 +146,8 @@ check: check-deps
 
 # The threads of unit, conformance and collective tests in one process, small sizes; programs of many
 # processes are left to `make check`. No Criterion: it crashes under ThreadSanitizer.
-# One thread is all that schedules and their checker know: 80 s of nothing for ThreadSanitizer.
-SAN_TESTS ?= $(filter-out $(if $(findstring thread,$(SAN)),unit/sched),$(foreach d,unit conformance \
+# One thread is all that schedules, their checker and the topology know: minutes of nothing for ThreadSanitizer.
+SAN_TESTS ?= $(filter-out $(if $(findstring thread,$(SAN)),unit/sched unit/topo%),$(foreach d,unit conformance \
 	collective,$(patsubst tests/%.c,%,$(wildcard tests/$(d)/*.c))))
 check-sanitize:
 	@$(MAKE) --no-print-directory B=$(B)/san-$(firstword $(subst $(comma), ,$(SAN))) \
