@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "boot_node.h"
@@ -506,6 +507,17 @@ static void read_boot_id(uint8_t out[16])
 	fclose(f);
 }
 
+/* A host is where unix sockets reach: this boot of this machine, and in it this network namespace. */
+static void read_host_id(uint8_t out[16])
+{
+	struct stat net = { .st_ino = 0 };
+
+	read_boot_id(out);
+	stat("/proc/self/ns/net", &net);
+	uint64_t id = tt_hash64(out, 16, net.st_ino);
+	memcpy(out, &id, sizeof(id));
+}
+
 static void find_links(void)
 {
 	struct tt_local_addr a[TT_MAX_ADDRS];
@@ -531,7 +543,7 @@ static tuttiResult_t describe_self(void)
 	while (me->id == 0);
 	me->version = TT_WIRE_VERSION;
 	me->pid = (uint32_t)getpid();
-	read_boot_id(me->boot_id);
+	read_host_id(me->boot_id);
 	if (gethostname(me->host, sizeof(me->host) - 1) != 0)
 		strcpy(me->host, "unknown");
 	tt_node.naddrs = tt_addr_list(tt_env_str("ADDRS"), tt_node.addrs, TT_MAX_ADDRS);

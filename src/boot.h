@@ -13,7 +13,7 @@ struct tt_proc {
 	uint64_t id;            /* random, of this process */
 	uint32_t version;       /* of the wire */
 	uint32_t pid;
-	uint8_t boot_id[16];
+	uint8_t boot_id[16];    /* of its host: equal where unix sockets reach */
 	char host[64];
 	uint16_t port, naddrs;
 	uint32_t transports;    /* that work in it: bits, in the order of the registry */
