@@ -144,8 +144,16 @@ tuttiResult_t tt_topo_from_synthetic(const char *text, struct tt_topo **out);
 /* A file of tutti's text, NCCL's or hwloc's XML; a folder with sys and proc in it; synthetic:<hwloc's words>. The
  * machine, which may be NULL, fills in what NCCL's short forms leave open. */
 tuttiResult_t tt_topo_load(const char *name, const struct tt_topo *machine, struct tt_topo **out);
-/* What ranks here should use: TUTTI_TOPO_FILE, NCCL_TOPO_FILE, else this machine; TUTTI_TOPO_DUMP_FILE is written. */
-tuttiResult_t tt_topo_local(struct tt_topo **out);
+/* What ranks here should use: TUTTI_TOPO_FILE, NCCL_TOPO_FILE, else this machine. */
+tuttiResult_t tt_topo_used(struct tt_topo **out);
+void tt_topo_dump(const struct tt_topo *t); /* to TUTTI_TOPO_DUMP_FILE, where that is set; a warning if it cannot */
+tuttiResult_t tt_topo_local(struct tt_topo **out); /* both */
+
+/* ---- of the calling thread (topo_place.c) ---- */
+/* The least node that has all cores it may run on, -1 where these are all or are not known. The machine is looked at
+ * once a process, and only if the thread is bound or a setting names a file. Fails where TUTTI_TOPO_FILE does. */
+tuttiResult_t tt_topo_place(int *node);
+void tt_topo_place_dump(void); /* tt_topo_dump of the same */
 
 /* ---- speeds that others measured (topo_rate.c), in MB/s; TT_NO_LIMIT: not known ---- */
 uint32_t tt_rate_pci(const char *gts, long width);      /* "8 GT/s", "8.0 GT/s PCIe"; "" and 0 are unknown */

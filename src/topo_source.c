@@ -182,7 +182,7 @@ tuttiResult_t tt_topo_load(const char *name, const struct tt_topo *machine, stru
 
 /* ---- at init ---- */
 
-static void dump(const struct tt_topo *t)
+void tt_topo_dump(const struct tt_topo *t)
 {
 	const char *path = tt_env_str("TOPO_DUMP_FILE");
 	char *text;
@@ -198,7 +198,7 @@ static void dump(const struct tt_topo *t)
 	free(text);
 }
 
-tuttiResult_t tt_topo_local(struct tt_topo **out)
+tuttiResult_t tt_topo_used(struct tt_topo **out)
 {
 	const char *nccl = getenv("NCCL_TOPO_FILE"), *name = tt_env_str("TOPO_FILE");
 	struct tt_topo *t, *file;
@@ -217,7 +217,13 @@ tuttiResult_t tt_topo_local(struct tt_topo **out)
 	tt_log(TT_LOG_INFO, "topo", "%s: %d GPUs, %d NICs, %d NUMA nodes, digest %016llx, %d assumptions",
 	       t->source ? t->source : "", tt_topo_count(t, TT_NODE_GPU), tt_topo_count(t, TT_NODE_NIC),
 	       tt_topo_count(t, TT_NODE_NUMA), (unsigned long long)tt_topo_digest(t), t->nassumed);
-	dump(t);
 	*out = t;
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_topo_local(struct tt_topo **out)
+{
+	TRY(tt_topo_used(out));
+	tt_topo_dump(*out);
 	return tuttiSuccess;
 }

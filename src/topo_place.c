@@ -1,0 +1,82 @@
+/* Where a thread may run: its node in the graph of this machine, which a process looks at once, and only if that can
+ * tell something. SPDX-License-Identifier: Apache-2.0 */
+#include "topo.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { MAX_CPUS = 8192 };
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct tt_topo *machine; /* kept: inits follow each other */
+
+static bool file_named(void)
+{
+	const char *nccl = getenv("NCCL_TOPO_FILE");
+
+	return *tt_env_str("TOPO_FILE") || *tt_env_str("TOPO_DUMP_FILE") || (nccl && *nccl);
+}
+
+static tuttiResult_t look(const struct tt_topo **out)
+{
+	tuttiResult_t r;
+
+	pthread_mutex_lock(&lock);
+	r = machine ? tuttiSuccess : tt_topo_used(&machine);
+	*out = r == tuttiSuccess ? machine : NULL;
+	pthread_mutex_unlock(&lock);
+	return r;
+}
+
+static int common(const struct tt_topo *t, int a, int b)
+{
+	while (a != b) /* parents have less numbers */
+		if (a > b)
+			a = t->nodes[a].parent;
+		else
+			b = t->nodes[b].parent;
+	return a;
+}
+
+static int node_of(const struct tt_topo *t, const cpu_set_t *set, size_t size)
+{
+	int node = -1;
+
+	for (unsigned cpu = 0; cpu < MAX_CPUS && node; cpu++) {
+		int core = CPU_ISSET_S(cpu, size, set) ? tt_topo_of_cpu(t, cpu) : -1;
+
+		if (core >= 0)
+			node = node < 0 ? core : common(t, node, core);
+	}
+	return node ? node : -1;
+}
+
+tuttiResult_t tt_topo_place(int *node)
+{
+	size_t size = CPU_ALLOC_SIZE(MAX_CPUS);
+	cpu_set_t *set = CPU_ALLOC(MAX_CPUS);
+	tuttiResult_t r = tuttiSuccess;
+	const struct tt_topo *t = NULL;
+	bool bound;
+
+	*node = -1;
+	if (!set)
+		return tt_fail(tuttiSystemError, "no memory for a set of CPUs");
+	bound = !sched_getaffinity(0, size, set) && CPU_COUNT_S(size, set) < (int)sysconf(_SC_NPROCESSORS_ONLN);
+	if (bound || file_named())
+		r = look(&t);
+	if (t && bound)
+		*node = node_of(t, set, size);
+	CPU_FREE(set);
+	return *tt_env_str("TOPO_FILE") ? r : tuttiSuccess;
+}
+
+void tt_topo_place_dump(void)
+{
+	const struct tt_topo *t;
+
+	if (*tt_env_str("TOPO_DUMP_FILE") && look(&t) == tuttiSuccess)
+		tt_topo_dump(t);
+}
