@@ -1,7 +1,8 @@
 /* The cost model and the table made from it. SPDX-License-Identifier: Apache-2.0
  *
  * A schedule costs rounds * alpha + messages * overhead + bytes sent * beta + bytes reduced * gamma. Where
- * ranks share the cores of a host, all but the wire's latency is multiplied by ranks per core. */
+ * ranks share the cores of a host, all but the wire's latency is multiplied by ranks per core. Where ranks share
+ * hosts and there are several, alpha and beta are those within a host, and what crosses between hosts costs more. */
 #include "plan.h"
 
 #include <stdlib.h>
@@ -22,8 +23,9 @@ static double log2_up(int p)
 	return n;
 }
 
-static struct cost shape_of(const char *name, enum tt_coll coll, int p)
+static struct cost shape_of(const char *name, enum tt_coll coll, const struct tt_facts *f)
 {
+	int p = f->nranks;
 	double lg = log2_up(p), all = p - 1, share = all / p;
 	bool blocks = coll == TT_ALLGATHER || coll == TT_REDUCESCATTER;
 	bool reduces = coll != TT_ALLGATHER && coll != TT_BROADCAST;
@@ -49,22 +51,74 @@ static struct cost shape_of(const char *name, enum tt_coll coll, int p)
 	if (!strcmp(name, "tree"))
 		return coll == TT_ALLREDUCE ? (struct cost){ 2 * lg, 6, 3, 2, true } :
 					      (struct cost){ lg, 3, 2, reduces ? 2 : 0, true };
+	if (!strcmp(name, "hier")) {
+		double g = f->per_host, h = f->hosts > 1 ? f->hosts : 1;
+
+		return (struct cost){ 2 * h, 2 * (g + h - 2), 2 * (g - 1) / g + 2 * (h - 1) / h / g, 1, false };
+	}
 	if (!strcmp(name, "chain"))
 		return (struct cost){ all, 1, 1, reduces ? 1 : 0, true };
 	return (struct cost){ lg, lg, 0, 0, false };
 }
 
-static double price(const struct tt_facts *f, const struct cost *c, size_t bytes, size_t window)
-{
-	double crowd = f->per_host > f->cores ? (double)f->per_host / f->cores : 1;
-	double beta = 1 / f->bandwidth, gamma = 1 / 8e9, overhead = 0.3 * f->latency;
-	double b = (double)bytes, piece = (double)tt_min(bytes, window), work;
+/* The part of a cost that crosses between hosts, where ranks share some. */
+struct far {
+	double rounds, messages, across; /* across: units of the block that leave the busiest host */
+};
 
-	work = c->messages * overhead + c->sent * b * beta + c->reduced * b * gamma;
-	if (c->pipelined)
-		work += c->rounds * piece * (beta + gamma) +
-			c->messages * overhead * (b / (double)window);
-	return c->rounds * f->latency + work * crowd;
+static struct far far_of(const char *name, enum tt_coll coll, const struct tt_facts *f)
+{
+	double p = f->nranks, h = f->hosts, g = f->per_host, lg = log2_up(f->nranks), lh = log2_up(f->hosts);
+	double share = (p - 1) / p, twice = coll == TT_ALLREDUCE ? 2 : 1;
+	bool blocks = coll == TT_ALLGATHER || coll == TT_REDUCESCATTER;
+
+	if (!strcmp(name, "hier"))
+		return (struct far){ 2 * (h - 1), 2 * (h - 1), 2 * (h - 1) / h };
+	if (!strcmp(name, "ring")) /* its order has the ranks of a host together: one of them sends to the next */
+		return (struct far){ twice * h, twice * (p - 1), blocks ? p - 1 : 2 * share };
+	if (!strcmp(name, "direct"))
+		return (struct far){ twice, twice * (p - g), blocks ? g * (p - g) :
+				     coll == TT_ALLREDUCE ? 2 * g * (p - g) / p : p - g };
+	if (!strcmp(name, "direct1"))
+		return (struct far){ 1, p - g, g * (p - g) };
+	if (!strcmp(name, "recdouble"))
+		return (struct far){ lh, lh, g * lh };
+	if (!strcmp(name, "circulant"))
+		return (struct far){ twice * lg, twice * 1.5 * lg, blocks ? g * (p - g) : 2 * g * share };
+	if (!strcmp(name, "dbtree"))
+		return (struct far){ 2 * (lh + 1), 4, 3 };
+	if (!strcmp(name, "knomial"))
+		return (struct far){ lh, lh, lh };
+	if (!strcmp(name, "chain"))
+		return (struct far){ h - 1, 1, 1 };
+	if (!strcmp(name, "tree"))
+		return (struct far){ twice * lh, 2, h < 3 ? 1 : h < 4 ? 2 : 3 };
+	return (struct far){ lh, lh, 0 };
+}
+
+static bool some_share_hosts(const struct tt_facts *f)
+{
+	return f->hosts > 1 && f->per_host > 1;
+}
+
+static double price(const struct tt_facts *f, const struct cost *c, const struct far *far, size_t bytes, size_t window)
+{
+	bool mixed = some_share_hosts(f);
+	double crowd = f->per_host > f->cores ? (double)f->per_host / f->cores : 1;
+	double alpha = mixed ? f->near_latency : f->latency, beta = 1 / (mixed ? f->near_bandwidth : f->bandwidth);
+	double b = (double)bytes, piece = (double)tt_min(bytes, window), gamma = 1 / 8e9, messages, work, wire = 0;
+
+	messages = 0.3 * alpha * c->messages;
+	if (mixed) {
+		messages += 0.3 * (f->latency - alpha) * (far->messages < c->messages ? far->messages : c->messages);
+		wire = far->rounds * (f->latency - alpha) + far->across * b / f->bandwidth;
+	}
+	work = messages + c->sent * b * beta + c->reduced * b * gamma;
+	if (c->pipelined) {
+		work += c->rounds * piece * (beta + gamma) + messages * (b / (double)window);
+		wire += mixed ? far->rounds * piece / f->bandwidth : 0;
+	}
+	return c->rounds * alpha + wire + work * crowd;
 }
 
 static int by_cost(const void *a, const void *b)
@@ -105,18 +159,20 @@ static bool fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_fac
 	bool wide = !strcmp(a->name, "direct1") ||
 		    (!strcmp(a->name, "circulant") && coll != TT_ALLREDUCE);
 
-	if (!strcmp(a->name, "tree") || (!strcmp(a->name, "direct1") && f->nranks > 16))
-		return false; /* trees need a shape to be good for anything */
+	if (!strcmp(a->name, "direct1") && f->nranks > 16)
+		return false;
+	if (!strcmp(a->name, "tree") || !strcmp(a->name, "hier"))
+		return some_share_hosts(f); /* what they are made for is in the shape then */
 	return !wide || bytes * (size_t)f->nranks <= 1 << 20;
 }
 
-static struct tt_row row_of(int algo, const char *name)
+static struct tt_row row_of(int algo, const char *name, bool ordered)
 {
 	uint32_t window = (uint32_t)tt_env_int("WINDOW");
 	bool deep = !strcmp(name, "dbtree") || !strcmp(name, "tree") || !strcmp(name, "chain");
 
 	return (struct tt_row){ .algo = (uint8_t)algo, .lanes = 1, .depth = deep ? 8 : 4,
-				.window = window < 1024 ? 1024 : window };
+				.flat = ordered, .window = window < 1024 ? 1024 : window };
 }
 
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
@@ -127,14 +183,16 @@ int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes
 	for (int i = 0; i < tt_nalgos && n < max; i++) {
 		const struct tt_algo *a = &tt_algos[i];
 		struct cost c;
+		struct far far;
 
 		if (!(a->colls >> coll & 1) || (ordered && !a->ordered && coll != TT_BROADCAST))
 			continue;
-		c = shape_of(a->name, coll, f->nranks);
+		c = shape_of(a->name, coll, f);
+		far = far_of(a->name, coll, f);
 		out[n].algo = a;
-		out[n].row = row_of(i, a->name);
+		out[n].row = row_of(i, a->name, ordered);
 		out[n].forced = forced(a->name, coll);
-		out[n].seconds = price(f, &c, bytes, out[n].row.window);
+		out[n].seconds = price(f, &c, &far, bytes, out[n].row.window);
 		n += out[n].forced || fits(a, coll, f, bytes);
 	}
 	qsort(out, (size_t)n, sizeof(*out), by_cost);

@@ -11,14 +11,16 @@ struct tt_row {
 	uint8_t algo;  /* index into tt_algos */
 	uint8_t lanes;
 	uint8_t depth; /* windows in flight */
-	uint8_t param;
+	uint8_t param : 7;
+	uint8_t flat : 1; /* in the order of ranks, whatever the shape */
 	uint32_t window; /* bytes of the largest message */
 };
 
 /* Whether programs of the one serve the other. */
 static inline bool tt_row_same(const struct tt_row *a, const struct tt_row *b)
 {
-	return a->algo == b->algo && a->lanes == b->lanes && a->depth == b->depth && a->param == b->param;
+	return a->algo == b->algo && a->lanes == b->lanes && a->depth == b->depth && a->param == b->param &&
+	       a->flat == b->flat;
 }
 
 struct tt_plan {
@@ -29,8 +31,10 @@ struct tt_plan {
 /* What the decision rests on; the worst path of the communicator. */
 struct tt_facts {
 	int nranks, per_host; /* most ranks on one host */
+	int hosts;
 	int cores;            /* usable ones on the poorest host */
 	double latency, bandwidth;
+	double near_latency, near_bandwidth; /* within a host, where there are several */
 	bool same_memory;     /* all on one host: they share its bandwidth */
 	char path[16];        /* transport, for people */
 };
@@ -48,5 +52,21 @@ int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes
 tuttiResult_t tt_plan_make(const struct tt_facts *f, struct tt_plan *plan);
 const struct tt_row *tt_plan_row(const struct tt_plan *p, enum tt_coll coll, size_t bytes, bool ordered);
 int tt_plan_class(size_t bytes);
+
+/* ---- the shape of a communicator (plan_shape.c): made by the one that decides, sent with the table ---- */
+struct tt_place {
+	uint32_t host; /* numbered from 0 */
+	int32_t node;  /* in the topology of the host; -1: not known */
+};
+/* Ranks of a host are neighbours in its order, among them those near each other in the machine. With several hosts
+ * each is a group, and there is a tree: of the hosts' first ranks, and below each of its host's. What is trivial is
+ * left out. Shapes own their arrays: tt_shape_free. */
+tuttiResult_t tt_shape_of_places(const struct tt_place *at, int nranks, struct tt_shape *out);
+/* The same of some of the ranks. */
+tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *members, int n, struct tt_shape *out);
+/* On the wire; the caller frees *words. A damaged one is refused. */
+tuttiResult_t tt_shape_pack(const struct tt_shape *s, int nranks, uint32_t **words, size_t *n);
+tuttiResult_t tt_shape_unpack(const uint32_t *words, size_t n, int nranks, struct tt_shape *out);
+uint64_t tt_shape_digest(const struct tt_shape *s, int nranks); /* 0: the trivial one */
 
 #endif

@@ -72,6 +72,7 @@ static inline int tt_shape_rank(const struct tt_shape *s, uint32_t lane, int nra
 	return s->order ? (int)s->order[(size_t)lane * nranks + pos] : pos;
 }
 int tt_shape_pos(const struct tt_shape *s, uint32_t lane, int nranks, int rank);
+void tt_shape_free(struct tt_shape *s); /* the arrays of one that owns them; it is trivial then */
 /* The parents and depths of a lane's tree, turned to `root` where that is not negative; returns the greatest depth. */
 uint32_t tt_shape_tree(const struct tt_shape *s, uint32_t lane, int nranks, int root, uint32_t *up, uint32_t *depth);
 
@@ -137,6 +138,8 @@ tuttiResult_t tt_build_knomial(enum tt_coll, int rank, int nranks, int root, con
 tuttiResult_t tt_build_chain(enum tt_coll, int rank, int nranks, int root, const struct tt_shape *,
 			     struct tt_sched **out);
 tuttiResult_t tt_build_tree(enum tt_coll, int rank, int nranks, int root, const struct tt_shape *,
+			    struct tt_sched **out);
+tuttiResult_t tt_build_hier(enum tt_coll, int rank, int nranks, int root, const struct tt_shape *,
 			    struct tt_sched **out);
 tuttiResult_t tt_build_dissemination(enum tt_coll, int rank, int nranks, int root,
 				     const struct tt_shape *, struct tt_sched **out);

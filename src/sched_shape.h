@@ -8,6 +8,5 @@
 /* A lane for each ring ("ring") or tree ("tree"), the `most` heaviest of them, with their weights. */
 tuttiResult_t tt_shape_of_rings(const struct tt_rings *r, uint32_t most, struct tt_shape *out);
 tuttiResult_t tt_shape_of_trees(const struct tt_trees *t, uint32_t most, struct tt_shape *out);
-void tt_shape_free(struct tt_shape *s); /* of one of these */
 
 #endif

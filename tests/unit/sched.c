@@ -45,7 +45,7 @@ static const struct tt_shape *trivial(uint32_t nlanes, uint32_t param)
 
 static const struct tt_shape *random_shape(struct shape_store *st, uint64_t *rnd, int p)
 {
-	uint32_t n = 1 + test_rand(rnd) % MAX_SHAPE_LANES;
+	uint32_t n = 1 + test_rand(rnd) % MAX_SHAPE_LANES, groups = 2 + test_rand(rnd) % 7;
 
 	for (uint32_t l = 0; l < n; l++) {
 		uint32_t *o = st->order + l * (uint32_t)p;
@@ -61,7 +61,7 @@ static const struct tt_shape *random_shape(struct shape_store *st, uint64_t *rnd
 			st->parent[l * (uint32_t)p + o[i]] = o[i ? (int)(test_rand(rnd) % (uint32_t)i) : 0];
 	}
 	for (int i = 0; i < p; i++)
-		st->group[i] = test_rand(rnd) % 3;
+		st->group[i] = test_rand(rnd) % groups;
 	st->shape = (struct tt_shape){ .nlanes = n, .param = test_rand(rnd) % 6 };
 	if (test_rand(rnd) % 4)
 		st->shape.order = st->order;
@@ -290,7 +290,8 @@ static void must_catch(const struct set *set, const struct tt_sched *s, uint32_t
 static bool only_reorders(const struct tt_sched *s, const struct tt_step *a,
 			  const struct tt_step *b)
 {
-	bool one_adds = s->coll == TT_REDUCE || s->coll == TT_REDUCESCATTER || !strcmp(s->algo, "tree");
+	bool one_adds = s->coll == TT_REDUCE || s->coll == TT_REDUCESCATTER || !strcmp(s->algo, "tree") ||
+		       !strcmp(s->algo, "hier");
 
 	return one_adds && !s->ordered && a->op == TT_RECV && a->dst.chunk == b->dst.chunk &&
 	       a->dst.n == b->dst.n && a->dst.buf >= TT_TMP && b->dst.buf >= TT_TMP;
@@ -430,6 +431,8 @@ static void mutate(void (*how)(const struct set *, struct tt_sched *, struct tal
 		   const char *what)
 {
 	static const int sizes[] = { 2, 3, 5, 6, 8 };
+	static const uint32_t uneven[] = { 0, 1, 0, 2, 0, 2, 1, 0 };
+	struct tt_shape shape = { 0 };
 	struct tally t = { 0 };
 	struct set set;
 
@@ -440,8 +443,9 @@ static void mutate(void (*how)(const struct set *, struct tt_sched *, struct tal
 
 		if (!(a->colls >> coll & 1) || (is_quick() && p > 5))
 			continue;
-		build_set(&set, a, coll, p, root_matters(coll) ? p / 2 : 0,
-			  trivial(p < 4 ? 2 : 1, p == 5));
+		shape = *trivial(p < 4 ? 2 : 1, p == 5);
+		shape.group = p > 4 ? uneven : NULL;
+		build_set(&set, a, coll, p, root_matters(coll) ? p / 2 : 0, &shape);
 		for (int r = 0; r < p; r++)
 			how(&set, set.s[r], &t);
 		CHECKF(!caught(&set), "%s was not put back", what);

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Allreduce in levels, for ranks in groups (hosts): reduce-scatter inside each, a ring across them on each rail,
+ * allgather inside. The data are cut into as many rails as the largest group has ranks; the ranks of a smaller one
+ * have several rails each. So every group sends its share of the data once, whatever its size. */
+#include "sched.h"
+
+#include <stdlib.h>
+
+struct hier {
+	struct tt_builder *b;
+	uint32_t *members, *first; /* ranks by group, and where each group begins; one more at the end */
+	struct tt_ref *src;
+	uint32_t ngroups, rails, mine, at; /* this rank's group, and its place in it */
+	uint32_t base;                     /* the first chunk of the lane; a rail has a chunk for each group */
+};
+
+static uint32_t size_of(const struct hier *h, uint32_t g)
+{
+	return h->first[g + 1] - h->first[g];
+}
+
+/* Member m of a group of n has the rails from here to where the next one's begin. */
+static uint32_t rails_from(const struct hier *h, uint32_t m, uint32_t n)
+{
+	return (m * h->rails + n - 1) / n;
+}
+
+static int owner(const struct hier *h, uint32_t g, uint32_t rail)
+{
+	return (int)h->members[h->first[g] + rail * size_of(h, g) / h->rails];
+}
+
+static struct tt_ref rails_of(const struct hier *h, uint32_t buf, uint32_t m)
+{
+	uint32_t n = size_of(h, h->mine), from = rails_from(h, m, n), to = rails_from(h, m + 1, n);
+
+	return tt_ref(buf, h->base + from * h->ngroups, (to - from) * h->ngroups);
+}
+
+static int peer(const struct hier *h, uint32_t m)
+{
+	return (int)h->members[h->first[h->mine] + m];
+}
+
+/* Everybody sends everybody of the group his rails; each adds up his own in one step. */
+static void scatter(const struct hier *h, uint32_t link, uint32_t sum)
+{
+	uint32_t n = size_of(h, h->mine);
+	struct tt_ref own = rails_of(h, TT_IN, h->at);
+
+	for (uint32_t k = 1; k < n; k++) {
+		uint32_t to = (h->at + k) % n;
+
+		tt_send(h->b, link, 0, peer(h, to), rails_of(h, TT_IN, to));
+	}
+	for (uint32_t k = n - 1; k > 0; k--) {
+		uint32_t from = (h->at + k) % n;
+
+		h->src[from] = tt_ref(tt_sched_tmp(h->b, own.chunk, own.n), own.chunk, own.n);
+		tt_recv(h->b, link, 0, peer(h, from), h->src[from]);
+	}
+	h->src[h->at] = own;
+	own.buf = sum;
+	if (n > 1)
+		tt_reducev(h->b, own, h->src, n);
+}
+
+static void gather(const struct hier *h, uint32_t link, uint32_t skew)
+{
+	uint32_t n = size_of(h, h->mine);
+
+	for (uint32_t k = 1; k < n; k++)
+		tt_send(h->b, link, skew, peer(h, (h->at + k) % n), rails_of(h, TT_OUT, h->at));
+	for (uint32_t k = n - 1; k > 0; k--) {
+		uint32_t from = (h->at + k) % n;
+
+		tt_recv(h->b, link, skew, peer(h, from), rails_of(h, TT_OUT, from));
+	}
+}
+
+/* One turn of the ring over the groups: `part` goes out, the one before it comes in. */
+static uint32_t step(const struct hier *h, uint32_t link, uint32_t skew, uint32_t rail, uint32_t part, uint32_t own,
+		     uint32_t to)
+{
+	uint32_t n = h->ngroups, c = h->base + rail * n, in = (part + n - 1) % n;
+
+	tt_send(h->b, link, skew, owner(h, (h->mine + 1) % n, rail), tt_ref(own, c + part, 1));
+	tt_recv(h->b, link, skew, owner(h, (h->mine + n - 1) % n, rail), tt_ref(to, c + in, 1));
+	return in;
+}
+
+/* Partial sums travel round to the group that adds the last one, which has the part of its own number. */
+static void across(const struct hier *h, uint32_t link, uint32_t link2, uint32_t rail, uint32_t own, uint32_t tmp)
+{
+	uint32_t n = h->ngroups, part = (h->mine + n - 1) % n;
+
+	for (uint32_t s = 0; s + 1 < n; s++) {
+		uint32_t c = h->base + rail * n;
+
+		part = step(h, link, 1 + s, rail, part, s ? tmp : own, tmp);
+		tt_reduce(h->b, tt_ref(s + 2 < n ? tmp : TT_OUT, c + part, 1), tt_ref(tmp, c + part, 1),
+			  tt_ref(own, c + part, 1));
+	}
+	for (uint32_t s = 0; s + 1 < n; s++)
+		part = step(h, link2, n + s, rail, part, TT_OUT, TT_OUT);
+}
+
+static void build_lane(const struct hier *h, uint32_t link, uint32_t link2)
+{
+	uint32_t n = size_of(h, h->mine), own = TT_IN, tmp = 0;
+	struct tt_ref mine = rails_of(h, TT_IN, h->at);
+	uint32_t from = rails_from(h, h->at, n), to = rails_from(h, h->at + 1, n);
+
+	if (h->ngroups > 1)
+		tmp = tt_sched_tmp(h->b, mine.chunk, mine.n);
+	if (n > 1)
+		own = h->ngroups > 1 ? tt_sched_tmp(h->b, mine.chunk, mine.n) : TT_OUT;
+	scatter(h, link, own);
+	for (uint32_t rail = from; rail < to && h->ngroups > 1; rail++)
+		across(h, link, link2, rail, own, tmp);
+	gather(h, link2, 2 * h->ngroups - 1);
+}
+
+/* ---- who is in which group ---- */
+
+/* The groups in the order in which the lane first meets them: index[rank]. */
+static uint32_t number_groups(const struct tt_shape *s, uint32_t lane, int p, uint32_t *ids, uint32_t *index)
+{
+	uint32_t n = 0, k = 0;
+
+	for (int i = 0; i < p; i++) {
+		int r = tt_shape_rank(s, lane, p, i);
+		uint32_t id = s->group ? s->group[r] : 0;
+
+		if (k >= n || ids[k] != id) /* that of the neighbour, most often */
+			for (k = 0; k < n && ids[k] != id; k++)
+				;
+		if (k == n)
+			ids[n++] = id;
+		index[r] = k;
+	}
+	return n;
+}
+
+/* The ranks of each group, in the lane's order. */
+static void sort_groups(struct hier *h, const struct tt_shape *s, uint32_t lane, int p, int rank, uint32_t *index)
+{
+	uint32_t n = h->ngroups = number_groups(s, lane, p, h->members, index);
+
+	for (uint32_t g = 0; g <= n; g++)
+		h->first[g] = 0;
+	for (int r = 0; r < p; r++)
+		h->first[index[r] + 1]++;
+	h->rails = 0;
+	for (uint32_t g = 1; g <= n; g++) {
+		h->rails = h->first[g] > h->rails ? h->first[g] : h->rails;
+		h->first[g] += h->first[g - 1];
+	}
+	for (int i = p - 1; i >= 0; i--) { /* backwards: ends become beginnings */
+		int r = tt_shape_rank(s, lane, p, i);
+
+		h->members[--h->first[index[r] + 1]] = (uint32_t)r;
+	}
+	for (uint32_t g = 0; g < n; g++)
+		h->first[g] = h->first[g + 1];
+	h->first[n] = (uint32_t)p;
+	h->mine = index[rank];
+	for (h->at = 0; peer(h, h->at) != rank; h->at++)
+		;
+}
+
+tuttiResult_t tt_build_hier(enum tt_coll coll, int rank, int nranks, int root, const struct tt_shape *shape,
+			    struct tt_sched **out)
+{
+	bool split = shape->param != 1;
+	size_t p = (size_t)nranks;
+	uint32_t *room = malloc((3 * p + 1) * sizeof(*room) + p * sizeof(struct tt_ref));
+	uint32_t cuts;
+	struct hier h = { .members = room, .first = room + p };
+	tuttiResult_t r;
+
+	if (!room)
+		return tt_fail(tuttiSystemError, "no memory for a schedule of %d ranks", nranks);
+	h.src = (struct tt_ref *)(room + 3 * p + 1);
+	sort_groups(&h, shape, 0, nranks, rank, room + 2 * p + 1);
+	cuts = h.rails * h.ngroups;
+	r = tt_sched_begin(&h.b, coll, "hier", rank, nranks, root, shape->nlanes * cuts,
+			   shape->nlanes * (split ? 2 : 1));
+	if (r == tuttiSuccess) {
+		tt_sched_lane_weights(h.b, shape, cuts);
+		for (uint32_t l = 0; l < shape->nlanes && nranks > 1; l++) {
+			sort_groups(&h, shape, l, nranks, rank, room + 2 * p + 1);
+			h.base = l * cuts;
+			build_lane(&h, split ? 2 * l : l, split ? 2 * l + 1 : l);
+		}
+		r = tt_sched_end(h.b, out);
+	}
+	free(room);
+	return r;
+}
