@@ -105,6 +105,19 @@ static void across(const struct hier *h, uint32_t link, uint32_t link2, uint32_t
 		part = step(h, link2, n + s, rail, part, TT_OUT, TT_OUT);
 }
 
+/* The ranks of the smallest group of several have the most rails, and are sent as many at once. */
+static void note_largest(const struct hier *h)
+{
+	uint32_t most = 0;
+
+	for (uint32_t g = 0; g < h->ngroups; g++) {
+		uint32_t n = size_of(h, g), rails = n > 1 ? (h->rails + n - 1) / n : 0;
+
+		most = rails > most ? rails : most;
+	}
+	tt_sched_message(h->b, tt_ref(TT_IN, h->base, most * h->ngroups));
+}
+
 static void build_lane(const struct hier *h, uint32_t link, uint32_t link2)
 {
 	uint32_t n = size_of(h, h->mine), own = TT_IN, tmp = 0;
@@ -191,6 +204,7 @@ tuttiResult_t tt_build_hier(enum tt_coll coll, int rank, int nranks, int root, c
 		for (uint32_t l = 0; l < shape->nlanes && nranks > 1; l++) {
 			sort_groups(&h, shape, l, nranks, rank, room + 2 * p + 1);
 			h.base = l * cuts;
+			note_largest(&h);
 			build_lane(&h, split ? 2 * l : l, split ? 2 * l + 1 : l);
 		}
 		r = tt_sched_end(h.b, out);

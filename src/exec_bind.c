@@ -276,25 +276,13 @@ size_t tt_prog_offset(const struct tt_prog *p, const struct tt_ref *r, uint32_t 
 /* Elements of a block whose largest reference is a message of at most `bytes`. */
 static size_t window_of(const struct tt_sched *s, size_t count, size_t bytes, size_t elem)
 {
-	uint64_t total = 0, widest = 1, sum;
+	uint64_t total = 0, sum;
 
 	for (uint32_t i = 0; i < s->per_block; i++)
 		total += s->weights ? s->weights[i] : 1;
-	for (uint32_t i = 0; i < s->nsteps; i++) {
-		const struct tt_step *st = &s->steps[i];
-		const struct tt_ref *r = st->op == TT_RECV ? &st->dst : &s->refs[st->src];
-
-		if (st->op != TT_SEND && st->op != TT_RECV)
-			continue;
-		sum = 0;
-		for (uint32_t k = 0; k < r->n && k < s->per_block; k++)
-			sum += s->weights ? s->weights[(r->chunk + k) % s->per_block] : 1;
-		if (sum > widest)
-			widest = sum;
-	}
 	if (s->one_window || !count || s->nranks == 1 || !total)
 		return count;
-	sum = bytes / elem * total / widest;
+	sum = bytes / elem * total / tt_sched_widest(s);
 	return sum < 1 ? 1 : tt_min(count, sum);
 }
 

@@ -218,6 +218,36 @@ void tt_sched_ordered(struct tt_builder *b)
 	b->s->ordered = true;
 }
 
+static uint64_t weight_of(const struct tt_sched *s, const struct tt_ref *r)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t k = 0; k < r->n && k < s->per_block; k++)
+		sum += s->weights ? s->weights[(r->chunk + k) % s->per_block] : 1;
+	return sum;
+}
+
+void tt_sched_message(struct tt_builder *b, struct tt_ref largest)
+{
+	uint64_t weight = weight_of(b->s, &largest);
+
+	b->s->widest = weight > b->s->widest ? weight : b->s->widest;
+}
+
+uint64_t tt_sched_widest(const struct tt_sched *s)
+{
+	uint64_t widest = s->widest ? s->widest : 1;
+
+	for (uint32_t i = 0; i < s->nsteps; i++) {
+		const struct tt_step *st = &s->steps[i];
+		bool message = st->op == TT_SEND || st->op == TT_RECV;
+		uint64_t weight = message ? weight_of(s, st->op == TT_RECV ? &st->dst : &s->refs[st->src]) : 0;
+
+		widest = weight > widest ? weight : widest;
+	}
+	return widest;
+}
+
 /* ---- steps ---- */
 
 static bool ref_fits(struct tt_builder *b, struct tt_ref r)

@@ -49,6 +49,7 @@ struct tt_sched {
 	bool one_window;  /* has references across blocks */
 	bool ordered;     /* only rank-ordered reductions: fit for operators that do not commute */
 	bool block_runnable; /* no dependency crosses lanes: each lane may run as one program */
+	uint64_t widest;         /* weight of a message that some rank has, 0: no more than each rank's own */
 	const uint32_t *weights; /* per chunk of a block, NULL: equal */
 	struct tt_buf *bufs;
 	struct tt_step *steps;
@@ -86,6 +87,8 @@ uint32_t tt_sched_tmp(struct tt_builder *b, uint32_t first, uint32_t n); /* new 
 void tt_sched_ordered(struct tt_builder *b);
 /* Chunks in lane-major order, each of the shape's lanes cut into `cuts` equal ones. */
 void tt_sched_lane_weights(struct tt_builder *b, const struct tt_shape *shape, uint32_t cuts);
+/* A reference as large as the largest message of any rank, where ranks differ: windows are cut by it. */
+void tt_sched_message(struct tt_builder *b, struct tt_ref largest);
 void tt_send(struct tt_builder *b, uint32_t lane, uint32_t skew, int peer, struct tt_ref src);
 void tt_recv(struct tt_builder *b, uint32_t lane, uint32_t skew, int peer, struct tt_ref dst);
 void tt_copy(struct tt_builder *b, struct tt_ref dst, struct tt_ref src);
@@ -94,6 +97,7 @@ void tt_reducev(struct tt_builder *b, struct tt_ref dst, const struct tt_ref *sr
 /* Hands the finished schedule over (free with tt_sched_free) and frees the builder, on error as well. */
 tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out);
 void tt_sched_free(struct tt_sched *s);
+uint64_t tt_sched_widest(const struct tt_sched *s); /* weight of the largest message: of all ranks alike, at least 1 */
 static inline struct tt_ref tt_ref(uint32_t buf, uint32_t chunk, uint32_t n)
 {
 	return (struct tt_ref){ buf, chunk, n };

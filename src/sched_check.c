@@ -100,6 +100,11 @@ static tuttiResult_t check_heads(struct tt_sched *const *ranks, int p, const str
 		if (s->one_window && how->windows > 1)
 			return tt_note_error(tuttiMismatch, "rank %d: %s serves one window only", i,
 					     s->algo);
+		if (how->windows > 1 && tt_sched_widest(s) != tt_sched_widest(a))
+			return tt_note_error(tuttiMismatch, "rank %d: its largest message has the weight %llu, not "
+					     "%llu as that of rank 0, so it has other windows", i,
+					     (unsigned long long)tt_sched_widest(s),
+					     (unsigned long long)tt_sched_widest(a));
 		if (how->sequential && !s->block_runnable)
 			return tt_note_error(tuttiMismatch, "rank %d: %s is not block-runnable", i,
 					     s->algo);
