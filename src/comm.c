@@ -9,8 +9,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define WIRE_VERSION 1
-
 _Atomic bool tt_forked;
 
 static void after_fork(void)
@@ -94,104 +92,6 @@ tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *p
 
 /* ---- the rendezvous ---- */
 
-static void introduce(struct tt_member *m)
-{
-	memset(m, 0, sizeof(*m));
-	m->proc = *tt_node_self();
-	m->version = WIRE_VERSION;
-	m->settings = tt_env_digest();
-	m->cores = (uint32_t)tt_usable_cores();
-	tt_env_shared(m->setting_text, sizeof(m->setting_text));
-}
-
-static bool same_host(const struct tt_proc *a, const struct tt_proc *b)
-{
-	return !memcmp(a->boot_id, b->boot_id, sizeof(a->boot_id));
-}
-
-/* The worst path between members decides alpha and beta: the transport that choose() will come to. */
-static void path_facts(struct tt_facts *f, bool one_process, bool one_host)
-{
-	struct tt_caps caps = { .latency = 1e-6, .bandwidth = 5e9 };
-	char why[128];
-
-	for (int i = 0; i < tt_ntransports; i++) {
-		const struct tt_transport *t = tt_transports[i];
-
-		if (t->ep_per_rank != one_process || (!one_process && !tt_net_enabled(t->name)) ||
-		    !t->probe(&caps, why, sizeof(why)) || (!one_host && !caps.across_hosts))
-			continue;
-		snprintf(f->path, sizeof(f->path), "%s", t->name);
-		break;
-	}
-	f->latency = caps.latency;
-	f->bandwidth = caps.bandwidth;
-}
-
-static void facts_of(struct tt_facts *f, const struct tt_proc *const *procs, int n, int cores)
-{
-	bool one_process = true, one_host = true;
-
-	memset(f, 0, sizeof(*f));
-	f->nranks = n;
-	f->cores = cores;
-	for (int i = 0; i < n; i++) {
-		int here = 0;
-
-		one_process &= procs[i]->id == procs[0]->id;
-		one_host &= same_host(procs[i], procs[0]);
-		if (i && same_host(procs[i], procs[i - 1]))
-			continue; /* ranks of a host are neighbours as launchers start them */
-		for (int j = 0; j < n; j++)
-			here += same_host(procs[i], procs[j]);
-		if (here > f->per_host)
-			f->per_host = here;
-	}
-	f->same_memory = one_host;
-	path_facts(f, one_process, one_host);
-}
-
-/* Runs at the root when all have joined: are they compatible, and what is the plan? */
-static tuttiResult_t finish(const void *const *entries, const size_t *sizes, int n, void **blob,
-			    size_t *size)
-{
-	const struct tt_member *first = entries[0];
-	const struct tt_proc **procs;
-	struct tt_facts facts;
-	uint32_t cores = UINT32_MAX;
-	struct tt_plan *plan;
-	tuttiResult_t r;
-
-	for (int i = 0; i < n; i++) {
-		const struct tt_member *m = entries[i];
-
-		if (sizes[i] != sizeof(*m) || m->version != first->version)
-			return tt_fail(tuttiRemoteError, "rank %d (%s, pid %u) speaks another wire version than "
-				       "rank 0; use one build of tutti on all ranks", i, m->proc.host,
-				       m->proc.pid);
-		if (m->settings != first->settings)
-			return tt_fail(tuttiRemoteError, "rank %d (%s, pid %u) has other settings than rank 0: "
-				       "%.250s; rank 0: %.250s; set them alike", i, m->proc.host, m->proc.pid,
-				       m->setting_text, first->setting_text);
-		cores = m->cores < cores ? m->cores : cores;
-	}
-	procs = malloc((size_t)n * sizeof(*procs));
-	plan = malloc(sizeof(*plan));
-	if (!procs || !plan) {
-		free(procs);
-		free(plan);
-		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", n);
-	}
-	for (int i = 0; i < n; i++)
-		procs[i] = &((const struct tt_member *)entries[i])->proc;
-	facts_of(&facts, procs, n, (int)cores);
-	free(procs);
-	r = tt_plan_make(&facts, plan);
-	*blob = plan;
-	*size = sizeof(*plan);
-	return r;
-}
-
 /* Roots of this process that no communicator has taken over yet. */
 static struct open_root {
 	struct open_root *next;
@@ -233,7 +133,8 @@ tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t por
 	if (!root)
 		return tt_fail(tuttiSystemError, "no memory for a root");
 	TRY_GOTO(r, tt_net_get(&tt_comm_events), free_root);
-	TRY_GOTO(r, at ? tt_root_open_at(id, addr, port, true, finish) : tt_root_open(id, finish), put_net);
+	TRY_GOTO(r, at ? tt_root_open_at(id, addr, port, true, tt_comm_decide) : tt_root_open(id, tt_comm_decide),
+		 put_net);
 	keep_root(root, id->job);
 	return r;
 put_net:
@@ -287,7 +188,7 @@ static void set_patience(struct tuttiComm *c)
 	int here = 0;
 
 	for (int i = 0; i < c->nranks; i++)
-		here += same_host(&c->procs[c->proc_of[i]], mine);
+		here += tt_same_host(&c->procs[c->proc_of[i]], mine);
 	c->pauses = here > tt_usable_cores() ? 4 : TT_PATIENT;
 }
 
@@ -316,10 +217,7 @@ static tuttiResult_t take_table(struct tuttiComm *c, const struct tt_table *t)
 			return tt_fail(tuttiRemoteError, "rank %d sent an entry of another version", i);
 		TRY(add_proc(c, i, &((const struct tt_member *)t->entries[i])->proc));
 	}
-	if (t->blob_size != sizeof(c->plan))
-		return tt_fail(tuttiRemoteError, "the plan came from another version of tutti");
-	memcpy(&c->plan, t->blob, sizeof(c->plan));
-	return tuttiSuccess;
+	return tt_comm_take_plan(c, t->blob, t->blob_size);
 }
 
 static tuttiResult_t hold_secret(struct tuttiComm *c, const uint8_t secret[32])
@@ -341,7 +239,7 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	c->id = tt_hash64("tutti", 5, id->job);
 	c->root_owner = take_root(id->job);
 	TRY(arrays(c, nranks));
-	introduce(&me);
+	TRY(tt_comm_introduce(&me, nranks));
 	TRY(hold_secret(c, id->secret));
 	TRY(tt_root_join(id, rank, nranks, &me, sizeof(me), end, &c->aborting, &table));
 	r = take_table(c, &table);
@@ -361,24 +259,12 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 	c->id = id;
 	TRY(hold_secret(c, parent->secret));
 	TRY(arrays(c, n));
+	TRY(tt_shape_part(&parent->shape, parent->nranks, members, n, &c->shape));
 	for (int i = 0; i < n; i++)
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
 	set_patience(c);
 	tt_comm_enlist(c);
 	return meet_neighbours(c, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline));
-}
-
-tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
-{
-	const struct tt_proc **procs = malloc((size_t)c->nranks * sizeof(*procs));
-
-	if (!procs)
-		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", c->nranks);
-	for (int i = 0; i < c->nranks; i++)
-		procs[i] = &c->procs[c->proc_of[i]];
-	facts_of(&c->facts, procs, c->nranks, tt_usable_cores());
-	free(procs);
-	return tt_plan_make(&c->facts, out);
 }
 
 /* ---- links ---- */
@@ -532,6 +418,7 @@ void tt_comm_free(struct tuttiComm *c)
 	close(c->wake_fd);
 	pthread_mutex_destroy(&c->lock);
 	pthread_mutex_destroy(&c->queue_lock);
+	tt_shape_free(&c->shape);
 	free(c->procs);
 	free(c->proc_of);
 	free((void *)c->state);

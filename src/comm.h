@@ -83,7 +83,7 @@ struct tuttiComm {
 	struct tt_proc *procs; /* unique processes of the members */
 	int nprocs, *proc_of;
 	struct tt_plan plan;
-	struct tt_facts facts;
+	struct tt_shape shape; /* as the one that decides made it, the same on all ranks */
 	struct tt_ep *inproc;
 	struct tt_link ***links; /* [peer][lane], opened on first use */
 	struct tt_prog_entry *progs;
@@ -138,6 +138,7 @@ struct tt_member { /* what a rank brings to the rendezvous; begins with its proc
 	struct tt_proc proc;
 	uint64_t settings;
 	uint32_t version, cores;
+	int32_t node, reserved; /* where it may run, in its host's topology; -1: anywhere */
 	char setting_text[256];
 };
 tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,
@@ -145,7 +146,6 @@ tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *p
 tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int nranks, int rank);
 tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent, uint64_t id,
 			    const int *members, int n, int rank);
-tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out); /* decides for these members */
 void tt_comm_goodbye(struct tuttiComm *c);
 void tt_comm_free(struct tuttiComm *c);
 tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t port, bool at);
@@ -157,6 +157,14 @@ tuttiResult_t tt_comm_link(void *comm, int peer, uint32_t lane, struct tt_link *
 tuttiResult_t tt_comm_reopen(struct tuttiComm *c, struct tt_link *link);
 void tt_comm_close_links(struct tuttiComm *c);
 extern _Atomic bool tt_forked; /* this is a child of the process that made the communicators */
+
+/* ---- what members tell, and what one decides from it (comm_plan.c) ---- */
+tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks);
+bool tt_same_host(const struct tt_proc *a, const struct tt_proc *b);
+/* Runs at the root when all have joined: are they compatible, and what are the plan and the shape? */
+tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, int n, void **blob, size_t *size);
+tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t size);
+tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out); /* decides for these members, of known shape */
 
 /* ---- failure (comm_fail.c) ---- */
 extern const struct tt_node_events tt_comm_events;

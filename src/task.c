@@ -129,10 +129,14 @@ no_memory:
 
 tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out)
 {
-	struct tt_shape shape = { .nlanes = row->lanes, .param = row->param };
+	struct tt_shape shape = { 0 };
 
 	if (t->coll == TT_SENDRECV)
 		return p2p_sched(t, out);
+	if (!row->flat)
+		shape = t->comm->shape;
+	shape.nlanes = row->lanes;
+	shape.param = row->param;
 	return tt_algos[row->algo].build(t->coll, t->comm->rank, t->comm->nranks, t->root < 0 ? 0 : t->root,
 					 &shape, out);
 }

@@ -1,0 +1,381 @@
+/* What is decided for ranks of several hosts, and of cores: the shape is the same on all, and what it promises is
+ * what crosses. Hosts are network namespaces with a veth pair between each two: needs root and the ip command; says so
+ * where they are missing. SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm.h"
+#include "ranks.h"
+#include "test.h"
+
+enum { MAX = 8, COUNT = 2 << 20 }; /* 8 MiB */
+static struct procs ps;
+
+struct layout {
+	int hosts, n, host_of[MAX];
+	const char *algo; /* TUTTI_ALGO, or NULL */
+};
+
+/* What each rank found, in the memory of all. */
+struct seen {
+	_Atomic int there; /* of entry 0: ranks that have come so far */
+	uint64_t sent;     /* bytes that left the host, of its first rank */
+	uint64_t plan, shape;
+	uint32_t order[MAX], group[MAX], parent[MAX];
+	char chosen[16];
+};
+
+static void meet_all(struct rank *r, int times)
+{
+	struct seen *all = (struct seen *)r->procs->shared->user;
+
+	all->there++;
+	for (double end = seconds_now() + 40; all->there < times * r->n; sleep_s(0.001))
+		RANK_CHECKF(r, seconds_now() < end, "%d of %d ranks came", all->there, times * r->n);
+}
+
+static void note(struct rank *r, struct seen *s)
+{
+	const struct tuttiComm *c = r->comm;
+
+	s->plan = tt_hash64(&c->plan, sizeof(c->plan), 0);
+	s->shape = tt_shape_digest(&c->shape, c->nranks);
+	for (int i = 0; i < r->n; i++) {
+		s->order[i] = (uint32_t)tt_shape_rank(&c->shape, 0, r->n, i);
+		s->group[i] = c->shape.group ? c->shape.group[i] : 0;
+		s->parent[i] = c->shape.parent ? c->shape.parent[i] : 0;
+	}
+	snprintf(s->chosen, sizeof(s->chosen), "%s",
+		 tt_algos[tt_plan_row(&c->plan, TT_ALLREDUCE, COUNT * 4, false)->algo].name);
+}
+
+static void sum(struct rank *r, int32_t *v)
+{
+	int n = r->n;
+
+	for (int i = 0; i < COUNT; i++)
+		v[i] = r->rank + i;
+	RANK_OK(r, tuttiAllReduce(v, v, COUNT, tuttiInt32, tuttiSum, r->comm, NULL));
+	for (int i = 0; i < COUNT; i++)
+		RANK_CHECKF(r, v[i] == n * (n - 1) / 2 + n * i, "element %d is %d", i, v[i]);
+}
+
+static void all_alike(const struct seen *s, int n)
+{
+	for (int i = 1; i < n; i++)
+		CHECKF(s[i].plan == s[0].plan && s[i].shape == s[0].shape, "rank %d has another table or shape than "
+		       "rank 0", i);
+}
+
+/* ---- one host, ranks bound to cores ---- */
+
+static char folder[64];
+
+static void write_file(const char *name, const char *text)
+{
+	char path[128];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	f = fopen(path, "we");
+	CHECKF(f && fputs(text, f) >= 0 && !fclose(f), "cannot write %s", path);
+}
+
+static void set_path(const char *setting, const char *name)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/%s", folder, name);
+	setenv(setting, path, 1);
+}
+
+static bool bind_to(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return !sched_setaffinity(0, sizeof(set), &set);
+}
+
+/* Even ranks on core 1, odd ones on core 0; each has a file of its own for its dump. */
+static void bound_rank(struct rank *r)
+{
+	struct seen *s = (struct seen *)r->procs->shared->user + r->rank;
+	bool differ = r->arg != NULL;
+	char dump[16];
+	int32_t one = 1;
+
+	snprintf(dump, sizeof(dump), "dump%d", r->rank);
+	set_path("TUTTI_TOPO_DUMP_FILE", dump);
+	if (!differ || r->rank != 2)
+		set_path("TUTTI_TOPO_FILE", differ && r->rank == 1 ? "other" : "machine");
+	if (differ && r->rank == 3)
+		setenv("TUTTI_SPIN", "7", 1);
+	if (!differ || r->rank)
+		RANK_CHECKF(r, bind_to(r->rank % 2 ? 0 : 1), "cannot be bound: %s", strerror(errno));
+	RANK_OK(r, rank_init(r, NULL));
+	note(r, s);
+	RANK_OK(r, tuttiAllReduce(&one, &one, 1, tuttiInt32, tuttiSum, r->comm, NULL));
+	RANK_CHECKF(r, one == r->n, "the sum is %d", one);
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+}
+
+static bool start_bound(bool differ, struct seen *out)
+{
+	cpu_set_t may;
+
+	if (sched_getaffinity(0, sizeof(may), &may) || !CPU_ISSET(0, &may) || !CPU_ISSET(1, &may)) {
+		printf("skipped: needs CPUs 0 and 1\n");
+		return false;
+	}
+	snprintf(folder, sizeof(folder), "/tmp/tutti-hosts-XXXXXX");
+	CHECKF(mkdtemp(folder), "%s: %s", folder, strerror(errno));
+	write_file("machine", "tutti-topology 1\nnuma numa0 affinity=1\n core core0 in numa0 cpus=0\n"
+		   "numa numa1 affinity=2\n core core1 in numa1 cpus=1\n");
+	write_file("other", "tutti-topology 1\nnuma numa0 affinity=3\n core core1 in numa0 cpus=1\n");
+	procs_start(&ps, 4, 0, NULL, bound_rank, differ ? folder : NULL);
+	procs_wait(&ps, 40);
+	memcpy(out, ps.shared->user, 4 * sizeof(*out));
+	procs_expect(&ps, 1, -1);
+	return true;
+}
+
+static int dumps(void)
+{
+	char path[128];
+	int n = 0;
+
+	for (int i = 0; i < 4; i++) {
+		snprintf(path, sizeof(path), "%s/dump%d", folder, i);
+		n |= !unlink(path) << i;
+	}
+	snprintf(path, sizeof(path), "rm -rf %s", folder);
+	CHECK(system(path) == 0);
+	return n;
+}
+
+/* Neighbours in the machine are neighbours in the ring, and rank 0 wrote what the machine is. */
+static void near_are_neighbours(void)
+{
+	static const uint32_t wanted[] = { 1, 3, 0, 2 };
+	struct seen s[4];
+
+	if (!start_bound(false, s))
+		return;
+	CHECKF(dumps() == 1, "the dump is one rank's");
+	all_alike(s, 4);
+	CHECKF(s[0].shape && !memcmp(s[0].order, wanted, sizeof(wanted)), "the order is %u %u %u %u", s[0].order[0],
+	       s[0].order[1], s[0].order[2], s[0].order[3]);
+}
+
+/* Other cores, other topologies, other local settings: one table and one shape. */
+static void facts_differ(void)
+{
+	struct seen s[4];
+
+	if (!start_bound(true, s))
+		return;
+	CHECKF(dumps() == 1, "the dump is one rank's");
+	all_alike(s, 4);
+}
+
+/* ---- several hosts ---- */
+
+static int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static int shell(const char *fmt, ...)
+{
+	char command[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	strncat(command, " > /dev/null 2>&1", sizeof(command) - strlen(command) - 1);
+	return system(command);
+}
+
+static const char *host_name(int owner, int host)
+{
+	static char name[2][64];
+
+	snprintf(name[host & 1], sizeof(name[0]), "tuttihosts%d%c", owner, 'a' + host);
+	return name[host & 1];
+}
+
+static void take_down(int hosts)
+{
+	for (int i = 0; i < hosts; i++)
+		shell("ip netns del %s", host_name((int)getpid(), i));
+}
+
+/* One end of the way between two hosts. */
+static int end_up(int host, int other, int net, int number)
+{
+	const char *name = host_name((int)getpid(), host);
+	int bad = shell("ip -n %s link set way%d addrgenmode none up", name, other);
+
+	return bad | shell("ip -n %s addr add 10.214.%d.%d/24 dev way%d", name, net, number, other);
+}
+
+static bool set_up(int hosts)
+{
+	int bad = 0, net = 0;
+	char a[64];
+
+	if (geteuid() != 0 || shell("ip -V")) {
+		printf("skipped: network namespaces need root and the ip command\n");
+		return false;
+	}
+	for (int i = 0; i < hosts; i++) {
+		snprintf(a, sizeof(a), "%s", host_name((int)getpid(), i));
+		bad |= shell("ip netns add %s", a) | shell("ip -n %s link set lo up", a);
+		for (int k = 0; k < i && !bad; k++, net++) {
+			bad |= shell("ip link add way%d netns %s type veth peer name way%d netns %s", k, a, i,
+				     host_name((int)getpid(), k));
+			bad |= end_up(i, k, net, 1) | end_up(k, i, net, 2);
+		}
+	}
+	if (bad) {
+		take_down(hosts);
+		printf("skipped: cannot make network namespaces here\n");
+	}
+	return !bad;
+}
+
+static void enter_host(struct rank *r, int host)
+{
+	char path[128];
+	int fd;
+
+	snprintf(path, sizeof(path), "/var/run/netns/%s", host_name((int)getppid(), host));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	RANK_CHECKF(r, fd >= 0 && !setns(fd, CLONE_NEWNET), "cannot enter %s: %s", path, strerror(errno));
+	close(fd);
+}
+
+/* Bytes that have left this host. */
+static uint64_t sent(struct rank *r)
+{
+	unsigned long long bytes, all = 0;
+	FILE *f = fopen("/proc/self/net/dev", "re");
+	char line[512];
+
+	RANK_CHECKF(r, f, "cannot read /proc/self/net/dev");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, " way%*d: %*u %*u %*u %*u %*u %*u %*u %*u %llu", &bytes) == 1)
+			all += bytes;
+	fclose(f);
+	return all;
+}
+
+static void host_rank(struct rank *r)
+{
+	const struct layout *l = r->arg;
+	struct seen *s = (struct seen *)r->procs->shared->user + r->rank;
+	int32_t *v = malloc(COUNT * sizeof(*v));
+	uint64_t before;
+
+	if (l->algo)
+		setenv("TUTTI_ALGO", l->algo, 1);
+	enter_host(r, l->host_of[r->rank]);
+	if (r->rank == 0) {
+		RANK_OK(r, tuttiGetUniqueId(&r->procs->shared->id));
+		r->procs->shared->have_id = 1;
+	}
+	RANK_OK(r, rank_init(r, NULL));
+	note(r, s);
+	sum(r, v); /* opens the links */
+	meet_all(r, 1);
+	before = sent(r);
+	meet_all(r, 2);
+	sum(r, v);
+	meet_all(r, 3);
+	s->sent = sent(r) - before;
+	meet_all(r, 4);
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+	free(v);
+}
+
+static void run_layout(const struct layout *l, struct seen *out)
+{
+	procs_start(&ps, l->n, -1, NULL, host_rank, (void *)(uintptr_t)l);
+	procs_wait(&ps, 60);
+	memcpy(out, ps.shared->user, (size_t)l->n * sizeof(*out));
+}
+
+/* Of the host that sends most, in units of the data. */
+static double most_sent(const struct seen *s, int n)
+{
+	uint64_t most = 0;
+
+	for (int i = 0; i < n; i++)
+		most = s[i].sent > most ? s[i].sent : most;
+	return (double)most / (COUNT * 4.0);
+}
+
+/* Hosts are groups, in the order of their first ranks, with all their ranks together; trees cross once a host. */
+static void check_shape(const struct layout *l, const struct seen *s)
+{
+	int crossing = 0, changes = 0;
+
+	all_alike(s, l->n);
+	for (int i = 0; i < l->n; i++) {
+		CHECKF((int)s->group[i] == l->host_of[i], "rank %d is in group %u", i, s->group[i]);
+		crossing += l->host_of[s->parent[i]] != l->host_of[i];
+		changes += i && l->host_of[s->order[i]] != l->host_of[s->order[i - 1]];
+	}
+	CHECKF(crossing == l->hosts - 1 && changes == l->hosts - 1, "%d edges of the tree and %d of the order cross",
+	       crossing, changes);
+}
+
+/* A ring sends 2 (p-1)/p from each host, hier 2 (h-1)/h; headers and acknowledgements come on top. */
+static void check_bytes(struct layout l)
+{
+	double flat = 2.0 * (l.n - 1) / l.n, levels = 2.0 * (l.hosts - 1) / l.hosts, ring, hier;
+	struct seen s[3][MAX];
+
+	if (!set_up(l.hosts))
+		return;
+	for (int i = 0; i < 3; i++) {
+		l.algo = i == 0 ? "allreduce:ring" : i == 1 ? "allreduce:hier" : NULL;
+		run_layout(&l, s[i]);
+		if (i < 2)
+			procs_expect(&ps, 1, -1);
+	}
+	take_down(l.hosts);
+	procs_expect(&ps, 1, -1);
+	for (int i = 0; i < 3; i++)
+		check_shape(&l, s[i]);
+	ring = most_sent(s[0], l.n);
+	hier = most_sent(s[1], l.n);
+	printf("  %d ranks on %d hosts: the ring sends %.3f times the data, hier %.3f; predicted %.3f and %.3f; "
+	       "chosen: %s\n", l.n, l.hosts, ring, hier, flat, levels, s[2]->chosen);
+	CHECKF(ring > flat * 0.99 && ring < flat * 1.08, "the ring sent %.3f, not %.3f", ring, flat);
+	CHECKF(hier > levels * 0.99 && hier < levels * 1.08, "hier sent %.3f, not %.3f", hier, levels);
+	CHECKF(!strcmp(s[2]->chosen, "hier"), "%s was chosen", s[2]->chosen);
+}
+
+static void two_hosts(void)
+{
+	check_bytes((struct layout){ .hosts = 2, .n = 4, .host_of = { 0, 1, 0, 0 } });
+}
+
+static void three_hosts(void)
+{
+	check_bytes((struct layout){ .hosts = 3, .n = 6, .host_of = { 0, 1, 2, 1, 0, 1 } });
+}
+
+const struct test tests[] = {
+	{ "near ranks are neighbours", near_are_neighbours, 60 },
+	{ "one table though facts differ", facts_differ, 60 },
+	{ "two hosts of unequal ranks", two_hosts, 200 },
+	{ "three hosts of unequal ranks", three_hosts, 200 },
+};
+const int ntests = sizeof(tests) / sizeof(tests[0]);
