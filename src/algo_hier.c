@@ -1,51 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Allreduce in levels, for ranks in groups (hosts): reduce-scatter inside each, a ring across them on each rail,
- * allgather inside. The data are cut into as many rails as the largest group has ranks; the ranks of a smaller one
- * have several rails each. So every group sends its share of the data once, whatever its size. */
-#include "sched.h"
+ * In levels, for ranks in groups (hosts). Allreduce: reduce-scatter inside each, a ring across them on each rail,
+ * allgather inside. So every group sends its share of the data once, whatever its size. */
+#include "algo_hier.h"
 
 #include <stdlib.h>
 
-struct hier {
-	struct tt_builder *b;
-	uint32_t *members, *first; /* ranks by group, and where each group begins; one more at the end */
-	struct tt_ref *src;
-	uint32_t ngroups, rails, mine, at; /* this rank's group, and its place in it */
-	uint32_t base;                     /* the first chunk of the lane; a rail has a chunk for each group */
-};
-
-static uint32_t size_of(const struct hier *h, uint32_t g)
+static struct tt_ref rails_of(const struct tt_hier *h, uint32_t buf, uint32_t m)
 {
-	return h->first[g + 1] - h->first[g];
-}
-
-/* Member m of a group of n has the rails from here to where the next one's begin. */
-static uint32_t rails_from(const struct hier *h, uint32_t m, uint32_t n)
-{
-	return (m * h->rails + n - 1) / n;
-}
-
-static int owner(const struct hier *h, uint32_t g, uint32_t rail)
-{
-	return (int)h->members[h->first[g] + rail * size_of(h, g) / h->rails];
-}
-
-static struct tt_ref rails_of(const struct hier *h, uint32_t buf, uint32_t m)
-{
-	uint32_t n = size_of(h, h->mine), from = rails_from(h, m, n), to = rails_from(h, m + 1, n);
+	uint32_t n = tt_hier_size(h, h->mine), from = tt_hier_rail(h, m, n), to = tt_hier_rail(h, m + 1, n);
 
 	return tt_ref(buf, h->base + from * h->ngroups, (to - from) * h->ngroups);
 }
 
-static int peer(const struct hier *h, uint32_t m)
+static int peer(const struct tt_hier *h, uint32_t m)
 {
-	return (int)h->members[h->first[h->mine] + m];
+	return tt_hier_member(h, h->mine, m);
 }
 
 /* Everybody sends everybody of the group his rails; each adds up his own in one step. */
-static void scatter(const struct hier *h, uint32_t link, uint32_t sum)
+static void scatter(const struct tt_hier *h, uint32_t link, uint32_t sum)
 {
-	uint32_t n = size_of(h, h->mine);
+	uint32_t n = tt_hier_size(h, h->mine);
 	struct tt_ref own = rails_of(h, TT_IN, h->at);
 
 	for (uint32_t k = 1; k < n; k++) {
@@ -65,9 +40,9 @@ static void scatter(const struct hier *h, uint32_t link, uint32_t sum)
 		tt_reducev(h->b, own, h->src, n);
 }
 
-static void gather(const struct hier *h, uint32_t link, uint32_t skew)
+static void gather(const struct tt_hier *h, uint32_t link, uint32_t skew)
 {
-	uint32_t n = size_of(h, h->mine);
+	uint32_t n = tt_hier_size(h, h->mine);
 
 	for (uint32_t k = 1; k < n; k++)
 		tt_send(h->b, link, skew, peer(h, (h->at + k) % n), rails_of(h, TT_OUT, h->at));
@@ -79,18 +54,18 @@ static void gather(const struct hier *h, uint32_t link, uint32_t skew)
 }
 
 /* One turn of the ring over the groups: `part` goes out, the one before it comes in. */
-static uint32_t step(const struct hier *h, uint32_t link, uint32_t skew, uint32_t rail, uint32_t part, uint32_t own,
+static uint32_t step(const struct tt_hier *h, uint32_t link, uint32_t skew, uint32_t rail, uint32_t part, uint32_t own,
 		     uint32_t to)
 {
 	uint32_t n = h->ngroups, c = h->base + rail * n, in = (part + n - 1) % n;
 
-	tt_send(h->b, link, skew, owner(h, (h->mine + 1) % n, rail), tt_ref(own, c + part, 1));
-	tt_recv(h->b, link, skew, owner(h, (h->mine + n - 1) % n, rail), tt_ref(to, c + in, 1));
+	tt_send(h->b, link, skew, tt_hier_owner(h, (h->mine + 1) % n, rail), tt_ref(own, c + part, 1));
+	tt_recv(h->b, link, skew, tt_hier_owner(h, (h->mine + n - 1) % n, rail), tt_ref(to, c + in, 1));
 	return in;
 }
 
 /* Partial sums travel round to the group that adds the last one, which has the part of its own number. */
-static void across(const struct hier *h, uint32_t link, uint32_t link2, uint32_t rail, uint32_t own, uint32_t tmp)
+static void across(const struct tt_hier *h, uint32_t link, uint32_t link2, uint32_t rail, uint32_t own, uint32_t tmp)
 {
 	uint32_t n = h->ngroups, part = (h->mine + n - 1) % n;
 
@@ -106,23 +81,23 @@ static void across(const struct hier *h, uint32_t link, uint32_t link2, uint32_t
 }
 
 /* The ranks of the smallest group of several have the most rails, and are sent as many at once. */
-static void note_largest(const struct hier *h)
+static void note_largest(const struct tt_hier *h)
 {
 	uint32_t most = 0;
 
 	for (uint32_t g = 0; g < h->ngroups; g++) {
-		uint32_t n = size_of(h, g), rails = n > 1 ? (h->rails + n - 1) / n : 0;
+		uint32_t n = tt_hier_size(h, g), rails = n > 1 ? (h->rails + n - 1) / n : 0;
 
 		most = rails > most ? rails : most;
 	}
 	tt_sched_message(h->b, tt_ref(TT_IN, h->base, most * h->ngroups));
 }
 
-static void build_lane(const struct hier *h, uint32_t link, uint32_t link2)
+static void build_lane(const struct tt_hier *h, uint32_t link, uint32_t link2)
 {
-	uint32_t n = size_of(h, h->mine), own = TT_IN, tmp = 0;
+	uint32_t n = tt_hier_size(h, h->mine), own = TT_IN, tmp = 0;
 	struct tt_ref mine = rails_of(h, TT_IN, h->at);
-	uint32_t from = rails_from(h, h->at, n), to = rails_from(h, h->at + 1, n);
+	uint32_t from = tt_hier_rail(h, h->at, n), to = tt_hier_rail(h, h->at + 1, n);
 
 	if (h->ngroups > 1)
 		tmp = tt_sched_tmp(h->b, mine.chunk, mine.n);
@@ -156,9 +131,9 @@ static uint32_t number_groups(const struct tt_shape *s, uint32_t lane, int p, ui
 }
 
 /* The ranks of each group, in the lane's order. */
-static void sort_groups(struct hier *h, const struct tt_shape *s, uint32_t lane, int p, int rank, uint32_t *index)
+static void sort_groups(struct tt_hier *h, const struct tt_shape *s, uint32_t lane, int p, int rank)
 {
-	uint32_t n = h->ngroups = number_groups(s, lane, p, h->members, index);
+	uint32_t *index = h->spare, n = h->ngroups = number_groups(s, lane, p, h->members, index);
 
 	for (uint32_t g = 0; g <= n; g++)
 		h->first[g] = 0;
@@ -182,30 +157,42 @@ static void sort_groups(struct hier *h, const struct tt_shape *s, uint32_t lane,
 		;
 }
 
+static void build(struct tt_hier *h, enum tt_coll coll, bool split)
+{
+	uint32_t l = h->lane;
+
+	if (coll == TT_ALLGATHER) {
+		tt_hier_allgather(h);
+	} else if (coll == TT_REDUCESCATTER) {
+		tt_hier_reducescatter(h);
+	} else {
+		h->base = l * h->rails * h->ngroups;
+		note_largest(h);
+		build_lane(h, split ? 2 * l : l, split ? 2 * l + 1 : l);
+	}
+}
+
 tuttiResult_t tt_build_hier(enum tt_coll coll, int rank, int nranks, int root, const struct tt_shape *shape,
 			    struct tt_sched **out)
 {
-	bool split = shape->param != 1;
+	bool split = coll == TT_ALLREDUCE && shape->param != 1;
 	size_t p = (size_t)nranks;
-	uint32_t *room = malloc((3 * p + 1) * sizeof(*room) + p * sizeof(struct tt_ref));
+	uint32_t *room = malloc((3 * p + 1) * sizeof(*room) + (p + 1) * sizeof(struct tt_ref));
+	struct tt_hier h = { .members = room, .spare = room + p, .first = room + 2 * p, .nlanes = shape->nlanes };
 	uint32_t cuts;
-	struct hier h = { .members = room, .first = room + p };
 	tuttiResult_t r;
 
 	if (!room)
 		return tt_fail(tuttiSystemError, "no memory for a schedule of %d ranks", nranks);
 	h.src = (struct tt_ref *)(room + 3 * p + 1);
-	sort_groups(&h, shape, 0, nranks, rank, room + 2 * p + 1);
-	cuts = h.rails * h.ngroups;
-	r = tt_sched_begin(&h.b, coll, "hier", rank, nranks, root, shape->nlanes * cuts,
-			   shape->nlanes * (split ? 2 : 1));
+	sort_groups(&h, shape, 0, nranks, rank);
+	cuts = coll == TT_ALLREDUCE ? h.rails * h.ngroups : 1;
+	r = tt_sched_begin(&h.b, coll, "hier", rank, nranks, root, h.nlanes * cuts, h.nlanes * (split ? 2 : 1));
 	if (r == tuttiSuccess) {
 		tt_sched_lane_weights(h.b, shape, cuts);
-		for (uint32_t l = 0; l < shape->nlanes && nranks > 1; l++) {
-			sort_groups(&h, shape, l, nranks, rank, room + 2 * p + 1);
-			h.base = l * cuts;
-			note_largest(&h);
-			build_lane(&h, split ? 2 * l : l, split ? 2 * l + 1 : l);
+		for (; h.lane < h.nlanes && nranks > 1; h.lane++) {
+			sort_groups(&h, shape, h.lane, nranks, rank);
+			build(&h, coll, split);
 		}
 		r = tt_sched_end(h.b, out);
 	}

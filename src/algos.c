@@ -24,7 +24,7 @@ const struct tt_algo tt_algos[] = {
 	{ "knomial", BROADCAST | REDUCE, false, tt_build_knomial },
 	{ "chain", BROADCAST | REDUCE, false, tt_build_chain },
 	{ "tree", ALLREDUCE | BROADCAST | REDUCE, false, tt_build_tree },
-	{ "hier", ALLREDUCE, false, tt_build_hier },
+	{ "hier", ALLREDUCE | ALLGATHER | REDUCESCATTER, false, tt_build_hier },
 	{ "dissemination", BARRIER, true, tt_build_dissemination },
 };
 const int tt_nalgos = sizeof tt_algos / sizeof tt_algos[0];

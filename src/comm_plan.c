@@ -69,6 +69,7 @@ static tuttiResult_t facts_of(struct tt_facts *f, const struct tt_proc *const *p
 		int first, ranks;
 	} *hosts = calloc((size_t)n, sizeof(*hosts));
 	bool one_process = true, process_a_host = true;
+	int changes = 0;
 
 	if (!hosts)
 		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", n);
@@ -82,12 +83,14 @@ static tuttiResult_t facts_of(struct tt_facts *f, const struct tt_proc *const *p
 		if (h == f->hosts)
 			hosts[f->hosts++].first = i;
 		at[i].host = (uint32_t)h;
+		changes += i && at[i].host != at[i - 1].host;
 		one_process &= procs[i]->id == procs[0]->id;
 		process_a_host &= procs[i]->id == procs[hosts[h].first]->id;
 		if (++hosts[h].ranks > f->per_host)
 			f->per_host = hosts[h].ranks;
 	}
 	free(hosts);
+	f->scattered = changes >= f->hosts;
 	paths_of(f, one_process, process_a_host);
 	return tuttiSuccess;
 }

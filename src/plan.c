@@ -52,9 +52,10 @@ static struct cost shape_of(const char *name, enum tt_coll coll, const struct tt
 		return coll == TT_ALLREDUCE ? (struct cost){ 2 * lg, 6, 3, 2, true } :
 					      (struct cost){ lg, 3, 2, reduces ? 2 : 0, true };
 	if (!strcmp(name, "hier")) {
-		double g = f->per_host, h = f->hosts > 1 ? f->hosts : 1;
+		double g = f->per_host, h = f->hosts > 1 ? f->hosts : 1, inside = p / g * (g - 1) + h - 1;
 
-		return (struct cost){ 2 * h, 2 * (g + h - 2), 2 * (g - 1) / g + 2 * (h - 1) / h / g, 1, false };
+		return blocks ? (struct cost){ h, inside, inside, reduces ? inside : 0, false } :
+				(struct cost){ 2 * h, 2 * (g + h - 2), 2 * (g - 1) / g + 2 * (h - 1) / h / g, 1, false };
 	}
 	if (!strcmp(name, "chain"))
 		return (struct cost){ all, 1, 1, reduces ? 1 : 0, true };
@@ -69,11 +70,12 @@ struct far {
 static struct far far_of(const char *name, enum tt_coll coll, const struct tt_facts *f)
 {
 	double p = f->nranks, h = f->hosts, g = f->per_host, lg = log2_up(f->nranks), lh = log2_up(f->hosts);
+	double by_rank = f->scattered ? lg : lh; /* of those that take ranks in their own order */
 	double share = (p - 1) / p, twice = coll == TT_ALLREDUCE ? 2 : 1;
 	bool blocks = coll == TT_ALLGATHER || coll == TT_REDUCESCATTER;
 
 	if (!strcmp(name, "hier"))
-		return (struct far){ 2 * (h - 1), 2 * (h - 1), 2 * (h - 1) / h };
+		return (struct far){ twice * (h - 1), twice * (h - 1), blocks ? p - p / h : 2 * (h - 1) / h };
 	if (!strcmp(name, "ring")) /* its order has the ranks of a host together: one of them sends to the next */
 		return (struct far){ twice * h, twice * (p - 1), blocks ? p - 1 : 2 * share };
 	if (!strcmp(name, "direct"))
@@ -82,13 +84,13 @@ static struct far far_of(const char *name, enum tt_coll coll, const struct tt_fa
 	if (!strcmp(name, "direct1"))
 		return (struct far){ 1, p - g, g * (p - g) };
 	if (!strcmp(name, "recdouble"))
-		return (struct far){ lh, lh, g * lh };
+		return (struct far){ by_rank, by_rank, g * by_rank };
 	if (!strcmp(name, "circulant"))
 		return (struct far){ twice * lg, twice * 1.5 * lg, blocks ? g * (p - g) : 2 * g * share };
 	if (!strcmp(name, "dbtree"))
 		return (struct far){ 2 * (lh + 1), 4, 3 };
 	if (!strcmp(name, "knomial"))
-		return (struct far){ lh, lh, lh };
+		return (struct far){ by_rank, by_rank, by_rank };
 	if (!strcmp(name, "chain"))
 		return (struct far){ h - 1, 1, 1 };
 	if (!strcmp(name, "tree"))

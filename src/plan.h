@@ -32,6 +32,7 @@ struct tt_plan {
 struct tt_facts {
 	int nranks, per_host; /* most ranks on one host */
 	int hosts;
+	bool scattered;       /* ranks that follow each other are on different ones */
 	int cores;            /* usable ones on the poorest host */
 	double latency, bandwidth;
 	double near_latency, near_bandwidth; /* within a host, where there are several */
