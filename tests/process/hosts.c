@@ -235,6 +235,7 @@ static int end_up(int host, int other, int net, int number)
 	return bad | shell("ip -n %s addr add 10.214.%d.%d/24 dev way%d", name, net, number, other);
 }
 
+/* A way that does not run yet would be left out by init. */
 static bool set_up(int hosts)
 {
 	int bad = 0, net = 0;
@@ -253,6 +254,10 @@ static bool set_up(int hosts)
 			bad |= end_up(i, k, net, 1) | end_up(k, i, net, 2);
 		}
 	}
+	for (int i = 0; i < hosts && !bad; i++)
+		for (int k = 0; k < hosts; k++)
+			bad |= k != i && shell("for i in $(seq 50); do ip -n %s link show way%d | grep 'state UP' && "
+					       "exit 0; sleep 0.1; done; exit 1", host_name((int)getpid(), i), k);
 	if (bad) {
 		take_down(hosts);
 		printf("skipped: cannot make network namespaces here\n");
@@ -428,6 +433,11 @@ static void two_hosts(void)
 	check_hosts((struct layout){ .hosts = 2, .n = 4, .host_of = { 0, 1, 0, 0 } });
 }
 
+static void two_equal_hosts(void)
+{
+	check_hosts((struct layout){ .hosts = 2, .n = 6, .host_of = { 0, 0, 0, 1, 1, 1 } });
+}
+
 static void three_hosts(void)
 {
 	check_hosts((struct layout){ .hosts = 3, .n = 6, .host_of = { 0, 1, 2, 1, 0, 1 } });
@@ -437,6 +447,7 @@ const struct test tests[] = {
 	{ "near ranks are neighbours", near_are_neighbours, 60 },
 	{ "one table though facts differ", facts_differ, 60 },
 	{ "two hosts of unequal ranks", two_hosts, 200 },
+	{ "two hosts of equal ranks", two_equal_hosts, 200 },
 	{ "three hosts of unequal ranks", three_hosts, 200 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
