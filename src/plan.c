@@ -26,7 +26,7 @@ static double log2_up(int p)
 static struct cost shape_of(const char *name, enum tt_coll coll, const struct tt_facts *f)
 {
 	int p = f->nranks;
-	double lg = log2_up(p), all = p - 1, share = all / p;
+	double lg = log2_up(p), all = p - 1, share = all / p, g = f->per_host, h = f->hosts > 1 ? f->hosts : 1;
 	bool blocks = coll == TT_ALLGATHER || coll == TT_REDUCESCATTER;
 	bool reduces = coll != TT_ALLGATHER && coll != TT_BROADCAST;
 
@@ -51,12 +51,10 @@ static struct cost shape_of(const char *name, enum tt_coll coll, const struct tt
 	if (!strcmp(name, "tree"))
 		return coll == TT_ALLREDUCE ? (struct cost){ 2 * lg, 6, 3, 2, true } :
 					      (struct cost){ lg, 3, 2, reduces ? 2 : 0, true };
-	if (!strcmp(name, "hier")) {
-		double g = f->per_host, h = f->hosts > 1 ? f->hosts : 1, inside = p / g * (g - 1) + h - 1;
-
-		return blocks ? (struct cost){ h, inside, inside, reduces ? inside : 0, false } :
-				(struct cost){ 2 * h, 2 * (g + h - 2), 2 * (g - 1) / g + 2 * (h - 1) / h / g, 1, false };
-	}
+	if (!strcmp(name, "hier") && blocks)
+		return (struct cost){ h, p - p / g + h - 1, p - p / g + h - 1, reduces ? p - p / g + h - 1 : 0, false };
+	if (!strcmp(name, "hier"))
+		return (struct cost){ 2 * h, 2 * (g + h - 2), 2 * (g - 1) / g + 2 * (h - 1) / h / g, 1, false };
 	if (!strcmp(name, "chain"))
 		return (struct cost){ all, 1, 1, reduces ? 1 : 0, true };
 	return (struct cost){ lg, lg, 0, 0, false };
