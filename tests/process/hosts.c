@@ -256,8 +256,8 @@ static bool set_up(int hosts)
 	}
 	for (int i = 0; i < hosts && !bad; i++)
 		for (int k = 0; k < hosts; k++)
-			bad |= k != i && shell("for i in $(seq 50); do ip -n %s link show way%d | grep 'state UP' && "
-					       "exit 0; sleep 0.1; done; exit 1", host_name((int)getpid(), i), k);
+			bad |= k != i && shell("for i in $(seq 50); do ip -n %s link show way%d | grep -q 'state UP' "
+					       "&& exit 0; sleep 0.1; done; exit 1", host_name((int)getpid(), i), k);
 	if (bad) {
 		take_down(hosts);
 		printf("skipped: cannot make network namespaces here\n");
@@ -319,12 +319,40 @@ static void host_rank(struct rank *r)
 	free(v);
 }
 
+/* A part of it, the ranks in another order and the last one alone: its shape follows, and is the same on all. */
+static void part_rank(struct rank *r)
+{
+	const struct layout *l = r->arg;
+	struct seen *s = (struct seen *)r->procs->shared->user + r->rank;
+	tuttiComm_t all, part;
+	int32_t *v;
+
+	enter_host(r, l->host_of[r->rank]);
+	if (r->rank == 0) {
+		RANK_OK(r, tuttiGetUniqueId(&r->procs->shared->id));
+		r->procs->shared->have_id = 1;
+	}
+	RANK_OK(r, rank_init(r, NULL));
+	all = r->comm;
+	RANK_OK(r, tuttiCommSplit(all, r->rank == r->n - 1, -r->rank, &part, NULL));
+	r->comm = part;
+	r->n = r->rank == r->n - 1 ? 1 : r->n - 1;
+	r->rank = r->n - 1 - (r->n > 1 ? r->rank : 0);
+	v = malloc((size_t)r->n * COUNT * sizeof(*v));
+	note(r, s, TT_ALLREDUCE);
+	for (int i = TT_ALLREDUCE; i <= TT_REDUCESCATTER; i++)
+		call(r, (enum tt_coll)i, v);
+	RANK_OK(r, tuttiCommDestroy(part));
+	RANK_OK(r, tuttiCommDestroy(all));
+	free(v);
+}
+
 /* False: a rank failed, `why` has its words. Judged when the namespaces are gone. */
-static bool run_layout(const struct layout *l, struct seen *out, char *why, size_t room)
+static bool run_layout(rank_fn fn, const struct layout *l, struct seen *out, char *why, size_t room)
 {
 	bool good;
 
-	procs_start(&ps, l->n, -1, NULL, host_rank, (void *)(uintptr_t)l);
+	procs_start(&ps, l->n, -1, NULL, fn, (void *)(uintptr_t)l);
 	good = procs_wait(&ps, 60);
 	memcpy(out, ps.shared->user, (size_t)l->n * sizeof(*out));
 	for (int i = l->n - 1; i >= 0; i--) {
@@ -355,7 +383,9 @@ static void check_shape(const struct layout *l, const struct seen *s)
 
 	all_alike(s, l->n);
 	for (int i = 0; i < l->n; i++) {
-		CHECKF((int)s->group[i] == l->host_of[i], "rank %d is in group %u", i, s->group[i]);
+		for (int k = 0; k < i; k++)
+			CHECKF((s->group[i] == s->group[k]) == (l->host_of[i] == l->host_of[k]), "rank %d is in group "
+			       "%u, rank %d in %u", i, s->group[i], k, s->group[k]);
 		crossing += l->host_of[s->parent[i]] != l->host_of[i];
 		changes += i && l->host_of[s->order[i]] != l->host_of[s->order[i - 1]];
 	}
@@ -380,7 +410,7 @@ static bool run_all(struct runs *r)
 {
 	for (int i = 0; i < 3; i++) {
 		r->l.algo = i == 0 ? "ring" : i == 1 ? "hier" : NULL;
-		if (!run_layout(&r->l, r->s[i], r->why, sizeof(r->why)))
+		if (!run_layout(host_rank, &r->l, r->s[i], r->why, sizeof(r->why)))
 			return false;
 	}
 	return true;
@@ -443,11 +473,32 @@ static void three_hosts(void)
 	check_hosts((struct layout){ .hosts = 3, .n = 6, .host_of = { 0, 1, 2, 1, 0, 1 } });
 }
 
+static void parts(void)
+{
+	struct layout l = { .hosts = 2, .n = 6, .host_of = { 0, 1, 0, 0, 1, 0 } };
+	struct seen s[MAX], back[MAX];
+	char why[1024];
+	bool good;
+
+	if (!set_up(l.hosts))
+		return;
+	good = run_layout(part_rank, &l, s, why, sizeof(why));
+	take_down(l.hosts);
+	CHECKF(good, "%s", why);
+	for (int i = 0; i < 5; i++)
+		back[i] = s[4 - i];
+	l = (struct layout){ .hosts = 2, .n = 5, .host_of = { 1, 0, 0, 1, 0 } };
+	check_shape(&l, back);
+	CHECKF(!strcmp(back[0].chosen, "hier"), "%s was chosen", back[0].chosen);
+	CHECKF(!s[5].shape, "a communicator of one rank has a shape");
+}
+
 const struct test tests[] = {
 	{ "near ranks are neighbours", near_are_neighbours, 60 },
 	{ "one table though facts differ", facts_differ, 60 },
 	{ "two hosts of unequal ranks", two_hosts, 200 },
 	{ "two hosts of equal ranks", two_equal_hosts, 200 },
+	{ "parts of several hosts", parts, 100 },
 	{ "three hosts of unequal ranks", three_hosts, 200 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
