@@ -10,7 +10,7 @@
 #define TT_COMM_MAGIC 0x7a77c033u
 #define TT_USER_OPS 64
 #define TT_PATIENT 20
-#define TT_LANES 34                 /* links to a peer: lanes of schedules ... */
+#define TT_LANES (TT_MAX_LANES + 1) /* links to a peer: lanes of schedules ... */
 #define TT_P2P_LANE (TT_LANES - 1) /* ... and one for Send and Recv */
 
 enum tt_peer_state { TT_ALIVE, TT_LEFT, TT_DEAD };

@@ -30,6 +30,7 @@ struct tt_builder {
 	uint32_t cap_places, cap_readers, cap_mark, cap_bases, cap_steps, cap_refs, cap_deps,
 		cap_bufs;
 	tuttiResult_t error;
+	uint32_t bad_step; /* which one the error is about */
 	char text[200];
 };
 
@@ -51,6 +52,7 @@ __attribute__((format(printf, 3, 4))) static void fail(struct tt_builder *b, tut
 	if (b->error != tuttiSuccess)
 		return;
 	b->error = r;
+	b->bad_step = b->s->nsteps;
 	va_start(ap, fmt);
 	vsnprintf(b->text, sizeof b->text, fmt, ap);
 	va_end(ap);
@@ -446,6 +448,25 @@ void tt_reduce(struct tt_builder *b, struct tt_ref dst, struct tt_ref a, struct 
 	tt_reducev(b, dst, src, 2);
 }
 
+void tt_sched_after(struct tt_builder *b, uint32_t step)
+{
+	struct tt_sched *s = b->s;
+	struct tt_step *st;
+
+	if (b->error != tuttiSuccess || !s->nsteps)
+		return;
+	st = &s->steps[s->nsteps - 1];
+	if (step + 1 >= s->nsteps)
+		fail(b, tuttiInvalidArgument, "step %u waits for step %u, which is not before it", s->nsteps - 1, step);
+	for (uint32_t k = 0; k < st->ndeps; k++)
+		if (s->deps[st->dep + k] == step)
+			return;
+	if (b->error != tuttiSuccess || !grow(b, &s->deps, &b->cap_deps, (size_t)s->ndeps + 1, sizeof *s->deps))
+		return;
+	s->deps[s->ndeps++] = step;
+	st->ndeps++;
+}
+
 /* ---- the end ---- */
 
 static int latest_first(const void *a, const void *b)
@@ -519,9 +540,11 @@ static void settle_locals(struct tt_builder *b)
 				s->block_runnable = false;
 			if (local && on->skew > st->skew)
 				st->skew = on->skew;
-			if (on->skew > st->skew)
+			if (on->skew > st->skew && b->error == tuttiSuccess) {
 				fail(b, tuttiInternalError, "%s: step %u of rank %d has skew %u and waits for "
 				     "one of skew %u", s->algo, i, s->rank, st->skew, on->skew);
+				b->bad_step = i;
+			}
 		}
 	}
 }
@@ -550,10 +573,8 @@ static void builder_free(struct tt_builder *b)
 	free(b);
 }
 
-tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out)
+static void finish(struct tt_builder *b)
 {
-	tuttiResult_t r;
-
 	if (b->s->nranks == 1 && b->error == tuttiSuccess)
 		build_alone(b);
 	/* Others point into the arrays, at no element too: there must be arrays. */
@@ -562,15 +583,66 @@ tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out)
 		drop_implied(b);
 		settle_locals(b);
 	}
+}
+
+tuttiResult_t tt_sched_try(struct tt_builder *b, struct tt_sched **out, uint32_t *step)
+{
+	tuttiResult_t r;
+
+	finish(b);
 	r = b->error;
+	*step = b->bad_step;
 	if (r != tuttiSuccess) {
-		tt_fail(r, "%s", b->text);
+		tt_note_error(r, "%s", b->text);
 	} else {
 		*out = b->s;
 		b->s = NULL;
 	}
 	builder_free(b);
 	return r;
+}
+
+tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out)
+{
+	uint32_t step;
+	tuttiResult_t r = tt_sched_try(b, out, &step);
+
+	return r == tuttiSuccess ? r : tt_fail(r, "%s", tt_last_error());
+}
+
+const struct tt_sched *tt_sched_so_far(const struct tt_builder *b, const char **error)
+{
+	*error = b->error == tuttiSuccess ? NULL : b->text;
+	return b->s;
+}
+
+static uint32_t *copy_words(const uint32_t *from, size_t n)
+{
+	uint32_t *p = from ? malloc(n * sizeof *p + 1) : NULL;
+
+	return p ? memcpy(p, from, n * sizeof *p) : NULL;
+}
+
+struct tt_sched *tt_sched_copy(const struct tt_sched *s)
+{
+	struct tt_sched *c = malloc(sizeof *c);
+
+	if (!c)
+		return NULL;
+	*c = *s;
+	c->weights = copy_words(s->weights, s->per_block);
+	c->deps = copy_words(s->deps, s->ndeps);
+	c->bufs = malloc(s->nbufs * sizeof *c->bufs + 1);
+	c->steps = malloc(s->nsteps * sizeof *c->steps + 1);
+	c->refs = malloc(s->nrefs * sizeof *c->refs + 1);
+	if ((s->weights && !c->weights) || !c->deps || !c->bufs || !c->steps || !c->refs) {
+		tt_sched_free(c);
+		return NULL;
+	}
+	memcpy(c->bufs, s->bufs, s->nbufs * sizeof *c->bufs);
+	memcpy(c->steps, s->steps, s->nsteps * sizeof *c->steps);
+	memcpy(c->refs, s->refs, s->nrefs * sizeof *c->refs);
+	return c;
 }
 
 void tt_sched_free(struct tt_sched *s)

@@ -19,6 +19,7 @@ enum tt_coll {
 };
 const char *tt_coll_name(enum tt_coll c); /* AllReduce ... as in messages */
 
+enum { TT_MAX_LANES = 33 }; /* of a schedule that is to run */
 enum { TT_IN = 0, TT_OUT = 1, TT_TMP = 2 }; /* buffer ids; temporaries are TT_TMP, TT_TMP + 1 ... */
 
 struct tt_ref {
@@ -98,6 +99,12 @@ void tt_reducev(struct tt_builder *b, struct tt_ref dst, const struct tt_ref *sr
 tuttiResult_t tt_sched_end(struct tt_builder *b, struct tt_sched **out);
 void tt_sched_free(struct tt_sched *s);
 uint64_t tt_sched_widest(const struct tt_sched *s); /* weight of the largest message: of all ranks alike, at least 1 */
+/* For what comes from outside: the step just added waits for an earlier one as well; what there is so far, and what
+ * is wrong with it, or NULL; the end without a word in the log, and the step that an error is about. */
+void tt_sched_after(struct tt_builder *b, uint32_t step);
+const struct tt_sched *tt_sched_so_far(const struct tt_builder *b, const char **error);
+tuttiResult_t tt_sched_try(struct tt_builder *b, struct tt_sched **out, uint32_t *step);
+struct tt_sched *tt_sched_copy(const struct tt_sched *s); /* NULL: no memory */
 static inline struct tt_ref tt_ref(uint32_t buf, uint32_t chunk, uint32_t n)
 {
 	return (struct tt_ref){ buf, chunk, n };
@@ -152,6 +159,10 @@ extern const int tt_nalgos;
 const struct tt_algo *tt_algo_find(const char *name, enum tt_coll coll);
 
 /* ---- the checker (sched_check.c) ---- */
+struct tt_blame {
+	int rank;
+	uint32_t step; /* UINT32_MAX: none in particular */
+};
 struct tt_check {
 	uint32_t windows;   /* windows to run together: 1, 3 */
 	uint32_t depth;     /* messages a link holds before its receive is posted: 0 is a rendezvous */
@@ -159,6 +170,7 @@ struct tt_check {
 	bool sequential;    /* each lane is one program in step order */
 	bool queued;        /* a rank is one program in the order of (turn, step): a device's queue */
 	uint64_t seed;      /* of the order in which ready steps run; 0: round robin */
+	struct tt_blame *fault; /* told what the reason is about, unless NULL */
 };
 /* Runs the schedules of all ranks together, symbolically: no deadlock, every message matched with an equal
  * one at the other end, every output chunk holds exactly the promised contributions, each once, in the same

@@ -64,6 +64,13 @@ static tuttiResult_t no_memory(void)
 	return tt_note_error(tuttiSystemError, "no memory to check a schedule");
 }
 
+/* What the error that follows is about. */
+static void blame(const struct tt_check *how, int rank, uint32_t step)
+{
+	if (how->fault)
+		*how->fault = (struct tt_blame){ rank, step };
+}
+
 static struct link *link_of(const struct run *r, uint32_t from, uint32_t to, uint32_t lane)
 {
 	return &r->links[((size_t)from * r->p + to) * r->nlanes + lane];
@@ -92,6 +99,7 @@ static tuttiResult_t check_heads(struct tt_sched *const *ranks, int p, const str
 	for (int i = 0; i < p; i++) {
 		const struct tt_sched *s = ranks[i];
 
+		blame(how, i, UINT32_MAX);
 		if (s->rank != i || s->nranks != p || s->coll != a->coll || s->root != a->root ||
 		    s->nblocks != a->nblocks || s->per_block != a->per_block ||
 		    s->nlanes != a->nlanes || s->ordered != a->ordered || !same_weights(s, a))
@@ -280,6 +288,25 @@ static struct end *step_end(const struct run *r, int rank, const struct tt_step 
 	return st->op == TT_SEND ? &l->send : &l->recv;
 }
 
+/* The first message of a link that the other end does not have. */
+static void blame_extra(const struct run *r, size_t link, const struct link *l)
+{
+	size_t pair = link / r->nlanes;
+	bool send = l->send.n > l->recv.n;
+	int rank = (int)(send ? pair / r->p : pair % r->p);
+	const struct tt_sched *s = r->sides[rank].s;
+	uint32_t left = send ? l->recv.n : l->send.n;
+
+	for (uint32_t k = 0; k < s->nsteps; k++) {
+		const struct tt_step *st = &s->steps[k];
+
+		if (is_message(st) && step_link(r, rank, st) == l && (st->op == TT_SEND) == send && !left--) {
+			blame(r->how, rank, k);
+			return;
+		}
+	}
+}
+
 static tuttiResult_t count_messages(struct run *r)
 {
 	uint32_t at[2] = { 0, 0 };
@@ -302,13 +329,12 @@ static tuttiResult_t count_messages(struct run *r)
 	for (size_t i = 0; i < (size_t)r->p * r->p * r->nlanes; i++) {
 		struct link *l = &r->links[i];
 
-		if (l->send.n != l->recv.n)
-			return tt_note_error(
-				tuttiMismatch,
-				"rank %zu sends %u messages to rank %zu on lane %zu, which "
-				"receives %u",
-				i / r->nlanes / r->p, l->send.n, i / r->nlanes % r->p,
-				i % r->nlanes, l->recv.n);
+		if (l->send.n != l->recv.n) {
+			blame_extra(r, i, l);
+			return tt_note_error(tuttiMismatch, "rank %zu sends %u messages to rank %zu on lane %zu, which "
+					     "receives %u", i / r->nlanes / r->p, l->send.n,
+					     i / r->nlanes % r->p, i % r->nlanes, l->recv.n);
+		}
 		l->send.first = at[0];
 		l->recv.first = at[1];
 		at[0] += l->send.n;
@@ -393,8 +419,9 @@ static uint32_t *place(const struct run *r, int rank, uint32_t w, struct tt_ref 
 	return d->mem + (size_t)w * d->nplaces + (size_t)(d->base[ref.buf] + ref.chunk);
 }
 
-static tuttiResult_t undefined(const struct side *d, uint32_t item, struct tt_ref ref)
+static tuttiResult_t undefined(const struct run *r, const struct side *d, uint32_t item, struct tt_ref ref)
 {
+	blame(r->how, d->s->rank, item % d->s->nsteps);
 	return tt_note_error(tuttiMismatch,
 			     "rank %d step %u window %u reads chunk %u of buffer %u, which "
 			     "nobody wrote",
@@ -428,7 +455,7 @@ static tuttiResult_t send_message(struct run *r, int rank, uint32_t item)
 		return send_heard(r, rank, w, src, r->payload + d->payload[item % n] + w);
 	for (uint32_t i = 0; i < src.n; i++)
 		if (!mem[i])
-			return undefined(d, item, tt_ref(src.buf, src.chunk + i, 1));
+			return undefined(r, d, item, tt_ref(src.buf, src.chunk + i, 1));
 	memcpy(r->payload + d->payload[item % n] + (size_t)w * src.n, mem, src.n * sizeof *mem);
 	return tuttiSuccess;
 }
@@ -452,6 +479,7 @@ static tuttiResult_t recv_message(struct run *r, int from, uint32_t sent, int ra
 	const uint32_t *in = r->payload + r->sides[from].payload[i];
 	uint32_t *mem = place(r, rank, w, dst);
 
+	blame(r->how, rank, k);
 	if (!messages_match(r, sent / a->nsteps, w, src, dst))
 		return tt_note_error(tuttiMismatch,
 				     "rank %d step %u window %u sends chunks %u+%u to rank %d, "
@@ -506,7 +534,7 @@ static tuttiResult_t run_copy(struct run *r, int rank, uint32_t w, uint32_t item
 
 	for (uint32_t c = 0; c < src.n; c++)
 		if (!from[c])
-			return undefined(&r->sides[rank], item, src);
+			return undefined(r, &r->sides[rank], item, src);
 	memmove(place(r, rank, w, dst), from, src.n * sizeof *from);
 	return tuttiSuccess;
 }
@@ -524,7 +552,7 @@ static tuttiResult_t run_reduce(struct run *r, int rank, uint32_t w, uint32_t it
 
 			kids[k] = place(r, rank, w, src)[c];
 			if (!kids[k])
-				res = undefined(d, item, src);
+				res = undefined(r, d, item, src);
 		}
 		if (res == tuttiSuccess)
 			dst[c] = tt_expr_reduce(r->exprs, kids, st->nsrc);
@@ -577,13 +605,12 @@ static tuttiResult_t deadlock(const struct run *r)
 		uint32_t n = d->s->nsteps;
 
 		for (uint32_t k = 0; k < n * r->windows; k++)
-			if (d->state[k] == READY)
-				return tt_note_error(
-					tuttiMismatch,
-					"deadlock: %zu of %zu steps done; rank %d step %u "
-					"window %u waits for rank %u",
-					r->ndone, r->total, i, k % n, k / n,
-					d->s->steps[k % n].peer);
+			if (d->state[k] == READY) {
+				blame(r->how, i, k % n);
+				return tt_note_error(tuttiMismatch, "deadlock: %zu of %zu steps done; rank %d "
+						     "step %u window %u waits for rank %u", r->ndone, r->total,
+						     i, k % n, k / n, d->s->steps[k % n].peer);
+			}
 	}
 	return tt_note_error(tuttiMismatch, "deadlock: %zu of %zu steps done", r->ndone, r->total);
 }
@@ -608,15 +635,28 @@ static tuttiResult_t execute(struct run *r)
 
 /* ---- what was promised ---- */
 
+/* The step that wrote it last, if one did. */
+static void blame_writer(const struct run *r, const struct tt_sched *s, uint32_t c)
+{
+	uint32_t k = s->nsteps;
+
+	while (k-- > 0) {
+		const struct tt_step *st = &s->steps[k];
+
+		if (st->op != TT_SEND && st->dst.buf == TT_OUT && c - st->dst.chunk < st->dst.n)
+			break;
+	}
+	blame(r->how, s->rank, k);
+}
+
 static tuttiResult_t check_chunk(const struct run *r, const struct tt_sched *s, uint32_t c,
 				 uint32_t got, uint32_t *same)
 {
 	const char *wrong = NULL;
 
-	if (!got)
-		return tt_note_error(tuttiMismatch, "rank %d: output chunk %u was not written",
-				     s->rank, c);
-	if (s->coll == TT_ALLGATHER || s->coll == TT_BROADCAST) {
+	if (!got) {
+		wrong = "was not written";
+	} else if (s->coll == TT_ALLGATHER || s->coll == TT_BROADCAST) {
 		int from = s->coll == TT_BROADCAST ? s->root : (int)(c / s->per_block);
 
 		if (got != tt_expr_leaf(r->exprs, from, c))
@@ -627,10 +667,10 @@ static tuttiResult_t check_chunk(const struct run *r, const struct tt_sched *s, 
 	if (!wrong && s->coll != TT_REDUCESCATTER && *same && *same != got)
 		wrong = "is another expression than on rank 0";
 	*same = got;
-	if (wrong)
-		return tt_note_error(tuttiMismatch, "rank %d: output chunk %u %s", s->rank, c,
-				     wrong);
-	return tuttiSuccess;
+	if (!wrong)
+		return tuttiSuccess;
+	blame_writer(r, s, c);
+	return tt_note_error(tuttiMismatch, "rank %d: output chunk %u %s", s->rank, c, wrong);
 }
 
 static tuttiResult_t check_results(const struct run *r)
@@ -669,6 +709,7 @@ static tuttiResult_t check_barrier(struct run *r)
 			}
 			if (!all)
 				return no_memory();
+			blame(r->how, i, UINT32_MAX);
 			unheard = (uint32_t)r->p - tt_expr_ranks(r->exprs, all);
 			if (unheard)
 				return tt_note_error(tuttiMismatch,
@@ -684,6 +725,7 @@ static tuttiResult_t check_barrier(struct run *r)
 static tuttiResult_t set_up(struct run *r, struct tt_sched *const *ranks)
 {
 	const struct tt_sched *a = ranks[0];
+	uint32_t step;
 
 	r->windows = r->how->windows;
 	r->nlanes = a->nlanes;
@@ -697,7 +739,8 @@ static tuttiResult_t set_up(struct run *r, struct tt_sched *const *ranks)
 	for (int i = 0; i < r->p; i++) {
 		r->sides[i].s = ranks[i];
 		TRY(place_buffers(&r->sides[i], r->how));
-		TRY(tt_sched_order(ranks[i], r->how->aliased));
+		blame(r->how, i, UINT32_MAX);
+		TRY(tt_sched_order(ranks[i], r->how->aliased, r->how->fault ? &r->how->fault->step : &step));
 		TRY(set_up_steps(r, &r->sides[i]));
 		if (r->how->queued)
 			TRY(set_up_queue(r, &r->sides[i]));

@@ -17,6 +17,7 @@ const char *tt_expr_wrong(const struct tt_exprs *e, uint32_t id, uint32_t chunk,
 
 /* ---- one schedule alone (sched_order.c): references in range, and conflicting steps ordered
  * ---- */
-tuttiResult_t tt_sched_order(const struct tt_sched *s, bool aliased);
+/* On an error *step is the one that is wrong, or UINT32_MAX. */
+tuttiResult_t tt_sched_order(const struct tt_sched *s, bool aliased, uint32_t *step);
 
 #endif

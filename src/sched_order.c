@@ -21,6 +21,7 @@ struct proof {
 	uint32_t *writer, *head; /* per place */
 	struct reader *readers;
 	uint32_t nreaders, cap;
+	uint32_t *step;  /* where it fails */
 	uint64_t *reach; /* nsteps x words: the steps known to be done before a step */
 	size_t words;
 };
@@ -120,6 +121,7 @@ static void close_over(struct proof *p, uint32_t i)
 static tuttiResult_t unordered(const struct proof *p, uint32_t step, uint32_t other,
 			       struct tt_ref r)
 {
+	*p->step = step;
 	return tt_note_error(tuttiMismatch,
 			     "rank %d: steps %u and %u of %s both use chunks %u+%u of "
 			     "buffer %u, and nothing orders them",
@@ -192,6 +194,7 @@ static tuttiResult_t prove_steps(struct proof *p)
 		const struct tt_step *st = &s->steps[i];
 		const char *wrong = step_wrong(s, i);
 
+		*p->step = i;
 		if (wrong)
 			return bad(s, i, wrong);
 		close_over(p, i);
@@ -230,11 +233,12 @@ static tuttiResult_t prepare(struct proof *p)
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_sched_order(const struct tt_sched *s, bool aliased)
+tuttiResult_t tt_sched_order(const struct tt_sched *s, bool aliased, uint32_t *step)
 {
-	struct proof p = { .s = s, .aliased = aliased };
+	struct proof p = { .s = s, .aliased = aliased, .step = step };
 	tuttiResult_t r;
 
+	*step = UINT32_MAX;
 	if (s->nsteps > MAX_STEPS)
 		return bad(s, s->nsteps, "is more than can be proved");
 	r = prepare(&p);

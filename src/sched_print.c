@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Schedules as text, one line a step: what a person reads first when a schedule is in doubt. */
+ * Schedules as text, one line a step: what a person reads first when a schedule is in doubt. sched_read.c
+ * reads it; docs/schedules.md describes it. */
 #include "sched.h"
 
 #include <stdarg.h>
@@ -67,6 +68,10 @@ int tt_sched_print(const struct tt_sched *s, char *out, size_t size)
 	    tt_coll_name(s->coll), s->algo, s->rank, s->nranks, s->root, s->nblocks, s->per_block,
 	    s->nlanes, s->nbufs, s->nsteps, s->ordered ? ", ordered" : "",
 	    s->one_window ? ", one window" : "", s->block_runnable ? ", block-runnable" : "");
+	for (uint32_t c = 0; s->weights && c < s->per_block; c++)
+		put(&t, "%s%u%s", c ? " " : "weights ", s->weights[c], c + 1 < s->per_block ? "" : "\n");
+	for (uint32_t b = TT_TMP; b < s->nbufs; b++)
+		put(&t, "buffer tmp%u[%u+%u]\n", b - TT_TMP, s->bufs[b].first, s->bufs[b].n);
 	for (uint32_t i = 0; i < s->nsteps; i++)
 		put_step(&t, s, i);
 	return (int)t.len;
