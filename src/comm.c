@@ -238,8 +238,10 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	c->job = id->job;
 	c->id = tt_hash64("tutti", 5, id->job);
 	c->root_owner = take_root(id->job);
+	TRY(tt_customs_load(&c->customs));
 	TRY(arrays(c, nranks));
 	TRY(tt_comm_introduce(&me, nranks));
+	me.schedules = c->customs ? c->customs->digest : 0;
 	TRY(hold_secret(c, id->secret));
 	TRY(tt_root_join(id, rank, nranks, &me, sizeof(me), end, &c->aborting, &table));
 	r = take_table(c, &table);
@@ -258,6 +260,7 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 	c->job = parent->job;
 	c->id = id;
 	TRY(hold_secret(c, parent->secret));
+	c->customs = tt_customs_share(parent->customs);
 	TRY(arrays(c, n));
 	TRY(tt_shape_part(&parent->shape, parent->nranks, members, n, &c->shape));
 	for (int i = 0; i < n; i++)
@@ -409,6 +412,7 @@ void tt_comm_free(struct tuttiComm *c)
 	tt_queue_free(c);
 	free_progs(c);
 	free_links(c);
+	tt_customs_drop(c->customs);
 	tt_ep_free(c->inproc);
 	if (c->has_secret)
 		tt_node_secret_drop(c->job);

@@ -69,6 +69,13 @@ struct tt_absent {
 	uint64_t heard_ns;
 };
 
+/* What TUTTI_SCHEDULE_FILE held when a communicator was made; its parts have it as well. */
+struct tt_customs {
+	_Atomic int refs;
+	uint64_t digest;
+	struct tt_sched_file file;
+};
+
 struct tuttiComm {
 	uint32_t magic;
 	int rank, nranks;
@@ -84,6 +91,7 @@ struct tuttiComm {
 	int nprocs, *proc_of;
 	struct tt_plan plan;
 	struct tt_shape shape; /* as the one that decides made it, the same on all ranks */
+	struct tt_customs *customs; /* or NULL */
 	struct tt_ep *inproc;
 	struct tt_link ***links; /* [peer][lane], opened on first use */
 	struct tt_prog_entry *progs;
@@ -136,7 +144,7 @@ struct tuttiComm {
 /* ---- life (comm.c) ---- */
 struct tt_member { /* what a rank brings to the rendezvous; begins with its process */
 	struct tt_proc proc;
-	uint64_t settings;
+	uint64_t settings, schedules; /* schedules: digest of TUTTI_SCHEDULE_FILE's contents, 0: none */
 	uint32_t version, cores;
 	int32_t node, reserved; /* where it may run, in its host's topology; -1: anywhere */
 	char setting_text[256];
@@ -146,6 +154,12 @@ tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *p
 tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int nranks, int rank);
 tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent, uint64_t id,
 			    const int *members, int n, int rank);
+/* ---- schedules from files (comm_sched.c) ---- */
+tuttiResult_t tt_customs_load(struct tt_customs **out); /* NULL: none are asked for */
+struct tt_customs *tt_customs_share(struct tt_customs *customs);
+void tt_customs_drop(struct tt_customs *customs);
+/* At the root, which has the word for all: all ranks have the same, it is right, and the plan uses it. */
+tuttiResult_t tt_customs_decide(const struct tt_member *const *members, int n, struct tt_plan *plan);
 void tt_comm_goodbye(struct tuttiComm *c);
 void tt_comm_free(struct tuttiComm *c);
 tuttiResult_t tt_comm_root(struct tt_root_id *id, const char *addr, uint16_t port, bool at);

@@ -134,8 +134,8 @@ static tuttiResult_t join_up(const struct tt_plan *plan, const struct tt_shape *
 	return all ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", n);
 }
 
-static tuttiResult_t decide(const struct tt_proc *const *procs, int n, int cores, struct tt_place *at, void **blob,
-			    size_t *size)
+static tuttiResult_t decide(const void *const *members, const struct tt_proc *const *procs, int n, int cores,
+			    struct tt_place *at, void **blob, size_t *size)
 {
 	struct tt_shape shape;
 	struct tt_facts facts;
@@ -144,6 +144,7 @@ static tuttiResult_t decide(const struct tt_proc *const *procs, int n, int cores
 
 	TRY(facts_of(&facts, procs, n, cores, at));
 	TRY(tt_plan_make(&facts, &plan));
+	TRY(tt_customs_decide((const struct tt_member *const *)members, n, &plan));
 	TRY(tt_shape_of_places(at, n, &shape));
 	r = join_up(&plan, &shape, n, blob, size);
 	tt_shape_free(&shape);
@@ -169,7 +170,7 @@ tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, in
 		cores = m->cores < cores ? m->cores : cores;
 	}
 	if (r == tuttiSuccess)
-		r = decide(procs, n, (int)cores, at, blob, size);
+		r = decide(entries, procs, n, (int)cores, at, blob, size);
 	free(procs);
 	free(at);
 	return r;
@@ -222,5 +223,9 @@ tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
 		r = facts_of(&facts, procs, c->nranks, tt_usable_cores(), at);
 	free(procs);
 	free(at);
-	return r == tuttiSuccess ? tt_plan_make(&facts, out) : r;
+	TRY(r);
+	TRY(tt_plan_make(&facts, out));
+	if (c->customs)
+		tt_plan_use(out, &c->customs->file, c->nranks);
+	return tuttiSuccess;
 }

@@ -56,6 +56,9 @@ static const struct setting table[] = {
 	{ "WINDOW", SIZE, true, "128K", "bytes of a chunk that moves at once in large operations" },
 	{ "ALGO", STRING, true, "",
 	  "forces algorithms: name, or collective:name pairs, comma separated; empty: chosen" },
+	{ "SCHEDULE_FILE", STRING, false, "",
+	  "schedules to use, in tutti's text or MSCCL's XML: files, comma separated, of the same contents on all "
+	  "ranks; docs/schedules.md" },
 	{ "TOPO_FILE", STRING, false, "",
 	  "description of the machine to use: tutti's text, NCCL's or hwloc's XML, or a folder with a recorded sys "
 	  "and proc; empty: NCCL_TOPO_FILE, else the machine is looked at" },

@@ -3,12 +3,13 @@
 #ifndef TT_PLAN_H
 #define TT_PLAN_H
 
-#include "sched.h"
+#include "sched_file.h"
 
+#define TT_CUSTOM 128 /* row.algo from here on: set algo - TT_CUSTOM of the files in TUTTI_SCHEDULE_FILE */
 #define TT_CLASSES 44 /* class c > 0: 2^(c-1) <= bytes of a block < 2^c */
 
 struct tt_row {
-	uint8_t algo;  /* index into tt_algos */
+	uint8_t algo;  /* index into tt_algos, or a schedule of a file */
 	uint8_t lanes;
 	uint8_t depth; /* windows in flight */
 	uint8_t param : 7;
@@ -51,6 +52,12 @@ struct tt_candidate {
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max);
 tuttiResult_t tt_plan_make(const struct tt_facts *f, struct tt_plan *plan);
+/* Rows for the sets of a file that are for so many ranks, for operators that commute (plan_file.c); the first set of a
+ * file wins. Returns how many rows. */
+int tt_plan_use(struct tt_plan *plan, const struct tt_sched_file *file, int nranks);
+int tt_plan_sizes(const struct tt_sched_set *set); /* how many classes of sizes it is for */
+/* The set of a row and root, or NULL: a row serves the roots for which there is a schedule. */
+const struct tt_sched_set *tt_plan_set(const struct tt_sched_file *file, uint8_t algo, int root);
 const struct tt_row *tt_plan_row(const struct tt_plan *p, enum tt_coll coll, size_t bytes, bool ordered);
 int tt_plan_class(size_t bytes);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Schedules as MSCCL XML. A thread block is one program with one peer: each direction of a link gets one, the copies
  * and reductions of a lane another. Steps stand in the order of (skew, step) in each: the checker proves that a rank
- * may run them so. Reductions of MSCCL are dst = dst op src, so others are made of several steps, in their own order. */
+ * may run them so. Reductions of MSCCL are dst = dst op src: others become several steps, in their own order. */
 #include "sched_file.h"
 
 #include <stdio.h>
@@ -68,12 +68,12 @@ static void put(struct out *o, uint32_t at, const char *type, struct tt_ref src,
 		const struct place *dep)
 {
 	static const char names[] = "ios";
-
 	char from = names[src.buf > TT_TMP ? TT_TMP : src.buf], to = names[dst.buf > TT_TMP ? TT_TMP : dst.buf];
 
 	fprintf(o->f, "      <step s=\"%u\" type=\"%s\" srcbuf=\"%c\" srcoff=\"%d\" dstbuf=\"%c\" dstoff=\"%d\" "
 		"cnt=\"%u\" depid=\"%d\" deps=\"%d\" hasdep=\"1\"/>\n", at, type, from,
-		src.n ? (int)offset(o, src) : -1, to, dst.n ? (int)offset(o, dst) : -1, dst.n, dep ? (int)dep->tb : -1, dep ? (int)dep->at : -1);
+		src.n ? (int)offset(o, src) : -1, to, dst.n ? (int)offset(o, dst) : -1, dst.n,
+		dep ? (int)dep->tb : -1, dep ? (int)dep->at : -1);
 }
 
 /* The sum of a target that is also a later source is made in scratch behind the temporaries, of its lane. */

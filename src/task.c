@@ -133,6 +133,10 @@ tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, s
 
 	if (t->coll == TT_SENDRECV)
 		return p2p_sched(t, out);
+	if (row->algo >= TT_CUSTOM) {
+		*out = tt_sched_copy(tt_plan_set(&t->comm->customs->file, row->algo, t->root)->ranks[t->comm->rank]);
+		return *out ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for a schedule");
+	}
 	if (!row->flat)
 		shape = t->comm->shape;
 	shape.nlanes = row->lanes;
@@ -149,10 +153,15 @@ static size_t block_bytes(const struct tt_task *t)
 struct tt_row tt_task_row(const struct tt_task *t)
 {
 	bool reduces = t->coll == TT_ALLREDUCE || t->coll == TT_REDUCE || t->coll == TT_REDUCESCATTER;
+	const struct tuttiComm *c = t->comm;
+	const struct tt_row *row;
 
 	if (t->coll == TT_SENDRECV)
 		return (struct tt_row){ .lanes = 1, .depth = 4, .window = 128 << 10 };
-	return *tt_plan_row(&t->comm->plan, t->coll, block_bytes(t), reduces && !t->op.commutative);
+	row = tt_plan_row(&c->plan, t->coll, block_bytes(t), reduces && !t->op.commutative);
+	if (row->algo >= TT_CUSTOM && !tt_plan_set(&c->customs->file, row->algo, t->root))
+		row = tt_plan_row(&c->plan, t->coll, block_bytes(t), true); /* never of a file */
+	return *row;
 }
 
 static tuttiResult_t find_prog(struct tt_task *t, const struct tt_row *row)
