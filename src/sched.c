@@ -563,7 +563,7 @@ static void build_alone(struct tt_builder *b)
 		tt_copy(b, tt_ref(TT_OUT, 0, s->per_block), tt_ref(TT_IN, 0, s->per_block));
 }
 
-static void builder_free(struct tt_builder *b)
+void tt_sched_drop(struct tt_builder *b)
 {
 	tt_sched_free(b->s);
 	free(b->places);
@@ -598,7 +598,7 @@ tuttiResult_t tt_sched_try(struct tt_builder *b, struct tt_sched **out, uint32_t
 		*out = b->s;
 		b->s = NULL;
 	}
-	builder_free(b);
+	tt_sched_drop(b);
 	return r;
 }
 

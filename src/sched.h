@@ -104,6 +104,7 @@ uint64_t tt_sched_widest(const struct tt_sched *s); /* weight of the largest mes
 void tt_sched_after(struct tt_builder *b, uint32_t step);
 const struct tt_sched *tt_sched_so_far(const struct tt_builder *b, const char **error);
 tuttiResult_t tt_sched_try(struct tt_builder *b, struct tt_sched **out, uint32_t *step);
+void tt_sched_drop(struct tt_builder *b);
 struct tt_sched *tt_sched_copy(const struct tt_sched *s); /* NULL: no memory */
 static inline struct tt_ref tt_ref(uint32_t buf, uint32_t chunk, uint32_t n)
 {
@@ -162,6 +163,7 @@ const struct tt_algo *tt_algo_find(const char *name, enum tt_coll coll);
 struct tt_blame {
 	int rank;
 	uint32_t step; /* UINT32_MAX: none in particular */
+	bool result;   /* it is right, but what it wrote into the output last is not what was promised */
 };
 struct tt_check {
 	uint32_t windows;   /* windows to run together: 1, 3 */

@@ -68,7 +68,7 @@ static tuttiResult_t no_memory(void)
 static void blame(const struct tt_check *how, int rank, uint32_t step)
 {
 	if (how->fault)
-		*how->fault = (struct tt_blame){ rank, step };
+		*how->fault = (struct tt_blame){ rank, step, false };
 }
 
 static struct link *link_of(const struct run *r, uint32_t from, uint32_t to, uint32_t lane)
@@ -647,6 +647,8 @@ static void blame_writer(const struct run *r, const struct tt_sched *s, uint32_t
 			break;
 	}
 	blame(r->how, s->rank, k);
+	if (r->how->fault)
+		r->how->fault->result = true;
 }
 
 static tuttiResult_t check_chunk(const struct run *r, const struct tt_sched *s, uint32_t c,

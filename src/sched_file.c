@@ -100,6 +100,64 @@ static bool of_one_window(const struct tt_sched_set *set)
 	return false;
 }
 
+/* Which of its kind on its link a message is: the order of issue in one window. */
+static uint32_t nth_of(const struct tt_sched *s, uint32_t step)
+{
+	const struct tt_step *st = &s->steps[step];
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < s->nsteps; i++) {
+		const struct tt_step *o = &s->steps[i];
+
+		if (o->op == st->op && o->peer == st->peer && o->lane == st->lane)
+			n += o->skew < st->skew || (o->skew == st->skew && i < step);
+	}
+	return n;
+}
+
+static uint32_t sender_of(const struct tt_sched *from, const struct tt_sched *to, uint32_t step)
+{
+	const struct tt_step *st = &to->steps[step];
+	uint32_t i = 0, n = nth_of(to, step);
+
+	for (; i < from->nsteps; i++) {
+		const struct tt_step *o = &from->steps[i];
+
+		if (o->op == TT_SEND && o->peer == (uint32_t)to->rank && o->lane == st->lane && nth_of(from, i) == n)
+			break;
+	}
+	return i;
+}
+
+/* A wrong result that was received is followed to who made it: the last step that computed it. */
+static void trace(const struct tt_sched_set *set, struct tt_blame *at)
+{
+	for (int hops = 0; hops < set->nranks && at->step != UINT32_MAX; hops++) {
+		const struct tt_sched *s = set->ranks[at->rank], *from;
+		const struct tt_step *st = &s->steps[at->step];
+		uint32_t k;
+
+		if (st->op != TT_RECV)
+			return;
+		from = set->ranks[st->peer];
+		k = sender_of(from, s, at->step);
+		if (k == from->nsteps)
+			return;
+		*at = (struct tt_blame){ (int)st->peer, k, true };
+		struct tt_ref src = from->refs[from->steps[k].src];
+		while (k-- > 0) {
+			const struct tt_step *o = &from->steps[k];
+
+			if (o->op != TT_SEND && o->dst.buf == src.buf && o->dst.chunk < src.chunk + src.n &&
+			    src.chunk < o->dst.chunk + o->dst.n)
+				break;
+		}
+		if (k == UINT32_MAX)
+			return;
+		at->step = k;
+	}
+}
+
 tuttiResult_t tt_sched_prove(const struct tt_sched_set *set)
 {
 	uint32_t most = of_one_window(set) ? 1 : 3;
@@ -112,7 +170,7 @@ tuttiResult_t tt_sched_prove(const struct tt_sched_set *set)
 					.queued = queued, .fault = &fault };
 		tuttiResult_t r;
 
-		fault = (struct tt_blame){ 0, UINT32_MAX };
+		fault = (struct tt_blame){ 0, UINT32_MAX, false };
 		r = tt_sched_check(set->ranks, set->nranks, &how);
 		if (r == tuttiSystemError)
 			return tt_fail(r, "%s: %s", set->what, tt_last_error());
@@ -121,6 +179,8 @@ tuttiResult_t tt_sched_prove(const struct tt_sched_set *set)
 		snprintf(why, sizeof why, "%s %s of %d ranks%s: %s", tt_coll_name(set->ranks[0]->coll), set->algo,
 			 set->nranks, queued ? ", run in the order of skew and step, as the queue of a device does" :
 			 how.aliased ? ", in place" : "", tt_last_error());
+		if (fault.result)
+			trace(set, &fault);
 		return tt_sched_wrong(set, fault.rank, fault.step, why);
 	}
 	return tuttiSuccess;

@@ -499,11 +499,8 @@ static tuttiResult_t read_line(struct reader *r)
 
 static void drop(struct reader *r)
 {
-	struct tt_sched *s = NULL;
-	uint32_t step;
-
-	if (r->b && tt_sched_try(r->b, &s, &step) == tuttiSuccess)
-		tt_sched_free(s);
+	if (r->b)
+		tt_sched_drop(r->b);
 	free(r->origin);
 	free(r->refs);
 }

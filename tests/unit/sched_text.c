@@ -128,7 +128,108 @@ static void msccl_round_trip(void)
 		each_algorithm(again_as_msccl);
 }
 
+/* ---- fixtures ---- */
+
+static char *fixture(const char *name)
+{
+	char path[200], *text = calloc(1, 1 << 16);
+	FILE *f;
+
+	snprintf(path, sizeof(path), "tests/fixtures/sched/%s", name);
+	f = fopen(path, "r");
+	CHECKF(f && text, "%s is missing: run this from the root of the repository", path);
+	CHECK(fread(text, 1, (1 << 16) - 1, f) > 0);
+	fclose(f);
+	return text;
+}
+
+static tuttiResult_t read_and_prove(const char *name, const char *text, struct tt_sched_file *file)
+{
+	tuttiResult_t r = *text == '<' ? tt_sched_from_msccl(text, strlen(text), name, file) :
+					 tt_sched_read(text, strlen(text), name, file);
+
+	for (int i = 0; i < file->nsets && r == tuttiSuccess; i++)
+		r = tt_sched_prove(file->sets[i]);
+	return r;
+}
+
+static bool readable(const char *name)
+{
+	char why[200];
+
+	if (!strstr(name, ".xml") || tt_xml_here(why, sizeof(why)))
+		return true;
+	printf("%s skipped: %s\n", name, why);
+	return false;
+}
+
+static void fixtures(void)
+{
+	static const char *const names[] = { "star.txt", "ring3.xml", "pairs2.xml", "halves2.xml" };
+	static const int sets[] = { 2, 1, 1, 1 };
+
+	for (int i = 0; i < 4; i++) {
+		struct tt_sched_file file = { 0 };
+		char *text = readable(names[i]) ? fixture(names[i]) : NULL;
+
+		if (!text)
+			continue;
+		CHECKF(read_and_prove(names[i], text, &file) == tuttiSuccess, "%s", tt_last_error());
+		CHECK(file.nsets == sets[i]);
+		if (i == 0)
+			CHECK(file.sets[0]->least == 0 && file.sets[0]->most == 65536 && file.sets[1]->most == SIZE_MAX);
+		if (i == 2)
+			CHECK(file.sets[0]->most == 1048576 && file.sets[0]->ranks[0]->nlanes == 2);
+		if (i == 3)
+			CHECK(file.sets[0]->ranks[0]->per_block == 2 && file.sets[0]->most == SIZE_MAX);
+		tt_sched_file_clear(&file);
+		free(text);
+	}
+}
+
+/* A fixture with one thing broken is refused, and the error names file, line and step. */
+struct broken {
+	const char *file, *old, *new, *where, *why;
+};
+
+static const struct broken broken[] = {
+#include "sched_broken.h"
+};
+
+static void one_broken(const struct broken *b)
+{
+	struct tt_sched_file file = { 0 };
+	char *text = fixture(b->file), *at = strstr(text, b->old), *bad = malloc(strlen(text) + 400), where[300];
+	tuttiResult_t r;
+
+	CHECKF(at && bad, "%s has no %s", b->file, b->old);
+	sprintf(bad, "%.*s%s%s", (int)(at - text), text, b->new, at + strlen(b->old));
+	r = read_and_prove(b->file, bad, &file);
+	snprintf(where, sizeof(where), "%s:%s", b->file, b->where);
+	CHECKF(r == tuttiInvalidUsage, "%s, \"%s\" for \"%s\": result %d", b->file, b->new, b->old, r);
+	CHECKF(!strncmp(tt_last_error(), where, strlen(where)) && strstr(tt_last_error(), b->why),
+	       "\"%s\" for \"%s\": wanted %s ... %s, got\n%s", b->new, b->old, where, b->why, tt_last_error());
+	tt_sched_file_clear(&file);
+	free(text);
+	free(bad);
+}
+
+static void broken_ones(void)
+{
+	int n = sizeof(broken) / sizeof(broken[0]), tried = 0;
+
+	setenv("TUTTI_LOG", "none", 1);
+	for (int i = 0; i < n; i++)
+		if (readable(broken[i].file)) {
+			one_broken(&broken[i]);
+			tried++;
+		}
+	printf("%d broken schedules\n", tried);
+}
+
 const struct test tests[] = {
+	{ "fixtures", fixtures, 0 },
+	{ "broken ones are refused at their step", broken_ones, 0 },
 	{ "text of every algorithm", text_round_trip, 0 },
 	{ "MSCCL of every algorithm", msccl_round_trip, 120 },
 };
