@@ -2,10 +2,24 @@
 #ifndef INFO_H
 #define INFO_H
 
-#include <stdbool.h>
+#include "sched.h"
 
 void json_string(const char *s);
 void json_pair(const char *name, const char *value);
+
+/* ---- what is asked, and numbers in words (info_words.c) ---- */
+void quit(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn)); /* for wrong options: status 2 */
+const char *size_text(size_t n, char *out, size_t room);
+const char *time_text(double seconds, char *out, size_t room);
+struct question { /* COLL:...:... */
+	char text[128], *part[4];
+	int n;
+};
+void split(struct question *q, const char *option, const char *text);
+enum tt_coll coll_of(const char *name);
+int number_of(const char *what, const char *text, int lo, int hi);
+size_t size_of(const char *text);
+
 int info_rdma(bool json); /* --check-rdma: the exit status */
 /* --topo: of a file, or NULL; in a form (text, nccl), or NULL. The exit status. */
 int info_topo(const char *file, const char *form, bool json);
