@@ -9,6 +9,8 @@
 #include <string.h>
 #include <strings.h>
 
+#define OVERHEAD 0.3 /* of a message, in latencies */
+
 struct cost {
 	double rounds, messages, sent, reduced; /* per rank; sent and reduced in units of the block */
 	bool pipelined; /* rounds beyond the first cost a window, not the whole */
@@ -101,24 +103,34 @@ static bool some_share_hosts(const struct tt_facts *f)
 	return f->hosts > 1 && f->per_host > 1;
 }
 
+struct tt_units tt_plan_units(const struct tt_facts *f)
+{
+	double alpha = some_share_hosts(f) ? f->near_latency : f->latency;
+
+	return (struct tt_units){ .round = alpha, .message = OVERHEAD * alpha,
+				  .sent = 1 / (some_share_hosts(f) ? f->near_bandwidth : f->bandwidth),
+				  .reduced = 1 / (f->reduce > 0 ? f->reduce : 8e9) };
+}
+
 static double price(const struct tt_facts *f, const struct cost *c, const struct far *far, size_t bytes, size_t window)
 {
 	bool mixed = some_share_hosts(f);
 	double crowd = f->per_host > f->cores ? (double)f->per_host / f->cores : 1;
-	double alpha = mixed ? f->near_latency : f->latency, beta = 1 / (mixed ? f->near_bandwidth : f->bandwidth);
-	double b = (double)bytes, piece = (double)tt_min(bytes, window), gamma = 1 / 8e9, messages, work, wire = 0;
+	double b = (double)bytes, piece = (double)tt_min(bytes, window), messages, work, wire = 0;
+	struct tt_units u = tt_plan_units(f);
 
-	messages = 0.3 * alpha * c->messages;
+	messages = u.message * c->messages;
 	if (mixed) {
-		messages += 0.3 * (f->latency - alpha) * (far->messages < c->messages ? far->messages : c->messages);
-		wire = far->rounds * (f->latency - alpha) + far->across * b / f->bandwidth;
+		messages += OVERHEAD * (f->latency - u.round) *
+			    (far->messages < c->messages ? far->messages : c->messages);
+		wire = far->rounds * (f->latency - u.round) + far->across * b / f->bandwidth;
 	}
-	work = messages + c->sent * b * beta + c->reduced * b * gamma;
+	work = messages + c->sent * b * u.sent + c->reduced * b * u.reduced;
 	if (c->pipelined) {
-		work += c->rounds * piece * (beta + gamma) + messages * (b / (double)window);
+		work += c->rounds * piece * (u.sent + u.reduced) + messages * (b / (double)window);
 		wire += mixed ? far->rounds * piece / f->bandwidth : 0;
 	}
-	return c->rounds * alpha + wire + work * crowd;
+	return c->rounds * u.round + wire + work * crowd;
 }
 
 static int by_cost(const void *a, const void *b)

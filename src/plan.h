@@ -37,8 +37,14 @@ struct tt_facts {
 	int cores;            /* usable ones on the poorest host */
 	double latency, bandwidth;
 	double near_latency, near_bandwidth; /* within a host, where there are several */
+	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */
 	bool same_memory;     /* all on one host: they share its bandwidth */
 	char path[16];        /* transport, for people */
+};
+
+/* Seconds that one of each costs within a host: a round, a message, a byte sent, a byte reduced. */
+struct tt_units {
+	double round, message, sent, reduced;
 };
 
 struct tt_candidate {
@@ -48,6 +54,7 @@ struct tt_candidate {
 	bool forced;
 };
 
+struct tt_units tt_plan_units(const struct tt_facts *f);
 /* The candidates of one size, cheapest first; returns how many. */
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max);

@@ -119,6 +119,7 @@ uint32_t tt_topo_hops(const struct tt_topo *t, const int *node, const uint32_t *
  * least one GPU. ---- */
 struct tt_graph;
 tuttiResult_t tt_topo_graph(const struct tt_topo *t, struct tt_graph **out);
+uint32_t tt_topo_unit(const struct tt_topo *t); /* MB/s of one whole ring in it: of the slowest link */
 
 /* ---- the text form (topo_text.c): docs/topology.md ---- */
 tuttiResult_t tt_topo_write(const struct tt_topo *t, char **text); /* to be freed */

@@ -20,7 +20,7 @@ static int *vertices_of(const struct tt_topo *t, uint32_t *ngpus, uint32_t *nswi
 	return v;
 }
 
-static uint32_t slowest(const struct tt_topo *t)
+uint32_t tt_topo_unit(const struct tt_topo *t)
 {
 	uint32_t least = TT_NO_LIMIT;
 
@@ -41,7 +41,7 @@ static uint32_t width(const struct tt_topo_link *l, uint32_t least)
 
 tuttiResult_t tt_topo_graph(const struct tt_topo *t, struct tt_graph **out)
 {
-	uint32_t n, nswitches, least = slowest(t);
+	uint32_t n, nswitches, least = tt_topo_unit(t);
 	int *v = vertices_of(t, &n, &nswitches);
 	struct tt_graph *g = NULL;
 	tuttiResult_t r;
