@@ -21,7 +21,14 @@ int number_of(const char *what, const char *text, int lo, int hi);
 size_t size_of(const char *text);
 
 int info_rdma(bool json); /* --check-rdma: the exit status */
-/* --topo: of a file, or NULL; in a form (text, nccl), or NULL. The exit status. */
-int info_topo(const char *file, const char *form, bool json);
+
+struct topo_wish {
+	const char *file, *form, *draw; /* NULL: this machine; as text or nccl; into a picture */
+	int hosts;                      /* 0: nothing is asked of several */
+	const struct question *explain;
+	int nexplain;
+	bool json;
+};
+int info_topo(const struct topo_wish *w); /* --topo: the exit status */
 
 #endif

@@ -4,20 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "info.h"
-#include "topo.h"
-#include "topo_search.h"
-
-struct shown {
-	struct tt_topo *t;
-	struct tt_topo_pair *pair; /* one for each GPU */
-	int npairs;
-	int *gpu;                  /* nodes, by vertex of the graph */
-	struct tt_graph *graph;    /* NULL: no two GPUs, no rings */
-	struct tt_rings *rings;    /* whole ones */
-	struct tt_frac most, bound;
-	unsigned links_used;
-};
+#include "info_topo.h"
 
 /* ---- rings ---- */
 
@@ -43,11 +30,19 @@ static bool find_gpus(struct shown *s)
 	return s->gpu && n > 1;
 }
 
+static tuttiResult_t find_trees(struct shown *s)
+{
+	TRY(tt_cut_bound(s->graph, &s->bound));
+	TRY(tt_trees_find(s->graph, TT_ROOT_ANY, &s->trees));
+	TRY(tt_cut_trees(s->graph, &s->tree_bound));
+	return tt_cut_root(s->graph, 0, &s->root_bound);
+}
+
 static tuttiResult_t find_rings(struct shown *s)
 {
 	struct tt_rings *any;
 
-	s->most = s->bound = tt_frac(0, 1);
+	s->most = s->bound = s->tree_bound = s->root_bound = tt_frac(0, 1);
 	if (!find_gpus(s))
 		return tuttiSuccess;
 	TRY(tt_topo_graph(s->t, &s->graph));
@@ -57,7 +52,7 @@ static tuttiResult_t find_rings(struct shown *s)
 	tt_rings_free(any);
 	for (uint32_t i = 0; i < s->rings->count; i++)
 		s->links_used += hops_of(s, i) * s->rings->weight[i] / s->rings->den;
-	return tt_cut_bound(s->graph, &s->bound);
+	return find_trees(s);
 }
 
 static void show_rings(const struct shown *s)
@@ -71,6 +66,35 @@ static void show_rings(const struct shown *s)
 		printf("%10s %u x", "", s->rings->weight[i] / s->rings->den);
 		for (uint32_t k = 0; k < s->rings->n; k++)
 			printf(" %s", s->t->nodes[s->gpu[s->rings->order[(size_t)i * s->rings->n + k]]].id);
+		puts("");
+	}
+}
+
+static void show_tree(const struct shown *s, const uint32_t *parent, uint32_t at)
+{
+	bool any = false;
+
+	fputs(s->t->nodes[s->gpu[at]].id, stdout);
+	for (uint32_t v = 0; v < s->trees->n; v++)
+		if (parent[v] == at && v != at) {
+			fputs(any ? " " : "(", stdout);
+			show_tree(s, parent, v);
+			any = true;
+		}
+	fputs(any ? ")" : "", stdout);
+}
+
+static void show_trees(const struct shown *s)
+{
+	const struct tt_trees *t = s->trees;
+
+	if (!t || !t->count)
+		return;
+	printf("%-10s %.4g for allreduce in units of rings, %u of them, bound %.4g\n", "trees",
+	       tt_frac_value(tt_trees_rings(t)), t->count, tt_frac_value(s->tree_bound));
+	for (uint32_t i = 0; i < t->count; i++) {
+		printf("%10s %.3g x ", "", (double)t->weight[i] / t->den);
+		show_tree(s, t->parent + (size_t)i * t->n, t->root[i]);
 		puts("");
 	}
 }
@@ -163,6 +187,7 @@ static void show(const struct shown *s)
 			       speed_text(p->path.bandwidth, text, sizeof(text)));
 	}
 	show_rings(s);
+	show_trees(s);
 	for (int i = 0; i < t->nassumed; i++)
 		printf("%-10s %s\n", i ? "" : "assumed", t->assumed[i]);
 }
@@ -303,7 +328,27 @@ static void json_rings(const struct shown *s)
 	printf(", \"links_used\": %u", s->links_used);
 }
 
-static void json(const struct shown *s)
+static void json_trees(const struct shown *s)
+{
+	const struct tt_trees *t = s->trees;
+
+	printf(",\n \"trees\": {\"count\": %u", t ? t->count : 0);
+	json_frac("rings", t && t->count ? tt_trees_rings(t) : tt_frac(0, 1));
+	json_frac("bound", t ? s->tree_bound : tt_frac(0, 1));
+	printf(", \"parents\": [");
+	for (uint32_t i = 0; t && i < t->count; i++) {
+		printf("%s\n  {\"rings\": %.10g, \"parent\": {", i ? "," : "",
+		       (double)t->weight[i] / t->den);
+		for (uint32_t v = 0; v < t->n; v++) {
+			printf(v ? ", " : "");
+			json_pair(s->t->nodes[s->gpu[v]].id, s->t->nodes[s->gpu[t->parent[i * t->n + v]]].id);
+		}
+		printf("}}");
+	}
+	printf("]}");
+}
+
+static void json(const struct shown *s, const struct hosts *h, const struct topo_wish *w)
 {
 	const struct tt_topo *t = s->t;
 
@@ -317,6 +362,9 @@ static void json(const struct shown *s)
 	json_links(t);
 	json_pairs(s);
 	json_rings(s);
+	json_trees(s);
+	if (h)
+		hosts_json(h, w->explain, w->nexplain);
 	printf(",\n \"assumed\": [");
 	for (int i = 0; i < t->nassumed; i++) {
 		printf(i ? ",\n  " : "\n  ");
@@ -338,22 +386,37 @@ static int print_form(const struct tt_topo *t, const char *form)
 	return r != tuttiSuccess;
 }
 
+static int answer(const struct shown *s, const struct topo_wish *w)
+{
+	struct hosts *h = w->hosts ? hosts_new(s, w->hosts) : NULL;
+
+	if (w->hosts && !h)
+		return 1;
+	if (w->json)
+		json(s, h, w);
+	else if (!h)
+		show(s);
+	else
+		hosts_show(h, w->explain, w->nexplain);
+	hosts_free(h);
+	return 0;
+}
+
 /* Errors are in the log, which by default shows them. */
-int info_topo(const char *file, const char *form, bool as_json)
+int info_topo(const struct topo_wish *w)
 {
 	struct shown s = { .t = NULL };
 	int status = 0;
 
-	if ((file ? tt_topo_load(file, NULL, &s.t) : tt_topo_local(&s.t)) != tuttiSuccess)
+	if ((w->file ? tt_topo_load(w->file, NULL, &s.t) : tt_topo_local(&s.t)) != tuttiSuccess)
 		return 1;
-	if (form)
-		status = print_form(s.t, form);
+	if (w->form)
+		status = print_form(s.t, w->form);
 	else if (tt_topo_pairs(s.t, &s.pair, &s.npairs) != tuttiSuccess || find_rings(&s) != tuttiSuccess)
 		status = 1;
-	else if (as_json)
-		json(&s);
 	else
-		show(&s);
+		status = answer(&s, w);
+	tt_trees_free(s.trees);
 	tt_rings_free(s.rings);
 	tt_graph_free(s.graph);
 	free(s.gpu);

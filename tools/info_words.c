@@ -37,8 +37,10 @@ const char *time_text(double seconds, char *out, size_t room)
 {
 	if (seconds < 1e-3)
 		snprintf(out, room, "%.3g us", seconds * 1e6);
-	else
+	else if (seconds < 1)
 		snprintf(out, room, "%.3g ms", seconds * 1e3);
+	else
+		snprintf(out, room, "%.3g s", seconds);
 	return out;
 }
 

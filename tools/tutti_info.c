@@ -12,11 +12,11 @@
 #include "net.h"
 #include "plan.h"
 
-enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX_CANDIDATES = 16 };
+enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX_HOSTS = 1 << 16, MAX_CANDIDATES = 16 };
 
 static const char usage[] =
 	"tutti-info [--json] [--explain COLL:SIZE[:RANKS[:TRANSPORT]]]... [--print COLL:ALGO:RANKS[:RANK]]...\n"
-	"tutti-info --topo [FILE] [--json | --as text | --as nccl]\n"
+	"tutti-info --topo [FILE] [--hosts N] [--explain COLL:SIZE]... [--json | --as text | --as nccl]\n"
 	"tutti-info --check-rdma [--json]\n"
 	"tutti-info --settings | --settings-markdown | --help\n"
 	"\n"
@@ -28,6 +28,8 @@ static const char usage[] =
 	"  --topo      the machine: sockets, caches, PCI, GPUs, NICs, links, the NIC of each GPU, what was assumed;\n"
 	"              this one, or that of FILE (tutti's text, NCCL's or hwloc's XML, a folder with a recorded sys\n"
 	"              and proc, synthetic:WORDS of hwloc); --as: in the form of tutti's text or NCCL's XML\n"
+	"  --hosts     with --topo: what collectives should cost on N such hosts, all algorithms, the bound and what\n"
+	"              binds; AllReduce of some sizes, or what --explain asks\n"
 	"  --check-rdma  RDMA devices, ports and GIDs, what is wrong and how to mend it; status 1 if something is\n"
 	"  --json      all that was asked for, and what was found, as one JSON object\n"
 	"  --settings  every TUTTI_ variable with its value (* set in the environment) and meaning\n";
@@ -564,7 +566,7 @@ static void print_schedules(const struct question *q, bool json, int *count)
 
 struct asked {
 	bool json, settings, markdown, rdma, topo;
-	const char *topo_file, *form;
+	struct topo_wish machine;
 	struct question explain[MAX_ASKED], print[MAX_ASKED];
 	int nexplain, nprint;
 };
@@ -580,9 +582,33 @@ static void ask(struct question *list, int *n, const char *option, const char *t
 static void topo(int argc, char **argv, struct asked *a)
 {
 	a->topo = true;
-	a->topo_file = optarg;
+	a->machine.file = optarg;
 	if (!optarg && optind < argc && *argv[optind] != '-')
-		a->topo_file = argv[optind++];
+		a->machine.file = argv[optind++];
+}
+
+/* The machine of --topo, and what is asked of it. */
+static void check_machine(struct asked *a)
+{
+	struct topo_wish *w = &a->machine;
+
+	if (w->form && (!a->topo || (strcmp(w->form, "text") && strcmp(w->form, "nccl"))))
+		quit("--as %s: text or nccl, with --topo", w->form);
+	if (w->hosts && !a->topo)
+		quit("--hosts is for --topo");
+	if (!a->topo)
+		return;
+	for (int i = 0; i < a->nexplain; i++) {
+		if (a->explain[i].n != 2)
+			quit("--explain %s: with --topo COLL:SIZE is wanted", a->explain[i].text);
+		coll_of(a->explain[i].part[0]);
+		size_of(a->explain[i].part[1]);
+	}
+	w->explain = a->explain;
+	w->nexplain = a->nexplain;
+	w->json = a->json;
+	if (w->nexplain && !w->hosts)
+		w->hosts = 1;
 }
 
 static void parse(int argc, char **argv, struct asked *a)
@@ -593,6 +619,7 @@ static void parse(int argc, char **argv, struct asked *a)
 						 { "check-rdma", no_argument, NULL, 'r' },
 						 { "topo", optional_argument, NULL, 't' },
 						 { "as", required_argument, NULL, 'a' },
+						 { "hosts", required_argument, NULL, 'n' },
 						 { "settings", no_argument, NULL, 's' },
 						 { "settings-markdown", no_argument, NULL, 'm' },
 						 { "help", no_argument, NULL, 'h' },
@@ -606,7 +633,8 @@ static void parse(int argc, char **argv, struct asked *a)
 		case 'p': ask(a->print, &a->nprint, "--print", optarg); break;
 		case 'r': a->rdma = true; break;
 		case 't': topo(argc, argv, a); break;
-		case 'a': a->form = optarg; break;
+		case 'a': a->machine.form = optarg; break;
+		case 'n': a->machine.hosts = number_of("--hosts", optarg, 1, MAX_HOSTS); break;
 		case 's': a->settings = true; break;
 		case 'm': a->markdown = true; break;
 		case 'h': fputs(usage, stdout); exit(0);
@@ -615,8 +643,7 @@ static void parse(int argc, char **argv, struct asked *a)
 	}
 	if (optind < argc)
 		quit("%s is not an option", argv[optind]);
-	if (a->form && (!a->topo || (strcmp(a->form, "text") && strcmp(a->form, "nccl"))))
-		quit("--as %s: text or nccl, with --topo", a->form);
+	check_machine(a);
 }
 
 /* Before anything is written: half an object helps nobody. */
@@ -624,7 +651,7 @@ static void check(const struct asked *a)
 {
 	static struct explained e;
 
-	for (int i = 0; i < a->nexplain; i++)
+	for (int i = 0; i < a->nexplain && !a->topo; i++)
 		explain(&e, &a->explain[i]);
 	for (int i = 0; i < a->nprint; i++)
 		wish_of(&a->print[i]);
@@ -680,7 +707,7 @@ int main(int argc, char **argv)
 	tt_env_check();
 	find_machine(&m);
 	if (a.topo)
-		status = info_topo(a.topo_file, a.form, a.json);
+		status = info_topo(&a.machine);
 	else if (a.rdma)
 		status = info_rdma(a.json);
 	else

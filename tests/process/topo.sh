@@ -5,40 +5,8 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 info=$(realpath "${BUILD:-build}/bin/tutti-info")
-work=$(mktemp -d)
-out=$work/out
-trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
-for v in $(compgen -e TUTTI_) NCCL_TOPO_FILE; do unset "$v"; done
-
-verdict() { # name, 0 if good
-	if [ "$2" -eq 0 ]; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAIL $1"
-		head -n 20 "$out" | sed 's/^/    /'
-	fi
-}
-
-try() { # wanted status, command...
-	local wanted=$1 status
-	shift
-	timeout -k 5 30 "$@" > "$out" 2>&1
-	status=$?
-	[ $status -eq "$wanted" ]
-	verdict "$*: status $status, wanted $wanted" $?
-}
-
-has() {
-	grep -Eq -- "$1" "$out"
-	verdict "no '$1'" $?
-}
-
-json() { # a condition on the object d
-	python3 -c "import json, sys; d = json.load(open(sys.argv[1])); sys.exit(not ($1))" "$out"
-	verdict "JSON: $1" $?
-}
+# shellcheck source=tests/harness/checks.sh
+. tests/harness/checks.sh
 
 # ---- this machine
 try 0 "$info" --topo
@@ -158,5 +126,4 @@ else
 	json 'len(d["gpus"]) == 16 and len(d["links"]) == 32 and all(l["count"] == 6 for l in d["links"])'
 fi
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+sum_up

@@ -1,0 +1,42 @@
+# shellcheck shell=bash
+# What scripts that look at the output of programs share: each try runs one, has and json look at what it said.
+# SPDX-License-Identifier: Apache-2.0
+work=$(mktemp -d)
+out=$work/out
+trap 'rm -rf "$work"' EXIT
+passed=0 failed=0
+for v in $(compgen -e TUTTI_) NCCL_TOPO_FILE; do unset "$v"; done
+
+verdict() { # name, 0 if good
+	if [ "$2" -eq 0 ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+		echo "FAIL $1"
+		head -n 20 "$out" | sed 's/^/    /'
+	fi
+}
+
+try() { # wanted status, command...
+	local wanted=$1 status
+	shift
+	timeout -k 5 30 "$@" > "$out" 2>&1
+	status=$?
+	[ $status -eq "$wanted" ]
+	verdict "$*: status $status, wanted $wanted" $?
+}
+
+has() {
+	grep -Eq -- "$1" "$out"
+	verdict "no '$1'" $?
+}
+
+json() { # a condition on the object d
+	python3 -c "import json, sys; d = json.load(open(sys.argv[1])); sys.exit(not ($1))" "$out"
+	verdict "JSON: $1" $?
+}
+
+sum_up() {
+	echo "$passed passed, $failed failed"
+	[ $failed -eq 0 ]
+}
