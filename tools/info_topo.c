@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "info_topo.h"
+#include "info_draw.h"
 
 /* ---- rings ---- */
 
@@ -390,7 +390,7 @@ static int answer(const struct shown *s, const struct topo_wish *w)
 {
 	struct hosts *h = w->hosts ? hosts_new(s, w->hosts) : NULL;
 
-	if (w->hosts && !h)
+	if ((w->hosts && !h) || (w->draw && draw_machine(s, w->draw)))
 		return 1;
 	if (w->json)
 		json(s, h, w);

@@ -18,19 +18,22 @@ has_header() {
 need make command -v make
 need gcc sh -c 'command -v "${CC:-gcc}"'
 need libc6-dev has_header stdio.h
-# RDMA is left out where these cannot be had.
-wish() { # package, header
-	has_header "$2" || wanted="$wanted $1"
+# RDMA and pictures are left out where these cannot be had.
+wish() { # as need
+	package=$1
+	shift
+	"$@" > /dev/null 2>&1 || wanted="$wanted $package"
 }
 wanted=
-wish libibverbs-dev infiniband/verbs.h
-wish librdmacm-dev rdma/rdma_cma.h
+wish libibverbs-dev has_header infiniband/verbs.h
+wish librdmacm-dev has_header rdma/rdma_cma.h
 case "${1:-build}" in
 build) ;;
 check)
 	need libcriterion-dev has_header criterion/criterion.h
 	need pkg-config command -v pkg-config
 	need binutils command -v nm
+	wish graphviz command -v dot
 	;;
 fuzz) need clang command -v clang ;;
 # Not rdma-core: it is udev rules, which the machine of tests/vm does without, and pulls udev and systemd.
@@ -82,6 +85,6 @@ install() {
 # shellcheck disable=SC2086
 install $missing $wanted && exit 0
 [ -n "$wanted" ] || exit 1
-echo "without RDMA:$wanted cannot be installed" >&2
+echo "left out, as they cannot be installed:$wanted" >&2
 # shellcheck disable=SC2086
 [ -z "$missing" ] || install $missing

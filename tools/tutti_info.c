@@ -2,21 +2,24 @@
  * and sends nothing. SPDX-License-Identifier: Apache-2.0 */
 #include <getopt.h>
 #include <ifaddrs.h>
+#include <limits.h>
 #include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "info.h"
+#include "info_draw.h"
 #include "net.h"
 #include "plan.h"
 
-enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX_HOSTS = 1 << 16, MAX_CANDIDATES = 16 };
+enum { MAX_ADDRS = 256, MAX_SETTINGS = 64, MAX_ASKED = 16, MAX_RANKS = 1024, MAX_CANDIDATES = 16 };
+enum { MAX_HOSTS = 1 << 16, MAX_DRAWN = 32 };
 
 static const char usage[] =
 	"tutti-info [--json] [--explain COLL:SIZE[:RANKS[:TRANSPORT]]]... [--print COLL:ALGO:RANKS[:RANK]]...\n"
-	"tutti-info --topo [FILE] [--hosts N] [--explain COLL:SIZE]... [--json | --as text | --as nccl]\n"
+	"tutti-info --topo [FILE] [--hosts N] [--explain COLL:SIZE]... [--json | --as text | --as nccl] [--draw FILE]\n"
+	"tutti-info --print COLL:ALGO:RANKS [--explain COLL:SIZE[:RANKS[:TRANSPORT]]] --draw FILE\n"
 	"tutti-info --check-rdma [--json]\n"
 	"tutti-info --settings | --settings-markdown | --help\n"
 	"\n"
@@ -31,6 +34,8 @@ static const char usage[] =
 	"  --hosts     with --topo: what collectives should cost on N such hosts, all algorithms, the bound and what\n"
 	"              binds; AllReduce of some sizes, or what --explain asks\n"
 	"  --check-rdma  RDMA devices, ports and GIDs, what is wrong and how to mend it; status 1 if something is\n"
+	"  --draw      into FILE.svg, .png (by Graphviz) or .dot: the machine of --topo with its links and rings, or\n"
+	"              the schedule of --print over time, of the size and over the transport that --explain names\n"
 	"  --json      all that was asked for, and what was found, as one JSON object\n"
 	"  --settings  every TUTTI_ variable with its value (* set in the environment) and meaning\n";
 
@@ -562,6 +567,25 @@ static void print_schedules(const struct question *q, bool json, int *count)
 	}
 }
 
+/* A schedule over time: of the size and over the transport that --explain names. */
+static int draw(const struct question *print, const struct question *explain, const char *file)
+{
+	struct wish w = wish_of(print);
+	struct tt_shape shape = { .nlanes = 1 };
+	struct tt_sched *ranks[MAX_DRAWN];
+	struct tt_facts f;
+	int n = 0, status = 1;
+
+	assume(&f, w.nranks, explain && explain->n > 3 ? explain->part[3] : "shm");
+	while (n < w.nranks && w.algo->build(w.coll, n, w.nranks, 0, &shape, &ranks[n]) == tuttiSuccess)
+		n++;
+	if (n == w.nranks)
+		status = draw_schedule(ranks, &f, explain ? size_of(explain->part[1]) : 1 << 20, file);
+	while (n)
+		tt_sched_free(ranks[--n]);
+	return status;
+}
+
 /* ---- the command line ---- */
 
 struct asked {
@@ -585,6 +609,15 @@ static void topo(int argc, char **argv, struct asked *a)
 	a->machine.file = optarg;
 	if (!optarg && optind < argc && *argv[optind] != '-')
 		a->machine.file = argv[optind++];
+}
+
+static void check_picture(const struct asked *a)
+{
+	draw_check(a->machine.draw);
+	if (!a->topo && (a->nprint != 1 || a->print[0].n != 3))
+		quit("--draw %s: of a machine (--topo) or of one schedule (--print COLL:ALGO:RANKS)", a->machine.draw);
+	if (!a->topo && number_of("RANKS", a->print[0].part[2], 1, INT_MAX) > MAX_DRAWN)
+		quit("--draw %s: more than %d ranks make no picture", a->machine.draw, MAX_DRAWN);
 }
 
 /* The machine of --topo, and what is asked of it. */
@@ -620,6 +653,7 @@ static void parse(int argc, char **argv, struct asked *a)
 						 { "topo", optional_argument, NULL, 't' },
 						 { "as", required_argument, NULL, 'a' },
 						 { "hosts", required_argument, NULL, 'n' },
+						 { "draw", required_argument, NULL, 'd' },
 						 { "settings", no_argument, NULL, 's' },
 						 { "settings-markdown", no_argument, NULL, 'm' },
 						 { "help", no_argument, NULL, 'h' },
@@ -634,6 +668,7 @@ static void parse(int argc, char **argv, struct asked *a)
 		case 'r': a->rdma = true; break;
 		case 't': topo(argc, argv, a); break;
 		case 'a': a->machine.form = optarg; break;
+		case 'd': a->machine.draw = optarg; break;
 		case 'n': a->machine.hosts = number_of("--hosts", optarg, 1, MAX_HOSTS); break;
 		case 's': a->settings = true; break;
 		case 'm': a->markdown = true; break;
@@ -643,6 +678,8 @@ static void parse(int argc, char **argv, struct asked *a)
 	}
 	if (optind < argc)
 		quit("%s is not an option", argv[optind]);
+	if (a->machine.draw)
+		check_picture(a);
 	check_machine(a);
 }
 
@@ -708,6 +745,8 @@ int main(int argc, char **argv)
 	find_machine(&m);
 	if (a.topo)
 		status = info_topo(&a.machine);
+	else if (a.machine.draw)
+		status = draw(&a.print[0], a.nexplain ? &a.explain[0] : NULL, a.machine.draw);
 	else if (a.rdma)
 		status = info_rdma(a.json);
 	else
