@@ -100,20 +100,38 @@ static void put_gpu(const struct writer *w, int node, int depth)
 		fprintf(w->f, "%*s</gpu>\n", depth, "");
 }
 
-/* A port that was only assumed has no name and is not written. */
+/* NULL: it was only assumed, and is not written. */
+static const char *port_name(const struct tt_topo *t, int port)
+{
+	const char *name = tt_topo_attr(t, port, "name"), *id = strrchr(t->nodes[port].id, '/');
+
+	return name || !id || (!t->nodes[port].nattrs && !strcmp(id, "/port")) ? name : id + 1;
+}
+
+static void put_net(const struct writer *w, int port, int depth)
+{
+	uint32_t mbytes = w->t->nodes[port].bandwidth;
+
+	fprintf(w->f, "%*s<net", depth, "");
+	if (!tt_topo_attr(w->t, port, "name"))
+		put_attr(w->f, "name", port_name(w->t, port));
+	put_attrs(w, port, net_attrs, N(net_attrs));
+	if (!tt_topo_attr(w->t, port, "speed") && mbytes != TT_NO_LIMIT)
+		fprintf(w->f, " speed=\"%llu\"", 8ull * mbytes);
+	fputs("/>\n", w->f);
+}
+
 static void put_nets(const struct writer *w, int nic, int depth)
 {
 	bool any = false;
 
 	for (int i = nic + 1; i < w->t->nnodes && w->t->nodes[i].parent == nic; i++) {
-		if (!tt_topo_attr(w->t, i, "name"))
+		if (!port_name(w->t, i))
 			continue;
 		if (!any)
 			fprintf(w->f, "%*s<nic>\n", depth, "");
 		any = true;
-		fprintf(w->f, "%*s<net", depth + 2, "");
-		put_attrs(w, i, net_attrs, N(net_attrs));
-		fputs("/>\n", w->f);
+		put_net(w, i, depth + 2);
 	}
 	if (any)
 		fprintf(w->f, "%*s</nic>\n", depth, "");
@@ -124,15 +142,46 @@ static bool is_virtual(const struct tt_topo_node *n)
 	return n->kind == TT_NODE_NIC && !strncmp(n->id, "virt:", 5);
 }
 
+static const char *pci_class(enum tt_node_kind k)
+{
+	return k == TT_NODE_GPU ? "0x030200" : k == TT_NODE_NIC ? "0x020000" : "0x060400";
+}
+
+/* A speed that the source gave as such, as a generation and lanes that make as much. */
+static bool put_rate(const struct writer *w, int i, const char *class)
+{
+	static const char *const gens[] = { "2.5 GT/s PCIe", "5.0 GT/s PCIe", "8.0 GT/s PCIe", "16.0 GT/s PCIe",
+					    "32.0 GT/s PCIe", "64.0 GT/s PCIe" };
+
+	for (int lanes = 16; lanes; lanes /= 2)
+		for (size_t k = 0; k < N(gens); k++) {
+			uint32_t rate = tt_rate_pci(gens[k], lanes), mbytes = w->t->nodes[i].bandwidth;
+
+			if (rate + 1 < mbytes || mbytes + 1 < rate)
+				continue;
+			if (!class)
+				put_attr(w->f, "class", pci_class(w->t->nodes[i].kind));
+			put_attr(w->f, "link_speed", gens[k]);
+			fprintf(w->f, " link_width=\"%d\"", lanes);
+			return true;
+		}
+	return false;
+}
+
 /* A device that the file knows has a link, if of unknown speed; one that it only names is for NCCL to look at. */
 static void put_pci(const struct writer *w, int i, int depth)
 {
+	const char *class = tt_topo_attr(w->t, i, "class"), *speed = tt_topo_attr(w->t, i, "link_speed");
+	const char *width = tt_topo_attr(w->t, i, "link_width");
+
 	fprintf(w->f, "%*s<pci", depth, "");
 	put_attr(w->f, "busid", w->t->nodes[i].id);
 	put_attrs(w, i, pci_attrs, N(pci_attrs));
-	if (tt_topo_attr(w->t, i, "class") && !tt_topo_attr(w->t, i, "link_speed"))
+	if (!speed && !width && put_rate(w, i, class))
+		speed = width = "";
+	if (class && !speed)
 		put_attr(w->f, "link_speed", "");
-	if (tt_topo_attr(w->t, i, "class") && !tt_topo_attr(w->t, i, "link_width"))
+	if (class && !width)
 		put_attr(w->f, "link_width", "0");
 	fputs(">\n", w->f);
 }
