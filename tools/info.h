@@ -30,5 +30,7 @@ struct topo_wish {
 	bool json;
 };
 int info_topo(const struct topo_wish *w); /* --topo: the exit status */
+/* --schedule: of files, or COLL:ALGO:RANKS[:ROOT]; in a form (text, msccl), or NULL. The exit status. */
+int info_schedule(const char *what, const char *form);
 
 #endif

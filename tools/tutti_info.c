@@ -20,6 +20,7 @@ static const char usage[] =
 	"tutti-info [--json] [--explain COLL:SIZE[:RANKS[:TRANSPORT]]]... [--print COLL:ALGO:RANKS[:RANK]]...\n"
 	"tutti-info --topo [FILE] [--hosts N] [--explain COLL:SIZE]... [--json | --as text | --as nccl] [--draw FILE]\n"
 	"tutti-info --print COLL:ALGO:RANKS [--explain COLL:SIZE[:RANKS[:TRANSPORT]]] --draw FILE\n"
+	"tutti-info --schedule FILES|COLL:ALGO:RANKS[:ROOT] [--as text | --as msccl]\n"
 	"tutti-info --check-rdma [--json]\n"
 	"tutti-info --settings | --settings-markdown | --help\n"
 	"\n"
@@ -33,6 +34,7 @@ static const char usage[] =
 	"              and proc, synthetic:WORDS of hwloc); --as: in the form of tutti's text or NCCL's XML\n"
 	"  --hosts     with --topo: what collectives should cost on N such hosts, all algorithms, the bound and what\n"
 	"              binds; AllReduce of some sizes, or what --explain asks\n"
+	"  --schedule  schedules of files, listed and proved; --as: these, or those of an algorithm, written\n"
 	"  --check-rdma  RDMA devices, ports and GIDs, what is wrong and how to mend it; status 1 if something is\n"
 	"  --draw      into FILE.svg, .png (by Graphviz) or .dot: the machine of --topo with its links and rings, or\n"
 	"              the schedule of --print over time, of the size and over the transport that --explain names\n"
@@ -591,6 +593,7 @@ static int draw(const struct question *print, const struct question *explain, co
 struct asked {
 	bool json, settings, markdown, rdma, topo;
 	struct topo_wish machine;
+	const char *schedule;
 	struct question explain[MAX_ASKED], print[MAX_ASKED];
 	int nexplain, nprint;
 };
@@ -625,7 +628,7 @@ static void check_machine(struct asked *a)
 {
 	struct topo_wish *w = &a->machine;
 
-	if (w->form && (!a->topo || (strcmp(w->form, "text") && strcmp(w->form, "nccl"))))
+	if (w->form && !a->schedule && (!a->topo || (strcmp(w->form, "text") && strcmp(w->form, "nccl"))))
 		quit("--as %s: text or nccl, with --topo", w->form);
 	if (w->hosts && !a->topo)
 		quit("--hosts is for --topo");
@@ -651,6 +654,7 @@ static void parse(int argc, char **argv, struct asked *a)
 						 { "print", required_argument, NULL, 'p' },
 						 { "check-rdma", no_argument, NULL, 'r' },
 						 { "topo", optional_argument, NULL, 't' },
+						 { "schedule", required_argument, NULL, 'S' },
 						 { "as", required_argument, NULL, 'a' },
 						 { "hosts", required_argument, NULL, 'n' },
 						 { "draw", required_argument, NULL, 'd' },
@@ -667,6 +671,7 @@ static void parse(int argc, char **argv, struct asked *a)
 		case 'p': ask(a->print, &a->nprint, "--print", optarg); break;
 		case 'r': a->rdma = true; break;
 		case 't': topo(argc, argv, a); break;
+		case 'S': a->schedule = optarg; break;
 		case 'a': a->machine.form = optarg; break;
 		case 'd': a->machine.draw = optarg; break;
 		case 'n': a->machine.hosts = number_of("--hosts", optarg, 1, MAX_HOSTS); break;
@@ -745,6 +750,8 @@ int main(int argc, char **argv)
 	find_machine(&m);
 	if (a.topo)
 		status = info_topo(&a.machine);
+	else if (a.schedule)
+		status = info_schedule(a.schedule, a.machine.form);
 	else if (a.machine.draw)
 		status = draw(&a.print[0], a.nexplain ? &a.explain[0] : NULL, a.machine.draw);
 	else if (a.rdma)

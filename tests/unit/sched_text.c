@@ -177,7 +177,7 @@ static void fixtures(void)
 		CHECKF(read_and_prove(names[i], text, &file) == tuttiSuccess, "%s", tt_last_error());
 		CHECK(file.nsets == sets[i]);
 		if (i == 0)
-			CHECK(file.sets[0]->least == 0 && file.sets[0]->most == 65536 && file.sets[1]->most == SIZE_MAX);
+			CHECK(!file.sets[0]->least && file.sets[0]->most == 65536 && file.sets[1]->most == SIZE_MAX);
 		if (i == 2)
 			CHECK(file.sets[0]->most == 1048576 && file.sets[0]->ranks[0]->nlanes == 2);
 		if (i == 3)
