@@ -262,6 +262,7 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 	TRY(hold_secret(c, parent->secret));
 	c->customs = tt_customs_share(parent->customs);
 	TRY(arrays(c, n));
+	c->plan.cores = parent->plan.cores;
 	TRY(tt_shape_part(&parent->shape, parent->nranks, members, n, &c->shape));
 	for (int i = 0; i < n; i++)
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));

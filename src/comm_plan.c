@@ -62,8 +62,7 @@ static void paths_of(struct tt_facts *f, bool one_process, bool process_a_host)
 }
 
 /* Numbers the hosts in the order of their first ranks. */
-static tuttiResult_t facts_of(struct tt_facts *f, const struct tt_proc *const *procs, int n, int cores,
-			      struct tt_place *at)
+static tuttiResult_t facts_of(struct tt_facts *f, const struct tt_proc *const *procs, int n, struct tt_place *at)
 {
 	struct host {
 		int first, ranks;
@@ -73,7 +72,7 @@ static tuttiResult_t facts_of(struct tt_facts *f, const struct tt_proc *const *p
 
 	if (!hosts)
 		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", n);
-	*f = (struct tt_facts){ .nranks = n, .cores = cores };
+	*f = (struct tt_facts){ .nranks = n };
 	for (int i = 0; i < n; i++) {
 		int h = i ? (int)at[i - 1].host : 0; /* neighbours, as launchers start them */
 
@@ -134,17 +133,38 @@ static tuttiResult_t join_up(const struct tt_plan *plan, const struct tt_shape *
 	return all ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", n);
 }
 
-static tuttiResult_t decide(const void *const *members, const struct tt_proc *const *procs, int n, int cores,
-			    struct tt_place *at, void **blob, size_t *size)
+/* What the ranks of the poorest host may use together: those of one place share its cores. */
+static tuttiResult_t count_cores(const void *const *entries, const struct tt_place *at, struct tt_facts *f)
+{
+	uint32_t *cores = calloc((size_t)f->hosts, sizeof(*cores));
+
+	if (!cores)
+		return tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", f->nranks);
+	for (int i = 0; i < f->nranks; i++) {
+		int k = i - 1;
+
+		while (k >= 0 && (at[k].host != at[i].host || at[k].node != at[i].node))
+			k--;
+		cores[at[i].host] += k < 0 ? ((const struct tt_member *)entries[i])->cores : 0;
+	}
+	for (int h = 0; h < f->hosts; h++)
+		f->cores = !h || (int)cores[h] < f->cores ? (int)cores[h] : f->cores;
+	free(cores);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t decide(const void *const *entries, const struct tt_proc *const *procs, struct tt_place *at, int n,
+			    void **blob, size_t *size)
 {
 	struct tt_shape shape;
 	struct tt_facts facts;
 	struct tt_plan plan;
 	tuttiResult_t r;
 
-	TRY(facts_of(&facts, procs, n, cores, at));
+	TRY(facts_of(&facts, procs, n, at));
+	TRY(count_cores(entries, at, &facts));
 	TRY(tt_plan_make(&facts, &plan));
-	TRY(tt_customs_decide((const struct tt_member *const *)members, n, &plan));
+	TRY(tt_customs_decide((const struct tt_member *const *)entries, n, &plan));
 	TRY(tt_shape_of_places(at, n, &shape));
 	r = join_up(&plan, &shape, n, blob, size);
 	tt_shape_free(&shape);
@@ -154,7 +174,6 @@ static tuttiResult_t decide(const void *const *members, const struct tt_proc *co
 tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, int n, void **blob, size_t *size)
 {
 	const struct tt_proc **procs;
-	uint32_t cores = UINT32_MAX;
 	struct tt_place *at;
 	tuttiResult_t r;
 
@@ -167,10 +186,9 @@ tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, in
 
 		procs[i] = &m->proc;
 		at[i] = (struct tt_place){ 0, m->node };
-		cores = m->cores < cores ? m->cores : cores;
 	}
 	if (r == tuttiSuccess)
-		r = decide(entries, procs, n, (int)cores, at, blob, size);
+		r = decide(entries, procs, at, n, blob, size);
 	free(procs);
 	free(at);
 	return r;
@@ -189,6 +207,18 @@ static void dump(const struct tuttiComm *c)
 		tt_topo_place_dump();
 }
 
+static void say(const struct tuttiComm *c)
+{
+	int hosts = 1;
+
+	for (int i = 1; c->shape.group && i < c->nranks; i++)
+		hosts += c->shape.group[tt_shape_rank(&c->shape, 0, c->nranks, i)] !=
+			 c->shape.group[tt_shape_rank(&c->shape, 0, c->nranks, i - 1)];
+	tt_log(TT_LOG_INFO, "plan", "%d ranks on %d host%s, %u cores on the poorest, %s order, shape %016llx",
+	       c->nranks, hosts, hosts == 1 ? "" : "s", c->plan.cores, c->shape.order ? "another" : "their own",
+	       (unsigned long long)tt_shape_digest(&c->shape, c->nranks));
+}
+
 tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t size)
 {
 	size_t words = (size - sizeof(c->plan)) / sizeof(uint32_t);
@@ -201,9 +231,7 @@ tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t si
 	TRY(tt_shape_unpack((const uint32_t *)blob + sizeof(c->plan) / sizeof(uint32_t), words, c->nranks,
 			    &c->shape));
 	if (c->rank == 0)
-		tt_log(TT_LOG_INFO, "plan", "%d ranks, %s order%s, shape %016llx", c->nranks,
-		       c->shape.order ? "another" : "their own", c->shape.group ? ", several hosts" : "",
-		       (unsigned long long)tt_shape_digest(&c->shape, c->nranks));
+		say(c);
 	dump(c);
 	return tuttiSuccess;
 }
@@ -220,7 +248,8 @@ tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
 	for (int i = 0; r == tuttiSuccess && i < c->nranks; i++)
 		procs[i] = &c->procs[c->proc_of[i]];
 	if (r == tuttiSuccess)
-		r = facts_of(&facts, procs, c->nranks, tt_usable_cores(), at);
+		r = facts_of(&facts, procs, c->nranks, at);
+	facts.cores = (int)c->plan.cores;
 	free(procs);
 	free(at);
 	TRY(r);

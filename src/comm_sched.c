@@ -1,6 +1,6 @@
 /* Schedules that the user brings in TUTTI_SCHEDULE_FILE. Every rank reads the files, and keeps the schedules for all
  * numbers of ranks, as it may be split; the root of the rendezvous sees that all have read the same, and proves it.
- * Why so: docs/decisions/0013. SPDX-License-Identifier: Apache-2.0 */
+ * Why so: docs/decisions/0014. SPDX-License-Identifier: Apache-2.0 */
 #include "comm.h"
 
 #include <stdlib.h>

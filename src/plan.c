@@ -226,6 +226,7 @@ tuttiResult_t tt_plan_make(const struct tt_facts *f, struct tt_plan *plan)
 
 	memset(plan, 0, sizeof(*plan));
 	plan->size = sizeof(*plan);
+	plan->cores = (uint32_t)f->cores;
 	for (int ordered = 0; ordered < 2; ordered++)
 		for (int coll = 0; coll <= TT_BARRIER; coll++)
 			for (int k = 0; k < TT_CLASSES; k++) {

@@ -25,7 +25,7 @@ static inline bool tt_row_same(const struct tt_row *a, const struct tt_row *b)
 }
 
 struct tt_plan {
-	uint32_t size, reserved;
+	uint32_t size, cores; /* cores: as in the facts, for those of parts */
 	struct tt_row rows[2][TT_BARRIER + 1][TT_CLASSES]; /* [ordered] */
 };
 
@@ -34,7 +34,7 @@ struct tt_facts {
 	int nranks, per_host; /* most ranks on one host */
 	int hosts;
 	bool scattered;       /* ranks that follow each other are on different ones */
-	int cores;            /* usable ones on the poorest host */
+	int cores;            /* that the ranks of the poorest host may use together */
 	double latency, bandwidth;
 	double near_latency, near_bandwidth; /* within a host, where there are several */
 	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */

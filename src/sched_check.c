@@ -422,9 +422,7 @@ static uint32_t *place(const struct run *r, int rank, uint32_t w, struct tt_ref 
 static tuttiResult_t undefined(const struct run *r, const struct side *d, uint32_t item, struct tt_ref ref)
 {
 	blame(r->how, d->s->rank, item % d->s->nsteps);
-	return tt_note_error(tuttiMismatch,
-			     "rank %d step %u window %u reads chunk %u of buffer %u, which "
-			     "nobody wrote",
+	return tt_note_error(tuttiMismatch, "rank %d step %u window %u reads chunk %u of buffer %u, which nobody wrote",
 			     d->s->rank, item % d->s->nsteps, item / d->s->nsteps, ref.chunk,
 			     ref.buf);
 }

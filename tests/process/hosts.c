@@ -28,6 +28,7 @@ struct seen {
 	_Atomic int there; /* of entry 0: ranks that have come so far */
 	uint64_t sent;     /* bytes that left the host, of its first rank */
 	uint64_t plan, shape;
+	uint32_t cores;
 	uint32_t order[MAX], group[MAX], parent[MAX];
 	char chosen[16];
 };
@@ -46,6 +47,7 @@ static void note(struct rank *r, struct seen *s, enum tt_coll coll)
 	const struct tuttiComm *c = r->comm;
 
 	s->plan = tt_hash64(&c->plan, sizeof(c->plan), 0);
+	s->cores = c->plan.cores;
 	s->shape = tt_shape_digest(&c->shape, c->nranks);
 	for (int i = 0; i < r->n; i++) {
 		s->order[i] = (uint32_t)tt_shape_rank(&c->shape, 0, r->n, i);
@@ -181,6 +183,7 @@ static void near_are_neighbours(void)
 		return;
 	CHECKF(dumps() == 1, "the dump is one rank's");
 	all_alike(s, 4);
+	CHECKF(s[0].cores == 2, "together they have %u cores", s[0].cores);
 	CHECKF(s[0].shape && !memcmp(s[0].order, wanted, sizeof(wanted)), "the order is %u %u %u %u", s[0].order[0],
 	       s[0].order[1], s[0].order[2], s[0].order[3]);
 }
