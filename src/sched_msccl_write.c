@@ -151,12 +151,13 @@ static void put_tb(struct out *o, uint32_t tb)
 static uint32_t lines_of(const struct out *o, uint32_t i)
 {
 	const struct tt_step *st = &o->s->steps[i];
-	struct tt_ref src = o->s->refs[st->src], sum;
+	struct tt_ref src, sum;
 	uint32_t others = 0, n = 1;
 
 	for (uint32_t k = 0; k < st->ndeps; k++)
 		others += o->places[o->s->deps[st->dep + k]].tb != o->tb_of[i];
 	if (!is_message(st)) {
+		src = o->s->refs[st->src];
 		sum = sum_place(o, st);
 		n = st->nsrc - 1;
 		n += (sum.buf != src.buf || sum.chunk != src.chunk || st->nsrc == 1) + (sum.buf != st->dst.buf);
