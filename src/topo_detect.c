@@ -497,19 +497,37 @@ tuttiResult_t tt_topo_from_synthetic(const char *text, struct tt_topo **out)
 	return by_hwloc(text, 0, false, out);
 }
 
+static void count_node(struct tt_sys *s, const char *name)
+{
+	s->nnuma += !strncmp(name, "node", 4) && name[4] >= '0' && name[4] <= '9';
+}
+
+/* hwloc 2 asserts that a list of NUMA nodes has one in it; in a container it may be hidden. */
+static bool hwloc_would_abort(struct tt_topo *t)
+{
+	struct tt_sys s = { .root = "", .t = t };
+
+	return tt_sys_each(&s, "/sys/devices/system/node", count_node) && !s.nnuma;
+}
+
 tuttiResult_t tt_topo_here(struct tt_topo **out)
 {
 	struct tt_sys s = { .root = "" };
-	bool sys = tt_sys_there(&s, "/sys/devices/system/cpu");
+	bool sys = tt_sys_there(&s, "/sys/devices/system/cpu"), hidden;
 	struct tt_topo *t;
 
 	TRY(tt_topo_new(&t));
-	if (sys && detect(t))
+	hidden = hwloc_would_abort(t);
+	if (sys && !hidden && detect(t))
 		return finish(t, out);
 	tt_topo_free(t);
 	TRY(tt_topo_new(&t));
-	tt_topo_source(t, sys ? "this machine, by /sys (%s)" : "this machine, by /proc (no CPUs in /sys%s)",
-		       !sys ? "" : *lib.why ? lib.why : "hwloc could not look at it");
+	if (!sys)
+		tt_topo_source(t, "this machine, by /proc (no CPUs in /sys)");
+	else
+		tt_topo_source(t, "this machine, by /sys (%s)",
+			       hidden ? "no hwloc: it does not bear an empty /sys/devices/system/node" :
+			       *lib.why ? lib.why : "hwloc could not look at it");
 	tt_topo_of_sysfs(t, "");
 	return finish(t, out);
 }

@@ -37,22 +37,42 @@ json 'any("42ff:00:00.0: its driver does not say" in a for a in d["assumed"])'
 json 'any("43ff:00:00.0: a link to 4fff:00:00.0, which is not listed" in a for a in d["assumed"])'
 json 'any("44ff:00:00.0: a GPU that only its driver lists" in a for a in d["assumed"])'
 
-# No /sys at all; one in which only the CPUs are to be seen.
+# What containers hide: mounted over, in a namespace of its own. Each works, and its first line says by what.
+hidden() { # the line, then mounts as a script; $0 is tutti-info, $1 an empty folder
+	local line=$1 empty
+	empty=$(mktemp -d -p "$work")
+	try 0 unshare -rm sh -c "{ $2; } && exec \"\$0\" --topo" "$info" "$empty"
+	has "^topology +this machine, by $line\$"
+	[ "$(grep -c '^topology' "$out")" -eq 1 ]
+	verdict "one line" $?
+}
+
 if unshare -rm true 2> /dev/null; then
-	try 0 unshare -rm sh -c 'mount -t tmpfs none /sys && exec "$0" --topo' "$info"
-	has '^topology +this machine, by /proc \(no CPUs in /sys\)$'
+	best='(hwloc [0-9.]+ and /sys|/sys \(built without.*\))'
+	hidden '/proc \(no CPUs in /sys\)' 'mount -t tmpfs none /sys'
 	has 'PCI devices are not listed'
 	has '[1-9][0-9]* cores'
-	mkdir "$work/sys"
 	# shellcheck disable=SC2016
-	try 0 unshare -rm sh -c 'mount --bind /sys/devices/system "$1" && mount -t tmpfs none /sys &&
-		mkdir -p /sys/devices/system && mount --bind "$1" /sys/devices/system && exec "$0" --topo' \
-		"$info" "$work/sys"
-	has '^topology +this machine, by '
+	hidden "$best" 'mount --bind /sys/devices/system "$1" && mount -t tmpfs none /sys &&
+		mkdir -p /sys/devices/system && mount --bind "$1" /sys/devices/system'
 	has 'PCI devices are not listed'
 	has '[1-9][0-9]* cores'
+	hidden "$best" 'mount -t tmpfs none /sys/bus && mount -t tmpfs none /sys/class'
+	has 'PCI devices are not listed'
+	hidden "$best" 'mount -t tmpfs none /sys/firmware && mount -t tmpfs none /sys/devices/virtual'
+	hidden '/sys \((no hwloc|built without).*\)' 'mount -t tmpfs none /sys/devices/system/node'
+	has 'no NUMA node is listed: taken as one'
+	has '[1-9][0-9]* cores'
+	hidden '/sys \((no hwloc|built without).*\)' \
+		"export LD_LIBRARY_PATH=$work/broken && mount -t tmpfs none /sys/devices/system/cpu/cpu0"
+	hidden '/proc \(no CPUs in /sys\)' 'mount -t tmpfs none /sys && mount --bind /dev/null /proc/cpuinfo'
+	has 'no CPU is listed'
+	# Ranks that are bound look at the machine too.
+	# shellcheck disable=SC2016
+	try 0 unshare -rm sh -c 'mount -t tmpfs none /sys && cd "$1" &&
+		exec taskset -c 0 ./tutti-run -n 2 ./all_reduce_perf -b 1K -e 1K -n 2 -c 1' - "$(dirname "$info")"
 else
-	echo "without /sys: skipped, as this user may make no namespace"
+	echo "what containers hide: skipped, as this user may make no namespace"
 fi
 
 # ---- files
