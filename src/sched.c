@@ -616,11 +616,11 @@ const struct tt_sched *tt_sched_so_far(const struct tt_builder *b, const char **
 	return b->s;
 }
 
-static uint32_t *copy_words(const uint32_t *from, size_t n)
+static void *copy_of(const void *from, size_t n, size_t size)
 {
-	uint32_t *p = from ? malloc(n * sizeof *p + 1) : NULL;
+	void *p = malloc(n * size + 1);
 
-	return p ? memcpy(p, from, n * sizeof *p) : NULL;
+	return p && n ? memcpy(p, from, n * size) : p;
 }
 
 struct tt_sched *tt_sched_copy(const struct tt_sched *s)
@@ -630,18 +630,15 @@ struct tt_sched *tt_sched_copy(const struct tt_sched *s)
 	if (!c)
 		return NULL;
 	*c = *s;
-	c->weights = copy_words(s->weights, s->per_block);
-	c->deps = copy_words(s->deps, s->ndeps);
-	c->bufs = malloc(s->nbufs * sizeof *c->bufs + 1);
-	c->steps = malloc(s->nsteps * sizeof *c->steps + 1);
-	c->refs = malloc(s->nrefs * sizeof *c->refs + 1);
+	c->weights = s->weights ? copy_of(s->weights, s->per_block, sizeof *s->weights) : NULL;
+	c->deps = copy_of(s->deps, s->ndeps, sizeof *s->deps);
+	c->bufs = copy_of(s->bufs, s->nbufs, sizeof *s->bufs);
+	c->steps = copy_of(s->steps, s->nsteps, sizeof *s->steps);
+	c->refs = copy_of(s->refs, s->nrefs, sizeof *s->refs);
 	if ((s->weights && !c->weights) || !c->deps || !c->bufs || !c->steps || !c->refs) {
 		tt_sched_free(c);
 		return NULL;
 	}
-	memcpy(c->bufs, s->bufs, s->nbufs * sizeof *c->bufs);
-	memcpy(c->steps, s->steps, s->nsteps * sizeof *c->steps);
-	memcpy(c->refs, s->refs, s->nrefs * sizeof *c->refs);
 	return c;
 }
 

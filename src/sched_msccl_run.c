@@ -511,7 +511,8 @@ static tuttiResult_t order_ops(struct gpu *g, const struct tt_sched *s)
 		g->ops[i].turn = (uint64_t)st->skew << 34 | (early[i] ? 0 : kind) << 32 | i;
 	}
 	free(early);
-	qsort(g->ops, g->nops, sizeof *g->ops, by_turn);
+	if (g->nops)
+		qsort(g->ops, g->nops, sizeof *g->ops, by_turn);
 	return tuttiSuccess;
 }
 
