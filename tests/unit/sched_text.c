@@ -40,9 +40,9 @@ static char *xml_of(struct tt_sched *const *ranks, int p)
 	return text;
 }
 
-static bool same_words(const uint32_t *a, const uint32_t *b, size_t n)
+static bool same_bytes(const void *a, const void *b, size_t n)
 {
-	return a && b ? !memcmp(a, b, n * sizeof(*a)) : a == b;
+	return !n || (a && b ? !memcmp(a, b, n) : a == b);
 }
 
 /* Beside what the text says: what the executor reads. */
@@ -52,11 +52,12 @@ static bool same(const struct tt_sched *a, const struct tt_sched *b)
 	       a->nblocks == b->nblocks && a->per_block == b->per_block && a->nlanes == b->nlanes &&
 	       a->nbufs == b->nbufs && a->nsteps == b->nsteps && a->nrefs == b->nrefs && a->ndeps == b->ndeps &&
 	       a->one_window == b->one_window && a->ordered == b->ordered &&
-	       a->block_runnable == b->block_runnable && same_words(a->weights, b->weights, a->per_block) &&
-	       !memcmp(a->bufs, b->bufs, a->nbufs * sizeof(*a->bufs)) &&
-	       !memcmp(a->steps, b->steps, a->nsteps * sizeof(*a->steps)) &&
-	       !memcmp(a->refs, b->refs, a->nrefs * sizeof(*a->refs)) &&
-	       !memcmp(a->deps, b->deps, a->ndeps * sizeof(*a->deps));
+	       a->block_runnable == b->block_runnable &&
+	       same_bytes(a->weights, b->weights, a->per_block * sizeof(*a->weights)) &&
+	       same_bytes(a->bufs, b->bufs, a->nbufs * sizeof(*a->bufs)) &&
+	       same_bytes(a->steps, b->steps, a->nsteps * sizeof(*a->steps)) &&
+	       same_bytes(a->refs, b->refs, a->nrefs * sizeof(*a->refs)) &&
+	       same_bytes(a->deps, b->deps, a->ndeps * sizeof(*a->deps));
 }
 
 static void again_as_text(struct tt_sched *const *ranks, int p)
