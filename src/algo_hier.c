@@ -80,17 +80,18 @@ static void across(const struct tt_hier *h, uint32_t link, uint32_t link2, uint3
 		part = step(h, link2, n + s, rail, part, TT_OUT, TT_OUT);
 }
 
-/* The ranks of the smallest group of several have the most rails, and are sent as many at once. */
+/* What the ranks of a group send each other at once: those of the smallest have the most rails. */
 static void note_largest(const struct tt_hier *h)
 {
-	uint32_t most = 0;
-
 	for (uint32_t g = 0; g < h->ngroups; g++) {
-		uint32_t n = tt_hier_size(h, g), rails = n > 1 ? (h->rails + n - 1) / n : 0;
+		uint32_t n = tt_hier_size(h, g);
 
-		most = rails > most ? rails : most;
+		for (uint32_t m = 0; m < n && n > 1; m++) {
+			uint32_t from = tt_hier_rail(h, m, n), to = tt_hier_rail(h, m + 1, n);
+
+			tt_sched_message(h->b, tt_ref(TT_IN, h->base + from * h->ngroups, (to - from) * h->ngroups));
+		}
 	}
-	tt_sched_message(h->b, tt_ref(TT_IN, h->base, most * h->ngroups));
 }
 
 static void build_lane(const struct tt_hier *h, uint32_t link, uint32_t link2)
@@ -157,6 +158,37 @@ static void sort_groups(struct tt_hier *h, const struct tt_shape *s, uint32_t la
 		;
 }
 
+/* What a rail carries, of which the slowest owner has the say; an owner of several shares its rate among them. */
+static uint32_t rail_weight(const struct tt_hier *h, const struct tt_shape *s, uint32_t rail)
+{
+	uint64_t least = UINT32_MAX / 2;
+
+	for (uint32_t g = 0; g < h->ngroups; g++) {
+		uint32_t n = tt_hier_size(h, g), m = rail * n / h->rails;
+		uint64_t rails = tt_hier_rail(h, m + 1, n) - tt_hier_rail(h, m, n);
+
+		least = tt_min(least, (uint64_t)s->rate[tt_hier_owner(h, g, rail)] * 16 / rails);
+	}
+	return least ? (uint32_t)least : 1;
+}
+
+/* Before any lane is built, as messages are measured by the weights. Lanes are equal then. */
+static tuttiResult_t weigh(struct tt_hier *h, const struct tt_shape *s, int p, int rank)
+{
+	uint32_t cuts = h->rails * h->ngroups, *w = malloc(h->nlanes * cuts * sizeof(*w));
+
+	if (!w)
+		return tt_fail(tuttiSystemError, "no memory for the weights of %d ranks", p);
+	for (uint32_t lane = 0; lane < h->nlanes; lane++) {
+		sort_groups(h, s, lane, p, rank);
+		for (uint32_t c = 0; c < cuts; c++)
+			w[lane * cuts + c] = rail_weight(h, s, c / h->ngroups);
+	}
+	tt_sched_weights(h->b, w);
+	free(w);
+	return tuttiSuccess;
+}
+
 static void build(struct tt_hier *h, enum tt_coll coll, bool split)
 {
 	uint32_t l = h->lane;
@@ -189,12 +221,21 @@ tuttiResult_t tt_build_hier(enum tt_coll coll, int rank, int nranks, int root, c
 	cuts = coll == TT_ALLREDUCE ? h.rails * h.ngroups : 1;
 	r = tt_sched_begin(&h.b, coll, "hier", rank, nranks, root, h.nlanes * cuts, h.nlanes * (split ? 2 : 1));
 	if (r == tuttiSuccess) {
-		tt_sched_lane_weights(h.b, shape, cuts);
+		tuttiResult_t weighed = tuttiSuccess;
+
+		if (coll == TT_ALLREDUCE && shape->rate)
+			weighed = weigh(&h, shape, nranks, rank);
+		else
+			tt_sched_lane_weights(h.b, shape, cuts);
 		for (; h.lane < h.nlanes && nranks > 1; h.lane++) {
 			sort_groups(&h, shape, h.lane, nranks, rank);
 			build(&h, coll, split);
 		}
 		r = tt_sched_end(h.b, out);
+		if (r == tuttiSuccess && weighed != tuttiSuccess) {
+			tt_sched_free(*out);
+			r = weighed;
+		}
 	}
 	free(room);
 	return r;

@@ -35,6 +35,7 @@ struct tt_node_events {
 tuttiResult_t tt_node_get(const struct tt_node_events *events);
 void tt_node_put(void);
 const struct tt_proc *tt_node_self(void);
+const char *tt_node_interface(void); /* that all its addresses are of; "": several */
 void tt_node_offer(uint32_t transports); /* before any peer hears of this process */
 void tt_node_exit(uint64_t ns);         /* the same from exit(), whoever holds the node */
 void tt_node_linger(uint64_t ns);       /* says goodbye on all connections and flushes; bounded */

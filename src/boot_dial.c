@@ -327,6 +327,14 @@ void tt_dial_next(struct tt_dial *d)
 
 /* ---- which addresses of a peer, in which order ---- */
 
+const char *tt_node_interface(void)
+{
+	for (int i = 1; i < tt_node.naddrs; i++)
+		if (strcmp(tt_node.addrs[i].name, tt_node.addrs[0].name) != 0)
+			return "";
+	return tt_node.naddrs > 0 ? tt_node.addrs[0].name : "";
+}
+
 static bool same_host(const struct tt_proc *p)
 {
 	return memcmp(p->boot_id, tt_node.self.boot_id, sizeof(p->boot_id)) == 0;

@@ -146,7 +146,9 @@ struct tt_member { /* what a rank brings to the rendezvous; begins with its proc
 	struct tt_proc proc;
 	uint64_t settings, schedules; /* schedules: digest of TUTTI_SCHEDULE_FILE's contents, 0: none */
 	uint32_t version, cores;
-	int32_t node, reserved; /* where it may run, in its host's topology; -1: anywhere */
+	int32_t node;       /* where it may run, in its host's topology; -1: anywhere */
+	uint32_t nic, rate; /* if all its addresses are of one interface: which, and MB/s; else 0 */
+	uint32_t reserved;
 	char setting_text[256];
 };
 tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,

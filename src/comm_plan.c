@@ -9,6 +9,14 @@
 
 #define WIRE_VERSION 2
 
+static void name_nic(struct tt_member *m)
+{
+	const char *name = tt_node_interface();
+
+	m->nic = (uint32_t)tt_hash64(name, strlen(name), 0);
+	m->rate = *name ? tt_topo_rate(name) : 0;
+}
+
 tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks)
 {
 	int node = -1;
@@ -21,6 +29,8 @@ tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks)
 	m->settings = tt_env_digest();
 	m->cores = (uint32_t)tt_usable_cores();
 	m->node = node;
+	if (nranks > 1)
+		name_nic(m);
 	tt_env_shared(m->setting_text, sizeof(m->setting_text));
 	return tuttiSuccess;
 }
@@ -185,7 +195,7 @@ tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, in
 		const struct tt_member *m = entries[i];
 
 		procs[i] = &m->proc;
-		at[i] = (struct tt_place){ 0, m->node };
+		at[i] = (struct tt_place){ .node = m->node, .nic = m->nic, .rate = m->rate };
 	}
 	if (r == tuttiSuccess)
 		r = decide(entries, procs, at, n, blob, size);

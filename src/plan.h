@@ -72,10 +72,12 @@ int tt_plan_class(size_t bytes);
 struct tt_place {
 	uint32_t host; /* numbered from 0 */
 	int32_t node;  /* in the topology of the host; -1: not known */
+	uint32_t nic;  /* by which it leaves the host: any number, equal for the same one */
+	uint32_t rate; /* of it, MB/s; 0: not known */
 };
 /* Ranks of a host are neighbours in its order, among them those near each other in the machine. With several hosts
- * each is a group, and there is a tree: of the hosts' first ranks, and below each of its host's. What is trivial is
- * left out. Shapes own their arrays: tt_shape_free. */
+ * each is a group, and there is a tree: of the hosts' first ranks, and below each of its host's; rates where NICs
+ * differ. What is trivial is left out. Shapes own their arrays: tt_shape_free. */
 tuttiResult_t tt_shape_of_places(const struct tt_place *at, int nranks, struct tt_shape *out);
 /* The same of some of the ranks. */
 tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *members, int n, struct tt_shape *out);

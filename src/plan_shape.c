@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ORDER = 1, PARENT = 2, WEIGHTS = 4, GROUP = 8, HEAD = 2 }; /* words: which of them, lanes */
+enum { ORDER = 1, PARENT = 2, WEIGHTS = 4, GROUP = 8, RATE = 16, FIELDS = 5 };
+enum { HEAD = 2 }; /* words: which of them, lanes */
 
 /* ---- made ---- */
 
@@ -81,6 +82,33 @@ static tuttiResult_t room(uint32_t n, uint32_t **order, uint32_t **group, int **
 	return tt_fail(tuttiSystemError, "no memory for the shape of %u ranks", n);
 }
 
+/* Ranks that go out by the same NIC share it. Nothing, where one of them is not known, or all are alike. */
+static tuttiResult_t add_rates(const struct tt_place *at, uint32_t n, struct tt_shape *s)
+{
+	uint32_t *rate;
+	bool differ = false;
+
+	for (uint32_t i = 0; i < n; i++)
+		if (!s->group || !at[i].rate)
+			return tuttiSuccess;
+	rate = malloc(n * sizeof(*rate));
+	if (!rate)
+		return tt_fail(tuttiSystemError, "no memory for the shape of %u ranks", n);
+	for (uint32_t i = 0; i < n; i++) {
+		uint32_t sharing = 0;
+
+		for (uint32_t k = 0; k < n; k++)
+			sharing += at[k].host == at[i].host && at[k].nic == at[i].nic;
+		rate[i] = at[i].rate > sharing ? at[i].rate / sharing : 1;
+		differ |= rate[i] != rate[0];
+	}
+	if (differ)
+		s->rate = rate;
+	else
+		free(rate);
+	return tuttiSuccess;
+}
+
 tuttiResult_t tt_shape_of_places(const struct tt_place *at, int nranks, struct tt_shape *out)
 {
 	uint32_t *order, *group, n = (uint32_t)nranks;
@@ -95,7 +123,27 @@ tuttiResult_t tt_shape_of_places(const struct tt_place *at, int nranks, struct t
 	}
 	tt_topo_order(key, n, order);
 	free(key);
-	return complete(order, group, n, out);
+	TRY(complete(order, group, n, out));
+	if (add_rates(at, n, out) == tuttiSuccess)
+		return tuttiSuccess;
+	tt_shape_free(out);
+	return tuttiSystemError;
+}
+
+static tuttiResult_t part_rates(const struct tt_shape *all, const int *members, int n, struct tt_shape *out)
+{
+	uint32_t *rate;
+
+	if (!all->rate || !out->group)
+		return tuttiSuccess;
+	out->rate = rate = malloc((size_t)n * sizeof(*rate));
+	if (!rate) {
+		tt_shape_free(out);
+		return tt_fail(tuttiSystemError, "no memory for the shape of %d ranks", n);
+	}
+	for (int i = 0; i < n; i++)
+		rate[i] = all->rate[members[i]];
+	return tuttiSuccess;
 }
 
 tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *members, int n, struct tt_shape *out)
@@ -122,6 +170,8 @@ tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *mem
 		free(more);
 		r = complete(order, group, (uint32_t)n, out);
 	}
+	if (r == tuttiSuccess)
+		r = part_rates(all, members, n, out);
 	free(place);
 	return r;
 }
@@ -134,7 +184,7 @@ struct field {
 	size_t n;
 };
 
-static void fields_of(struct tt_shape *s, uint32_t nlanes, int nranks, struct field f[4])
+static void fields_of(struct tt_shape *s, uint32_t nlanes, int nranks, struct field f[FIELDS])
 {
 	size_t n = (size_t)nranks;
 
@@ -142,24 +192,25 @@ static void fields_of(struct tt_shape *s, uint32_t nlanes, int nranks, struct fi
 	f[1] = (struct field){ PARENT, &s->parent, nlanes * n };
 	f[2] = (struct field){ WEIGHTS, &s->weights, nlanes };
 	f[3] = (struct field){ GROUP, &s->group, n };
+	f[4] = (struct field){ RATE, &s->rate, n };
 }
 
 tuttiResult_t tt_shape_pack(const struct tt_shape *s, int nranks, uint32_t **words, size_t *n)
 {
 	struct tt_shape shape = *s;
-	struct field f[4];
+	struct field f[FIELDS];
 	uint32_t *w;
 
 	fields_of(&shape, s->nlanes, nranks, f);
 	*n = HEAD;
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < FIELDS; i++)
 		*n += *f[i].array ? f[i].n : 0;
 	*words = w = malloc(*n * sizeof(*w));
 	if (!w)
 		return tt_fail(tuttiSystemError, "no memory for the shape of %d ranks", nranks);
 	w[0] = 0;
 	w[1] = s->nlanes;
-	for (int i = 0, at = HEAD; i < 4; i++) {
+	for (int i = 0, at = HEAD; i < FIELDS; i++) {
 		if (!*f[i].array)
 			continue;
 		w[0] |= f[i].bit;
@@ -188,12 +239,12 @@ static bool sound(const struct tt_shape *s, int nranks)
 tuttiResult_t tt_shape_unpack(const uint32_t *words, size_t n, int nranks, struct tt_shape *out)
 {
 	bool whole = n >= HEAD && words[1] >= 1 && words[1] <= 255;
-	struct field f[4];
+	struct field f[FIELDS];
 	size_t at = HEAD;
 
 	*out = (struct tt_shape){ .nlanes = whole ? words[1] : 1 };
 	fields_of(out, out->nlanes, nranks, f);
-	for (int i = 0; i < 4 && whole; i++) {
+	for (int i = 0; i < FIELDS && whole; i++) {
 		uint32_t *copy;
 
 		if (!(words[0] & f[i].bit))
@@ -219,7 +270,7 @@ uint64_t tt_shape_digest(const struct tt_shape *s, int nranks)
 	uint32_t *words;
 	size_t n;
 
-	if (!s->order && !s->parent && !s->weights && !s->group)
+	if (!s->order && !s->parent && !s->weights && !s->group && !s->rate)
 		return 0;
 	if (tt_shape_pack(s, nranks, &words, &n) == tuttiSuccess) {
 		digest = tt_hash64(words, n * sizeof(*words), 0);

@@ -65,6 +65,7 @@ struct tt_shape {
 	const uint32_t *parent;   /* nlanes x nranks: parents in a lane's tree, the root its own, NULL: a heap */
 	const uint32_t *weights;  /* nlanes: share of each lane, NULL: equal */
 	const uint32_t *group;    /* nranks: group of each rank, NULL: one group */
+	const uint32_t *rate;     /* nranks: what each rank's way out of its group carries, NULL: equal */
 	uint32_t param;           /* algorithm's own: radix of k-nomial, chunks of a pipeline; 0: default */
 };
 

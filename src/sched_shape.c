@@ -124,5 +124,6 @@ void tt_shape_free(struct tt_shape *s)
 	free((void *)(uintptr_t)s->parent);
 	free((void *)(uintptr_t)s->weights);
 	free((void *)(uintptr_t)s->group);
+	free((void *)(uintptr_t)s->rate);
 	*s = (struct tt_shape){ .nlanes = 1 };
 }

@@ -154,6 +154,7 @@ tuttiResult_t tt_topo_local(struct tt_topo **out); /* both */
 /* The least node that has all cores it may run on, -1 where these are all or are not known. The machine is looked at
  * once a process, and only if the thread is bound or a setting names a file. Fails where TUTTI_TOPO_FILE does. */
 tuttiResult_t tt_topo_place(int *node);
+uint32_t tt_topo_rate(const char *interface); /* MB/s, as the file or /sys has it; 0: not known */
 void tt_topo_place_dump(void); /* tt_topo_dump of the same */
 
 /* ---- speeds that others measured (topo_rate.c), in MB/s; TT_NO_LIMIT: not known ---- */

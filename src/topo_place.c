@@ -4,7 +4,9 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 enum { MAX_CPUS = 8192 };
@@ -71,6 +73,39 @@ tuttiResult_t tt_topo_place(int *node)
 		*node = node_of(t, set, size);
 	CPU_FREE(set);
 	return *tt_env_str("TOPO_FILE") ? r : tuttiSuccess;
+}
+
+static uint32_t rate_in_file(const char *interface)
+{
+	const struct tt_topo *t;
+
+	if (!file_named() || look(&t) != tuttiSuccess)
+		return 0;
+	for (int i = tt_topo_next(t, TT_NODE_PORT, -1); i >= 0; i = tt_topo_next(t, TT_NODE_PORT, i)) {
+		const char *name = tt_topo_attr(t, i, "name");
+
+		if (name && !strcmp(name, interface) && t->nodes[i].bandwidth != TT_NO_LIMIT)
+			return t->nodes[i].bandwidth;
+	}
+	return 0;
+}
+
+uint32_t tt_topo_rate(const char *interface)
+{
+	uint32_t rate = rate_in_file(interface);
+	char path[80];
+	long mbits = 0;
+	FILE *f;
+
+	if (rate)
+		return rate;
+	snprintf(path, sizeof(path), "/sys/class/net/%s/speed", interface);
+	f = fopen(path, "re");
+	if (f && fscanf(f, "%ld", &mbits) != 1)
+		mbits = 0; /* it is down, or has no speed */
+	if (f)
+		fclose(f);
+	return mbits > 0 && mbits < 8l << 30 ? (uint32_t)((mbits + 7) / 8) : 0;
 }
 
 void tt_topo_place_dump(void)

@@ -26,7 +26,8 @@ struct layout {
 /* What each rank found, in the memory of all. */
 struct seen {
 	_Atomic int there; /* of entry 0: ranks that have come so far */
-	uint64_t sent;     /* bytes that left the host, of its first rank */
+	uint64_t sent;     /* bytes that left the host meanwhile, but by `narrow` */
+	uint64_t narrow;
 	uint64_t plan, shape;
 	uint32_t cores;
 	uint32_t order[MAX], group[MAX], parent[MAX];
@@ -238,7 +239,13 @@ static int end_up(int host, int other, int net, int number)
 	return bad | shell("ip -n %s addr add 10.214.%d.%d/24 dev way%d", name, net, number, other);
 }
 
-/* A way that does not run yet would be left out by init. */
+/* An interface that does not run yet would be left out by init. */
+static int runs(int host, const char *name)
+{
+	return shell("for i in $(seq 50); do ip -n %s link show %s | grep -q 'state UP' && exit 0; sleep 0.1; done; "
+		     "exit 1", host_name((int)getpid(), host), name);
+}
+
 static bool set_up(int hosts)
 {
 	int bad = 0, net = 0;
@@ -258,9 +265,10 @@ static bool set_up(int hosts)
 		}
 	}
 	for (int i = 0; i < hosts && !bad; i++)
-		for (int k = 0; k < hosts; k++)
-			bad |= k != i && shell("for i in $(seq 50); do ip -n %s link show way%d | grep -q 'state UP' "
-					       "&& exit 0; sleep 0.1; done; exit 1", host_name((int)getpid(), i), k);
+		for (int k = 0; k < hosts; k++) {
+			snprintf(a, sizeof(a), "way%d", k);
+			bad |= k != i && runs(i, a);
+		}
 	if (bad) {
 		take_down(hosts);
 		printf("skipped: cannot make network namespaces here\n");
@@ -279,8 +287,8 @@ static void enter_host(struct rank *r, int host)
 	close(fd);
 }
 
-/* Bytes that have left this host. */
-static uint64_t sent(struct rank *r)
+/* Bytes that have left this host by interfaces whose names begin with this. */
+static uint64_t sent(struct rank *r, const char *name)
 {
 	unsigned long long bytes, all = 0;
 	FILE *f = fopen("/proc/self/net/dev", "re");
@@ -288,7 +296,8 @@ static uint64_t sent(struct rank *r)
 
 	RANK_CHECKF(r, f, "cannot read /proc/self/net/dev");
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, " way%*d: %*u %*u %*u %*u %*u %*u %*u %*u %llu", &bytes) == 1)
+		if (!strncmp(line + strspn(line, " "), name, strlen(name)) &&
+		    sscanf(strchr(line, ':') + 1, "%*u %*u %*u %*u %*u %*u %*u %*u %llu", &bytes) == 1)
 			all += bytes;
 	fclose(f);
 	return all;
@@ -299,7 +308,7 @@ static void host_rank(struct rank *r)
 	const struct layout *l = r->arg;
 	struct seen *s = (struct seen *)r->procs->shared->user + r->rank;
 	int32_t *v = malloc((size_t)r->n * COUNT * sizeof(*v));
-	uint64_t before;
+	uint64_t before, narrow;
 
 	if (l->algo)
 		setenv("TUTTI_ALGO", l->algo, 1);
@@ -312,11 +321,13 @@ static void host_rank(struct rank *r)
 	note(r, s, l->coll);
 	call(r, l->coll, v); /* opens the links */
 	meet_all(r, 1);
-	before = sent(r);
+	before = sent(r, "way");
+	narrow = sent(r, "rail");
 	meet_all(r, 2);
 	call(r, l->coll, v);
 	meet_all(r, 3);
-	s->sent = sent(r) - before;
+	s->sent = sent(r, "way") - before;
+	s->narrow = sent(r, "rail") - narrow;
 	meet_all(r, 4);
 	RANK_OK(r, tuttiCommDestroy(r->comm));
 	free(v);
@@ -461,6 +472,75 @@ static void check_hosts(struct layout l)
 	check_runs(&r[2], l.n - 1, l.n - least);
 }
 
+/* ---- rails of different rates ---- */
+
+enum { WIDE = 60, NARROW = 20 }; /* MB/s */
+
+/* A second way between two hosts; both shaped where the kernel can. */
+static int add_rail(void)
+{
+	int bad = shell("ip link add rail netns %s type veth peer name rail netns %s", host_name((int)getpid(), 0),
+			host_name((int)getpid(), 1));
+
+	for (int i = 0; i < 2; i++) {
+		const char *name = host_name((int)getpid(), i);
+
+		bad |= shell("ip -n %s link set rail addrgenmode none up", name);
+		bad |= shell("ip -n %s addr add 10.215.0.%d/24 dev rail", name, i + 1);
+	}
+	for (int i = 0; i < 2; i++) {
+		const char *name = host_name((int)getpid(), i);
+
+		bad |= runs(i, "rail");
+		if (shell("tc -n %s qdisc add dev rail root tbf rate %dmbit burst 128k latency 200ms", name,
+			  8 * NARROW) ||
+		    shell("tc -n %s qdisc add dev way%d root tbf rate %dmbit burst 128k latency 200ms", name, !i,
+			  8 * WIDE))
+			printf("  not shaped: tc or the kernel cannot\n");
+	}
+	return bad;
+}
+
+/* The second rank of each host has the narrow way. */
+static void rail_rank(struct rank *r)
+{
+	bool narrow = r->rank >= 2;
+
+	setenv("TUTTI_ADDRS", narrow ? "rail" : r->rank ? "way0" : "way1", 1);
+	set_path("TUTTI_TOPO_FILE", "machine");
+	host_rank(r);
+}
+
+static void rails(void)
+{
+	static struct layout l = { .hosts = 2, .n = 4, .host_of = { 0, 1, 0, 1 }, .algo = "hier" };
+	struct seen s[MAX];
+	char why[1024] = "the second way cannot be made";
+	double wide, narrow;
+	bool good;
+
+	if (!set_up(l.hosts))
+		return;
+	snprintf(folder, sizeof(folder), "/tmp/tutti-hosts-XXXXXX");
+	good = !add_rail() && mkdtemp(folder);
+	if (good) {
+		write_file("machine", "tutti-topology 1\nnuma numa0\n"
+			   "nic virt:way0 in numa0\n port virt:way0/way0 in virt:way0 bw=60 name=way0\n"
+			   "nic virt:way1 in numa0\n port virt:way1/way1 in virt:way1 bw=60 name=way1\n"
+			   "nic virt:rail in numa0\n port virt:rail/rail in virt:rail bw=20 name=rail\n");
+		good = run_layout(rail_rank, &l, s, why, sizeof(why));
+		dumps();
+	}
+	take_down(l.hosts);
+	CHECKF(good, "%s", why);
+	all_alike(s, l.n);
+	wide = most_sent(s, l.n);
+	narrow = (double)s[0].narrow / (COUNT * 4.0);
+	printf("  rails of %d and %d MB/s: %.3f and %.3f times the data\n", WIDE, NARROW, wide, narrow);
+	check_sent("the wide rail", wide, 1.0 * WIDE / (WIDE + NARROW));
+	check_sent("the narrow rail", narrow, 1.0 * NARROW / (WIDE + NARROW));
+}
+
 static void two_hosts(void)
 {
 	check_hosts((struct layout){ .hosts = 2, .n = 4, .host_of = { 0, 1, 0, 0 } });
@@ -502,6 +582,7 @@ const struct test tests[] = {
 	{ "two hosts of unequal ranks", two_hosts, 200 },
 	{ "two hosts of equal ranks", two_equal_hosts, 200 },
 	{ "parts of several hosts", parts, 100 },
+	{ "rails of different rates", rails, 100 },
 	{ "three hosts of unequal ranks", three_hosts, 200 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

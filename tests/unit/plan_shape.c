@@ -46,7 +46,8 @@ static void check_wire(const struct tt_shape *s, int n)
 
 	CHECK(tt_shape_pack(s, n, &words, &k) == tuttiSuccess);
 	CHECK(tt_shape_unpack(words, k, n, &copy) == tuttiSuccess && tt_shape_digest(&copy, n) == digest);
-	CHECK(!copy.order == !s->order && !copy.parent == !s->parent && !copy.group == !s->group);
+	CHECK(!copy.order == !s->order && !copy.parent == !s->parent && !copy.group == !s->group &&
+	      !copy.rate == !s->rate);
 	tt_shape_free(&copy);
 	for (size_t cut = 0; cut < k; cut++)
 		CHECK(tt_shape_unpack(words, cut, n, &copy) == tuttiRemoteError && !copy.order && !copy.group);
@@ -99,7 +100,10 @@ static void of_places(void)
 			int host = (int)(test_rand(&rnd) % (uint32_t)hosts);
 
 			host = host < next ? host : next++;
-			at[r] = (struct tt_place){ (uint32_t)host, bound ? (int)(test_rand(&rnd) % 9) - 1 : -1 };
+			at[r] = (struct tt_place){ .host = (uint32_t)host,
+						   .node = bound ? (int)(test_rand(&rnd) % 9) - 1 : -1,
+						   .nic = (uint32_t)test_rand(&rnd) % 2,
+						   .rate = test_rand(&rnd) % 20 ? 100 : 0 };
 		}
 		CHECK(tt_shape_of_places(at, n, &s) == tuttiSuccess);
 		check_shape(&s, at, n);
@@ -112,7 +116,7 @@ static void of_places(void)
 /* Ranks bound to cores in the order in which they come, on one host: nothing to say. */
 static void trivial(void)
 {
-	struct tt_place at[4] = { { 0, 1 }, { 0, 1 }, { 0, 5 }, { 0, -1 } };
+	struct tt_place at[4] = { { .node = 1 }, { .node = 1 }, { .node = 5 }, { .node = -1 } };
 	struct tt_shape s;
 
 	CHECK(tt_shape_of_places(at, 4, &s) == tuttiSuccess);
@@ -144,7 +148,7 @@ static void sockets(void)
 	for (int i = 0; i < 8; i++) {
 		plain[i] = (uint32_t)i;
 		node[i] = tt_topo_of_cpu(t, (unsigned)(i % 2 * 2 + i / 4));
-		at[i] = (struct tt_place){ 0, node[i] };
+		at[i] = (struct tt_place){ .node = node[i] };
 	}
 	CHECK(tt_shape_of_places(at, 8, &s) == tuttiSuccess && s.order);
 	crossing = tt_topo_hops(t, node, s.order, 8, TT_PATH_SYS);
@@ -152,6 +156,29 @@ static void sockets(void)
 	CHECK(tt_topo_hops(t, node, plain, 8, TT_PATH_SYS) == 8);
 	tt_shape_free(&s);
 	tt_topo_free(t);
+}
+
+/* Two NICs on each of two hosts, the first of three ranks: they share it. Unknown or equal ones are left out. */
+static void rates(void)
+{
+	struct tt_place at[6] = { { 0, -1, 7, 300 }, { 0, -1, 7, 300 }, { 1, -1, 7, 300 }, { 0, -1, 7, 300 },
+				  { 1, -1, 7, 300 }, { 1, -1, 8, 40 } };
+	static const uint32_t wanted[] = { 100, 100, 150, 100, 150, 40 };
+	static const int members[] = { 5, 0 };
+	struct tt_shape s, part;
+
+	CHECK(tt_shape_of_places(at, 6, &s) == tuttiSuccess);
+	CHECK(s.rate && !memcmp(s.rate, wanted, sizeof(wanted)));
+	CHECK(tt_shape_part(&s, 6, members, 2, &part) == tuttiSuccess);
+	CHECK(part.rate && part.rate[0] == 40 && part.rate[1] == 100);
+	tt_shape_free(&part);
+	tt_shape_free(&s);
+	at[5].rate = 0;
+	CHECK(tt_shape_of_places(at, 6, &s) == tuttiSuccess && !s.rate);
+	tt_shape_free(&s);
+	at[5] = at[4];
+	CHECK(tt_shape_of_places(at, 6, &s) == tuttiSuccess && !s.rate);
+	tt_shape_free(&s);
 }
 
 static const char *chosen(const struct tt_facts *f, enum tt_coll coll, size_t bytes)
@@ -183,6 +210,7 @@ static void levels(void)
 }
 
 const struct test tests[] = {
-	{ "of_places", of_places, 0 }, { "trivial", trivial, 0 }, { "sockets", sockets, 0 }, { "levels", levels, 0 },
+	{ "of_places", of_places, 0 }, { "trivial", trivial, 0 }, { "sockets", sockets, 0 }, { "rates", rates, 0 }, 
+	{ "levels", levels, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -19,7 +19,7 @@ struct set {
 struct shape_store {
 	struct tt_shape shape;
 	uint32_t order[MAX_SHAPE_LANES * MAX_RANKS], parent[MAX_SHAPE_LANES * MAX_RANKS];
-	uint32_t weights[MAX_SHAPE_LANES], group[MAX_RANKS];
+	uint32_t weights[MAX_SHAPE_LANES], group[MAX_RANKS], rate[MAX_RANKS];
 };
 
 static bool is_long(void)
@@ -62,6 +62,8 @@ static const struct tt_shape *random_shape(struct shape_store *st, uint64_t *rnd
 	}
 	for (int i = 0; i < p; i++)
 		st->group[i] = test_rand(rnd) % groups;
+	for (int i = 0; i < p; i++)
+		st->rate[i] = test_rand(rnd) % 4 ? 100 : 1 + test_rand(rnd) % 1000;
 	st->shape = (struct tt_shape){ .nlanes = n, .param = test_rand(rnd) % 6 };
 	if (test_rand(rnd) % 4)
 		st->shape.order = st->order;
@@ -71,6 +73,8 @@ static const struct tt_shape *random_shape(struct shape_store *st, uint64_t *rnd
 		st->shape.weights = st->weights;
 	if (test_rand(rnd) % 2)
 		st->shape.group = st->group;
+	if (test_rand(rnd) % 2)
+		st->shape.rate = st->rate;
 	return &st->shape;
 }
 
