@@ -93,7 +93,7 @@ static void compare(const struct tt_topo *t, const char *name)
 	CHECKF(r.n > 2 && nodes > 1, "%s: %d cores, %u NUMA nodes", name, r.n, nodes);
 	hop = 2 * ((size_t)r.n - 1) * ROOM;
 	for (int i = 0; i < r.n; i++)
-		at[i] = (struct tt_place){ 0, r.node[i] };
+		at[i] = (struct tt_place){ .node = r.node[i] };
 	CHECK(!tt_shape_of_places(at, r.n, &good));
 	CHECKF(hops(&r, &good) == nodes && hops(&r, &bad) == (uint32_t)r.n, "%s: %u hops, forced badly %u", name,
 	       hops(&r, &good), hops(&r, &bad));
