@@ -71,8 +71,7 @@ static void put_node(FILE *f, const struct tt_topo *t, int i, bool all)
 	}
 	if (n->bandwidth != TT_NO_LIMIT)
 		fprintf(f, " bw=%u", n->bandwidth);
-	if (n->latency)
-		fprintf(f, " lat=%u", n->latency);
+	fprintf(f, " lat=%u", n->latency);
 	for (int k = 0; k < n->nattrs; k++) {
 		if (!all && is_passing(n->attrs[k].name))
 			continue;
@@ -312,7 +311,6 @@ static void read_node(struct line *l, enum tt_node_kind kind)
 
 	if (node < 0 || l->t->failed != tuttiSuccess)
 		return;
-	l->t->nodes[node].latency = 0;
 	while (next_pair(l, &name, &value)) {
 		struct tt_topo_node *n = &l->t->nodes[node];
 
@@ -329,7 +327,7 @@ static void read_link(struct line *l)
 {
 	char *word = want_word(l, "the kind of the link"), *name, *value;
 	int kind = word ? tt_link_kind_of(word) : -1, from, to;
-	uint32_t count = 1, bandwidth = TT_NO_LIMIT, latency = 0;
+	uint32_t count = 1, bandwidth = TT_NO_LIMIT, latency = TT_NO_LIMIT;
 
 	if (word && kind < 0)
 		tt_topo_fail(l->t, tuttiInvalidArgument, "topology text, line %d: %.40s is no kind of link", l->number,
@@ -353,7 +351,7 @@ static void read_link(struct line *l)
 	if (l->t->failed != tuttiSuccess || kind < 0 || from < 0 || to < 0)
 		return;
 	tt_topo_link(l->t, (enum tt_link_kind)kind, from, to, count, bandwidth);
-	if (l->t->failed == tuttiSuccess)
+	if (l->t->failed == tuttiSuccess && latency != TT_NO_LIMIT)
 		l->t->links[l->t->nlinks - 1].latency = latency;
 }
 

@@ -100,7 +100,7 @@ static void put_text(FILE *f, const char *text)
 	for (; *text; text++) {
 		if (*text == '"' || *text == '\\')
 			fputc('\\', f);
-		fputc((unsigned char)*text < 0x20 ? ' ' : *text, f);
+		fputc(*text < 0x20 || *text > 0x7e ? '?' : *text, f);
 	}
 }
 

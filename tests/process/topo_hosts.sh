@@ -55,6 +55,7 @@ try 1 "$info" --topo "$work/dark.topo" --hosts 1
 has 'the speed of links is not known'
 try 0 "$info" --topo "$work/dark.topo" --hosts 2
 has 'taken as no limit'
+has 'between them [1-9]' # a latency that is not said is the usual one
 for bad in "--hosts 2" "--topo --hosts 0" "--topo --hosts x" "--topo --explain allreduce:8:2" "--topo --explain nothing:8"; do
 	# shellcheck disable=SC2086
 	try 2 "$info" $bad
