@@ -67,6 +67,7 @@ static void nics_of_gpus(struct hosts *h, const struct shown *s)
 	h->far[ALONG] = (struct way){ latency, h->nics };
 	h->far[ONE] = (struct way){ latency, best };
 	h->far[ALL] = (struct way){ latency, least * h->ranks };
+	h->far[RAILS] = h->far[ALONG];
 }
 
 static struct tt_caps caps_of(const char *transport)
@@ -150,6 +151,7 @@ static void find_paths(struct hosts *h, const struct tt_topo *t, const int *node
 		}
 	h->near[ONE] = h->near[ALL];
 	h->near[ALL].bandwidth = fmin(h->near[ALL].bandwidth, crowded(h, t, node));
+	h->near[RAILS] = h->near[ALL];
 }
 
 static void find_out(struct hosts *h, const struct shown *s)

@@ -11,6 +11,7 @@ enum use {
 	ALONG, /* neighbours in orders of the ranks, a lane each: the links of the rings, every NIC for some lane */
 	ONE,   /* single ranks at a time: one path, one NIC */
 	ALL,   /* each with others anywhere at once: the worst path, each rank its share of the NICs */
+	RAILS, /* in a host like that, and out of it over all NICs in proportion */
 	USES
 };
 

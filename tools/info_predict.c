@@ -6,7 +6,7 @@
 
 #include "info_hosts.h"
 
-enum { MAX_CANDIDATES = 16, MAX_COSTS = 3 * MAX_CANDIDATES };
+enum { MAX_CANDIDATES = 16, MAX_COSTS = USES * MAX_CANDIDATES };
 
 struct cost { /* in seconds */
 	const char *name;
@@ -27,7 +27,8 @@ static enum use use_of(const struct tt_algo *a)
 	static const struct {
 		const char *algo;
 		enum use use;
-	} rows[] = { { "ring", ALONG }, { "chain", ALONG }, { "tree", ONE }, { "knomial", ONE }, { "dbtree", ONE } };
+	} rows[] = { { "ring", ALONG }, { "chain", ALONG }, { "tree", ONE }, { "knomial", ONE }, { "dbtree", ONE },
+		     { "hier", RAILS } };
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
 		if (!strcmp(rows[i].algo, a->name))
