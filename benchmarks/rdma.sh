@@ -18,7 +18,7 @@ perftest() { # program, column of its figure, arguments: that figure
 	timeout 30 "$1" -d "${devices[-1]}" "${ids[@]}" "${@:3}" > /tmp/server 2>&1 &
 	server=$!
 	until grep -q ":$(printf %04X $port) .* 0A " /proc/net/tcp /proc/net/tcp6 ||
-		rdma resource show cm_id | grep -q LISTEN || ! kill -0 $server 2> /dev/null; do sleep 0.02; done
+		rdma resource show cm_id | grep -q "LISTEN.*:$port " || ! kill -0 $server 2> /dev/null; do sleep 0.02; done
 	client=$(timeout 30 "$1" -d "${devices[0]}" "${ids[@]}" "${@:3}" "$VM_PEER" 2>&1) || echo "$client" >&2
 	wait $server
 	awk -v c="$2" '/^ *#bytes/ { rows = 1; next } rows && /^ *[0-9]/ { print $c; exit }' <<< "$client"
