@@ -635,14 +635,12 @@ static const char *its_words(struct vb_conn *c)
 /* The other end's words say more than the end of its socket, which follows. */
 static void hear_lost(struct vb_conn *c)
 {
-	char why[TT_TEXT / 2];
+	struct tt_vb_word word = { "the other end lost it", its_words(c), "see the state of the port here" };
 
-	if (c->heard.magic == MAGIC && c->heard.attempt == VB_LAST)
-		(void)snprintf(why, sizeof(why), "the other end lost it: %.*s", (int)sizeof(why) - 32, its_words(c));
-	else
-		(void)snprintf(why, sizeof(why), "the other end goes on with a set-up that is over");
-	c->base.lost = true;
-	tt_msg_peer_break(c->base.peer, tuttiRemoteError, "%s", why);
+	if (c->heard.magic != MAGIC || c->heard.attempt != VB_LAST)
+		word = (struct tt_vb_word){ "the other end goes on with a set-up that is over", "a fault of that end",
+					    "give both the same build" };
+	tt_vb_conn_failed(c, &word);
 }
 
 static void heard(struct vb_conn *c)
