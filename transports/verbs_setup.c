@@ -636,11 +636,20 @@ static const char *its_words(struct vb_conn *c)
 static void hear_lost(struct vb_conn *c)
 {
 	struct tt_vb_word word = { "the other end lost it", its_words(c), "see the state of the port here" };
+	char why[TT_TEXT / 2];
 
-	if (c->heard.magic != MAGIC || c->heard.attempt != VB_LAST)
-		word = (struct tt_vb_word){ "the other end goes on with a set-up that is over", "a fault of that end",
-					    "give both the same build" };
-	tt_vb_conn_failed(c, &word);
+	if (c->heard.magic == MAGIC && c->heard.attempt == VB_LAST) {
+		tt_vb_port_look(c->port->port);
+		if (!c->port->port->usable) { /* which says more than what came of it there */
+			tt_vb_conn_failed(c, &word);
+			return;
+		}
+		(void)snprintf(why, sizeof(why), "the other end lost it: %.*s", (int)sizeof(why) - 32, its_words(c));
+	} else {
+		(void)snprintf(why, sizeof(why), "the other end goes on with a set-up that is over");
+	}
+	c->base.lost = true;
+	tt_msg_peer_break(c->base.peer, tuttiRemoteError, "%s", why);
 }
 
 static void heard(struct vb_conn *c)
