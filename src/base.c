@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "base.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -101,6 +102,31 @@ tuttiResult_t tt_random_bytes(void *p, size_t n)
 	}
 	errno = saved;
 	return tuttiSuccess;
+}
+
+const char *tt_first_line(const char *path, char *out, size_t n)
+{
+	FILE *f = fopen(path, "re");
+
+	if (!f || !fgets(out, (int)n, f))
+		*out = 0;
+	if (f)
+		fclose(f);
+	out[strcspn(out, "\n")] = 0;
+	return out;
+}
+
+/* Object pointers, since ISO C has no cast from those to functions. */
+const char *tt_symbols(void *so, const struct tt_symbol *rows, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		void *found = dlsym(so, rows[i].name);
+
+		memcpy(rows[i].slot, &found, sizeof(found));
+		if (!found)
+			return rows[i].name;
+	}
+	return NULL;
 }
 
 /* One line of a small file such as those of cgroups; false if it cannot be read. */

@@ -70,6 +70,12 @@ int tt_env_shared(char *out, size_t n);       /* the same as text "NAME=value ..
 uint64_t tt_now_ns(void);                     /* monotonic */
 uint64_t tt_hash64(const void *p, size_t n, uint64_t seed);
 tuttiResult_t tt_random_bytes(void *p, size_t n);
+const char *tt_first_line(const char *path, char *out, size_t n); /* of a file; "": none. Returns out */
+struct tt_symbol { /* one function of a library: where its address goes */
+	void *slot;
+	const char *name;
+};
+const char *tt_symbols(void *so, const struct tt_symbol *rows, size_t n); /* the first that is missing; NULL: none */
 void tt_next_core(void);                      /* moves this thread, once; its affinity stays */
 int tt_usable_cores(void);                    /* affinity and cgroup quota, at least 1 */
 size_t tt_type_size(tuttiDataType_t t);       /* bytes of an element, 0 if invalid */

@@ -44,28 +44,22 @@ static struct {
 /* Structs are those of the headers: the same for all versions 2. */
 static void load(void)
 {
-	const struct {
-		void *slot;
-		const char *name;
-	} rows[] = {
+	const struct tt_symbol rows[] = {
 #define ROW(name) { &lib.name, "hwloc_" #name },
 		FUNCTIONS(ROW)
 #undef ROW
 	};
 	void *so = dlopen("libhwloc.so.15", RTLD_NOW | RTLD_LOCAL);
+	const char *missing;
 
 	if (!so) {
 		snprintf(lib.why, sizeof(lib.why), "no hwloc: %s (Debian package libhwloc15)", dlerror());
 		return;
 	}
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		void *found = dlsym(so, rows[i].name);
-
-		memcpy(rows[i].slot, &found, sizeof(found));
-		if (!found) {
-			snprintf(lib.why, sizeof(lib.why), "libhwloc.so.15 has no %s: it is too old", rows[i].name);
-			return;
-		}
+	missing = tt_symbols(so, rows, sizeof(rows) / sizeof(rows[0]));
+	if (missing) {
+		snprintf(lib.why, sizeof(lib.why), "libhwloc.so.15 has no %s: it is too old", missing);
+		return;
 	}
 	lib.ok = lib.get_api_version() >> 16 == HWLOC_API_VERSION >> 16;
 	if (!lib.ok)

@@ -30,10 +30,7 @@ struct nvml {
 
 static bool load(struct nvml *n, void *so)
 {
-	const struct {
-		void *slot;
-		const char *name;
-	} rows[] = {
+	const struct tt_symbol rows[] = {
 		{ &n->link_type, "nvmlDeviceGetNvLinkRemoteDeviceType" },
 		{ &n->init, "nvmlInit_v2" }, { &n->shutdown, "nvmlShutdown" }, { &n->count, "nvmlDeviceGetCount_v2" },
 		{ &n->by_index, "nvmlDeviceGetHandleByIndex_v2" }, { &n->pci, "nvmlDeviceGetPciInfo_v3" },
@@ -41,14 +38,8 @@ static bool load(struct nvml *n, void *so)
 		{ &n->link_state, "nvmlDeviceGetNvLinkState" }, { &n->link_pci, "nvmlDeviceGetNvLinkRemotePciInfo_v2" },
 	};
 
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		void *found = dlsym(so, rows[i].name);
-
-		memcpy(rows[i].slot, &found, sizeof(found));
-		if (!found && i)
-			return false;
-	}
-	return true;
+	(void)tt_symbols(so, rows, 1); /* older ones do without */
+	return !tt_symbols(so, rows + 1, sizeof(rows) / sizeof(rows[0]) - 1);
 }
 
 /* ---- GPUs ---- */

@@ -21,18 +21,11 @@ const char *tt_sys_line(const struct tt_sys *s, char *out, size_t n, const char 
 {
 	char path[PATH];
 	va_list ap;
-	FILE *f;
 
 	va_start(ap, fmt);
 	join(s, path, fmt, ap);
 	va_end(ap);
-	f = fopen(path, "re");
-	if (!f || !fgets(out, (int)n, f))
-		*out = 0;
-	if (f)
-		fclose(f);
-	out[strcspn(out, "\n")] = 0;
-	return out;
+	return tt_first_line(path, out, n);
 }
 
 const char *tt_sys_link(const struct tt_sys *s, char *out, size_t n, const char *fmt, ...)

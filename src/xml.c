@@ -27,29 +27,23 @@ static struct {
 
 static void load(void)
 {
-	const struct {
-		void *slot;
-		const char *name;
-	} rows[] = {
+	const struct tt_symbol rows[] = {
 		{ &lib.create, "XML_ParserCreate" }, { &lib.free, "XML_ParserFree" },
 		{ &lib.set_user_data, "XML_SetUserData" }, { &lib.set_handlers, "XML_SetElementHandler" },
 		{ &lib.parse, "XML_Parse" }, { &lib.stop, "XML_StopParser" }, { &lib.error_code, "XML_GetErrorCode" },
 		{ &lib.error_string, "XML_ErrorString" }, { &lib.line, "XML_GetCurrentLineNumber" },
 	};
 	void *so = dlopen("libexpat.so.1", RTLD_NOW | RTLD_LOCAL);
+	const char *missing;
 
 	if (!so) {
 		snprintf(lib.why, sizeof(lib.why), "XML cannot be read: %s (Debian package libexpat1)", dlerror());
 		return;
 	}
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		void *found = dlsym(so, rows[i].name);
-
-		memcpy(rows[i].slot, &found, sizeof(found));
-		if (!found) {
-			snprintf(lib.why, sizeof(lib.why), "XML cannot be read: libexpat.so.1 has no %s", rows[i].name);
-			return;
-		}
+	missing = tt_symbols(so, rows, sizeof(rows) / sizeof(rows[0]));
+	if (missing) {
+		snprintf(lib.why, sizeof(lib.why), "XML cannot be read: libexpat.so.1 has no %s", missing);
+		return;
 	}
 	lib.ok = true;
 }

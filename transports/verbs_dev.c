@@ -25,18 +25,11 @@ static const char *sys_line(char *out, size_t n, const char *fmt, ...)
 {
 	char path[320];
 	va_list ap;
-	FILE *f;
 
 	va_start(ap, fmt);
 	vsnprintf(path, sizeof(path), fmt, ap);
 	va_end(ap);
-	f = fopen(path, "re");
-	if (!f || !fgets(out, (int)n, f))
-		*out = 0;
-	if (f)
-		fclose(f);
-	out[strcspn(out, "\n")] = 0;
-	return out;
+	return tt_first_line(path, out, n);
 }
 
 const char *tt_vb_wire_name(enum tt_vb_wire w)
