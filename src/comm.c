@@ -220,6 +220,29 @@ static tuttiResult_t take_table(struct tuttiComm *c, const struct tt_table *t)
 	return tt_comm_take_plan(c, t->blob, t->blob_size);
 }
 
+/* Where a process has no transport that works, all its members' inits fail, each rank knowing it from the table: by
+ * whose fault is told by the process itself, and not by who happens to speak first. */
+static tuttiResult_t all_have_ways(const struct tuttiComm *c)
+{
+	int me = c->proc_of[c->rank], other = 0;
+	char who[120], why[TT_TEXT / 2] = "";
+
+	if (c->nprocs < 2)
+		return tuttiSuccess;
+	if (!c->procs[me].transports) {
+		while (c->proc_of[other] == me)
+			other++;
+		(void)tt_net_reach(&c->procs[c->proc_of[other]], false, NULL, why, sizeof(why));
+		return tt_fail(tuttiSystemError, "no transport between rank %d and %s: %s", c->rank,
+			       tt_comm_who(c, other, who, sizeof(who)), why);
+	}
+	for (int i = 0; i < c->nranks; i++)
+		if (!c->procs[c->proc_of[i]].transports)
+			return tt_fail(tuttiRemoteError, "no transport between rank %d and %s: none works there, the "
+				       "error of that rank says why", c->rank, tt_comm_who(c, i, who, sizeof(who)));
+	return tuttiSuccess;
+}
+
 static tuttiResult_t hold_secret(struct tuttiComm *c, const uint8_t secret[32])
 {
 	memcpy(c->secret, secret, sizeof(c->secret));
@@ -247,6 +270,7 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	r = take_table(c, &table);
 	tt_table_free(&table);
 	TRY(r);
+	TRY(all_have_ways(c));
 	set_patience(c);
 	tt_comm_enlist(c);
 	return meet_neighbours(c, end);

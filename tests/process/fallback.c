@@ -27,7 +27,7 @@ struct maze_ep {
 	int event, completed;
 };
 
-static int maze_patience; /* polls; 0: link_open refuses */
+static int maze_patience; /* polls; 0: link_open refuses; -1: no endpoint */
 
 static bool maze_probe(struct tt_caps *caps, char *why, size_t why_size)
 {
@@ -38,6 +38,8 @@ static bool maze_probe(struct tt_caps *caps, char *why, size_t why_size)
 
 static tuttiResult_t maze_ep_open(void *e, const struct tt_ep_config *config)
 {
+	if (maze_patience < 0)
+		return tt_note_error(tuttiSystemError, "the door is locked");
 	((struct maze_ep *)e)->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	return tuttiSuccess;
 }
@@ -247,6 +249,29 @@ static void nowhere_to_go(void)
 	}
 }
 
+/* One process has nothing at all: it says why, the others whose fault it is, and nobody waits. */
+static void locked_rank(struct rank *r)
+{
+	const char *wanted = r->rank == 1 ? "maze: the door is locked" : "rank 1 (";
+	tuttiResult_t res;
+
+	maze_patience = r->rank == 1 ? -1 : 100;
+	setenv("TUTTI_LOG", "none", 1);
+	res = rank_init(r, NULL);
+	RANK_CHECKF(r, res == (r->rank == 1 ? tuttiSystemError : tuttiRemoteError), "%d", res);
+	RANK_CHECKF(r, strstr(tuttiGetLastError(NULL), wanted), "%s", tuttiGetLastError(NULL));
+}
+
+static void locked_in(void)
+{
+	static struct procs ps;
+
+	for (int n = 2; n <= 4; n++) {
+		procs_start(&ps, n, 0, "maze", locked_rank, NULL);
+		procs_expect(&ps, 20, -1);
+	}
+}
+
 /* One rank is gone before the other ends have given up. */
 static void dying_rank(struct rank *r)
 {
@@ -276,6 +301,7 @@ static void peer_dies(void)
 const struct test tests[] = {
 	{ "goes on over the next transport", goes_on, 0 },
 	{ "nowhere to go", nowhere_to_go, 0 },
+	{ "nothing works in one process", locked_in, 0 },
 	{ "the peer dies", peer_dies, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
