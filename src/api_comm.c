@@ -184,24 +184,34 @@ static int members_of(const struct choice *all, int n, int color, int rank, int 
 	return m;
 }
 
-/* Each part's rank 0 decides its plan; all parts' plans travel in one allgather. */
-static tuttiResult_t share_plan(struct tuttiComm *parent, struct tuttiComm *child, int leader)
+/* Each part's rank 0 decides its plan; all parts' plans travel in one allgather, to which whoever failed comes as well:
+ * with size 0, so that its part fails together and nobody waits. */
+static tuttiResult_t share_plan(struct tuttiComm *parent, struct tuttiComm *child, const int *members,
+				tuttiResult_t failed)
 {
 	size_t size = sizeof(struct tt_plan);
 	struct tt_plan *mine = calloc(1, size), *all = malloc(size * (size_t)parent->nranks);
-	tuttiResult_t r = tuttiSuccess;
+	tuttiResult_t r = failed;
 
-	if (!mine || !all)
-		r = tt_fail(tuttiSystemError, "no memory for the plans of a split");
+	if (!mine || !all) {
+		free(mine);
+		free(all);
+		return tt_fail(tuttiSystemError, "no memory for the plans of a split");
+	}
 	if (r == tuttiSuccess && child && child->rank == 0)
 		r = tt_comm_plan(child, mine);
-	if (r == tuttiSuccess)
-		r = gather(parent, mine, all, size);
-	if (r == tuttiSuccess && child)
-		child->plan = all[leader];
+	mine->size = r == tuttiSuccess ? (uint32_t)size : 0;
+	failed = r;
+	r = gather(parent, mine, all, size);
+	for (int i = 0; r == tuttiSuccess && failed == tuttiSuccess && child && i < child->nranks; i++)
+		if (!all[members[i]].size)
+			r = tt_fail(tuttiRemoteError, "CommSplit: rank %d could not make its part, its error says why",
+				    members[i]);
+	if (r == tuttiSuccess && failed == tuttiSuccess && child)
+		child->plan = all[members[0]];
 	free(mine);
 	free(all);
-	return r;
+	return failed != tuttiSuccess ? failed : r;
 }
 
 static tuttiResult_t make_part(struct tt_job *j, const struct choice *all, int *members,
@@ -226,10 +236,11 @@ static tuttiResult_t split(struct tt_job *j)
 		r = tt_fail(tuttiSystemError, "no memory for a split of %d ranks", p->nranks);
 	if (r == tuttiSuccess)
 		r = gather(p, &mine, all, sizeof(mine));
-	if (r == tuttiSuccess && j->color >= 0)
-		r = make_part(j, all, members, &child);
-	if (r == tuttiSuccess)
-		r = share_plan(p, child, members[0]);
+	if (r == tuttiSuccess) {
+		tuttiResult_t made = j->color < 0 ? tuttiSuccess : make_part(j, all, members, &child);
+
+		r = share_plan(p, child, members, made);
+	}
 	free(all);
 	free(members);
 	if (r != tuttiSuccess)

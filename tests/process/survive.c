@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -498,6 +499,41 @@ static void forked(void)
 	procs_expect(&ps, 20, -1);
 }
 
+/* One rank has no file left for its communicator: its part fails as one, another part does not care. */
+static void split_rank(struct rank *r)
+{
+	struct rlimit limit, before;
+	tuttiComm_t part = NULL;
+	tuttiResult_t res;
+
+	setenv("TUTTI_LOG", "none", 1);
+	RANK_OK(r, rank_init(r, NULL));
+	RANK_OK(r, tuttiCommSplit(r->comm, 0, 0, &part, NULL)); /* opens the links that the next one needs */
+	RANK_OK(r, tuttiCommDestroy(part));
+	part = NULL;
+	RANK_CHECKF(r, getrlimit(RLIMIT_NOFILE, &before) == 0, "getrlimit");
+	limit = (struct rlimit){ r->rank == 2 ? 3 : before.rlim_cur, before.rlim_max };
+	RANK_CHECKF(r, setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
+	res = tuttiCommSplit(r->comm, r->rank % 2, 0, &part, NULL);
+	RANK_CHECKF(r, setrlimit(RLIMIT_NOFILE, &before) == 0, "setrlimit");
+	if (r->rank % 2)
+		RANK_CHECKF(r, res == tuttiSuccess && part, "%d", res);
+	else
+		RANK_CHECKF(r, res == (r->rank == 2 ? tuttiSystemError : tuttiRemoteError) && !part &&
+			    strstr(tuttiGetLastError(NULL), r->rank == 2 ? "open files" : "rank 2 could not"), "%d: %s",
+			    res, tuttiGetLastError(NULL));
+	tuttiCommDestroy(part);
+	RANK_OK(r, tuttiCommSplit(r->comm, 0, 0, &part, NULL)); /* the parent is as good as before */
+	RANK_OK(r, tuttiCommDestroy(part));
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+}
+
+static void failed_split(void)
+{
+	procs_start(&ps, N, 0, "shm", split_rank, NULL);
+	procs_expect(&ps, 20, -1);
+}
+
 const struct test tests[] = {
 	{ "a rank dies, shm", death_shm, 100 },
 	{ "a rank dies, tcp", death_tcp, 100 },
@@ -508,5 +544,6 @@ const struct test tests[] = {
 	{ "a rank never comes to init", missing_rank, 40 },
 	{ "a rank dies in init", death_in_init, 40 },
 	{ "calls after fork", forked, 30 },
+	{ "a split fails on one rank", failed_split, 30 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
