@@ -103,34 +103,58 @@ static bool some_share_hosts(const struct tt_facts *f)
 	return f->hosts > 1 && f->per_host > 1;
 }
 
-struct tt_units tt_plan_units(const struct tt_facts *f)
+void tt_plan_units(const struct tt_facts *f, double units[TT_UNITS])
 {
 	double alpha = some_share_hosts(f) ? f->near_latency : f->latency;
+	double of[TT_UNITS] = {
+		[TT_ROUND] = alpha, [TT_MESSAGE] = OVERHEAD * alpha,
+		[TT_SENT] = 1 / (some_share_hosts(f) ? f->near_bandwidth : f->bandwidth),
+		[TT_REDUCED] = 1 / (f->reduce > 0 ? f->reduce : 8e9),
+		[TT_FAR_ROUND] = f->latency, [TT_FAR_MESSAGE] = OVERHEAD * f->latency, [TT_ACROSS] = 1 / f->bandwidth,
+	};
 
-	return (struct tt_units){ .round = alpha, .message = OVERHEAD * alpha,
-				  .sent = 1 / (some_share_hosts(f) ? f->near_bandwidth : f->bandwidth),
-				  .reduced = 1 / (f->reduce > 0 ? f->reduce : 8e9) };
+	memcpy(units, f->measured ? f->units : of, sizeof(of));
 }
 
-static double price(const struct tt_facts *f, const struct cost *c, const struct far *far, size_t bytes, size_t window)
+static void amounts(const struct tt_facts *f, const struct cost *c, const struct far *far, size_t bytes, size_t window,
+		    double v[TT_UNITS])
 {
 	bool mixed = some_share_hosts(f);
-	double crowd = f->per_host > f->cores ? (double)f->per_host / f->cores : 1;
-	double b = (double)bytes, piece = (double)tt_min(bytes, window), messages, work, wire = 0;
-	struct tt_units u = tt_plan_units(f);
+	double crowd = f->per_host > f->cores ? (double)f->per_host / f->cores : 1, b = (double)bytes;
+	double piece = c->pipelined ? (double)tt_min(bytes, window) : 0; /* what a round beyond the first costs */
+	double times = c->pipelined ? 1 + b / (double)window : 1;
+	double far_messages = mixed ? far->messages < c->messages ? far->messages : c->messages : 0;
 
-	messages = u.message * c->messages;
-	if (mixed) {
-		messages += OVERHEAD * (f->latency - u.round) *
-			    (far->messages < c->messages ? far->messages : c->messages);
-		wire = far->rounds * (f->latency - u.round) + far->across * b / f->bandwidth;
-	}
-	work = messages + c->sent * b * u.sent + c->reduced * b * u.reduced;
-	if (c->pipelined) {
-		work += c->rounds * piece * (u.sent + u.reduced) + messages * (b / (double)window);
-		wire += mixed ? far->rounds * piece / f->bandwidth : 0;
-	}
-	return c->rounds * u.round + wire + work * crowd;
+	v[TT_ROUND] = c->rounds - (mixed ? far->rounds : 0);
+	v[TT_FAR_ROUND] = mixed ? far->rounds : 0;
+	v[TT_MESSAGE] = (c->messages - far_messages) * times * crowd;
+	v[TT_FAR_MESSAGE] = far_messages * times * crowd;
+	v[TT_SENT] = (c->sent * b + c->rounds * piece) * crowd;
+	v[TT_REDUCED] = (c->reduced * b + c->rounds * piece) * crowd;
+	v[TT_ACROSS] = mixed ? far->across * b + far->rounds * piece : 0;
+}
+
+/* A schedule that holds whole vectors of every rank must not be asked for large ones. */
+static bool fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
+{
+	bool wide = !strcmp(a->name, "direct1") ||
+		    (!strcmp(a->name, "circulant") && coll != TT_ALLREDUCE);
+
+	if (!strcmp(a->name, "direct1") && f->nranks > 16)
+		return false;
+	if (!strcmp(a->name, "tree") || !strcmp(a->name, "hier"))
+		return some_share_hosts(f); /* what they are made for is in the shape then */
+	return !wide || bytes * (size_t)f->nranks <= 1 << 20;
+}
+
+bool tt_plan_amounts(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes, size_t window,
+		     double v[TT_UNITS])
+{
+	struct cost c = shape_of(a->name, coll, f);
+	struct far far = far_of(a->name, coll, f);
+
+	amounts(f, &c, &far, bytes, window, v);
+	return fits(a, coll, f, bytes);
 }
 
 static int by_cost(const void *a, const void *b)
@@ -165,19 +189,6 @@ static bool forced(const char *algo, enum tt_coll coll)
 	return false;
 }
 
-/* A schedule that holds whole vectors of every rank must not be asked for large ones. */
-static bool fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
-{
-	bool wide = !strcmp(a->name, "direct1") ||
-		    (!strcmp(a->name, "circulant") && coll != TT_ALLREDUCE);
-
-	if (!strcmp(a->name, "direct1") && f->nranks > 16)
-		return false;
-	if (!strcmp(a->name, "tree") || !strcmp(a->name, "hier"))
-		return some_share_hosts(f); /* what they are made for is in the shape then */
-	return !wide || bytes * (size_t)f->nranks <= 1 << 20;
-}
-
 static struct tt_row row_of(int algo, const char *name, bool ordered)
 {
 	uint32_t window = (uint32_t)tt_env_int("WINDOW");
@@ -190,22 +201,25 @@ static struct tt_row row_of(int algo, const char *name, bool ordered)
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max)
 {
+	double units[TT_UNITS];
 	int n = 0;
 
+	tt_plan_units(f, units);
 	for (int i = 0; i < tt_nalgos && n < max; i++) {
 		const struct tt_algo *a = &tt_algos[i];
-		struct cost c;
-		struct far far;
+		double v[TT_UNITS];
+		bool fit;
 
 		if (!(a->colls >> coll & 1) || (ordered && !a->ordered && coll != TT_BROADCAST))
 			continue;
-		c = shape_of(a->name, coll, f);
-		far = far_of(a->name, coll, f);
 		out[n].algo = a;
 		out[n].row = row_of(i, a->name, ordered);
 		out[n].forced = forced(a->name, coll);
-		out[n].seconds = price(f, &c, &far, bytes, out[n].row.window);
-		n += out[n].forced || fits(a, coll, f, bytes);
+		fit = tt_plan_amounts(f, a, coll, bytes, out[n].row.window, v);
+		out[n].seconds = 0;
+		for (int k = 0; k < TT_UNITS; k++)
+			out[n].seconds += v[k] * units[k];
+		n += out[n].forced || fit;
 	}
 	qsort(out, (size_t)n, sizeof(*out), by_cost);
 	return n;

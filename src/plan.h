@@ -29,6 +29,10 @@ struct tt_plan {
 	struct tt_row rows[2][TT_BARRIER + 1][TT_CLASSES]; /* [ordered] */
 };
 
+/* What a schedule is made of, and what one of each costs in seconds: a round, a message, a byte sent, a byte reduced;
+ * the first three anew for what crosses between hosts, where ranks share some. */
+enum { TT_ROUND, TT_MESSAGE, TT_SENT, TT_REDUCED, TT_FAR_ROUND, TT_FAR_MESSAGE, TT_ACROSS, TT_UNITS };
+
 /* What the decision rests on; the worst path of the communicator. */
 struct tt_facts {
 	int nranks, per_host; /* most ranks on one host */
@@ -37,14 +41,11 @@ struct tt_facts {
 	int cores;            /* that the ranks of the poorest host may use together */
 	double latency, bandwidth;
 	double near_latency, near_bandwidth; /* within a host, where there are several */
-	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */
 	bool same_memory;     /* all on one host: they share its bandwidth */
+	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */
 	char path[16];        /* transport, for people */
-};
-
-/* Seconds that one of each costs within a host: a round, a message, a byte sent, a byte reduced. */
-struct tt_units {
-	double round, message, sent, reduced;
+	bool measured;        /* units are, else they follow from the above */
+	double units[TT_UNITS];
 };
 
 struct tt_candidate {
@@ -54,7 +55,10 @@ struct tt_candidate {
 	bool forced;
 };
 
-struct tt_units tt_plan_units(const struct tt_facts *f);
+void tt_plan_units(const struct tt_facts *f, double units[TT_UNITS]);
+/* How much of each an algorithm has on a rank; false: not an algorithm for this size. */
+bool tt_plan_amounts(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes, size_t window,
+		     double amounts[TT_UNITS]);
 /* The candidates of one size, cheapest first; returns how many. */
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max);

@@ -22,7 +22,7 @@ struct run {
 	int *first;           /* of each rank, and the end */
 	int nranks;
 	double *port, *core;  /* until when they are busy */
-	struct tt_units units;
+	double units[TT_UNITS];
 	struct tt_part part;
 	double all;
 };
@@ -98,7 +98,7 @@ static double ready(const struct run *r, int rank, const struct act *a)
 		return at;
 	if (a->partner == NONE || !r->act[a->partner].done)
 		return INFINITY;
-	return fmax(at, r->act[a->partner].end + r->units.round);
+	return fmax(at, r->act[a->partner].end + r->units[TT_ROUND]);
 }
 
 static void perform(struct run *r, int rank, struct act *a, double at)
@@ -108,9 +108,9 @@ static void perform(struct run *r, int rank, struct act *a, double at)
 
 	a->start = a->end = at;
 	if (a->step->op == TT_SEND)
-		r->port[rank] = a->end = at + r->units.message + bytes * r->units.sent;
+		r->port[rank] = a->end = at + r->units[TT_MESSAGE] + bytes * r->units[TT_SENT];
 	else if (a->step->op != TT_RECV)
-		r->core[rank] = a->end = at + bytes * r->units.reduced *
+		r->core[rank] = a->end = at + bytes * r->units[TT_REDUCED] *
 					      (a->step->op == TT_COPY ? 1 : a->step->nsrc - 1);
 	a->done = true;
 	r->all = fmax(r->all, a->end);
@@ -223,9 +223,10 @@ static void begin(struct run *r, struct tt_sched *const *ranks)
 int draw_schedule(struct tt_sched *const *ranks, const struct tt_facts *f, size_t bytes, const char *file)
 {
 	int n = ranks[0]->nranks, status = 1;
-	struct run r = { .nranks = n, .units = tt_plan_units(f) };
+	struct run r = { .nranks = n };
 	FILE *dot = draw_begin(file);
 
+	tt_plan_units(f, r.units);
 	r.part = (struct tt_part){ bytes, bytes, 1, ranks[0]->per_block, ranks[0]->weights, 64 };
 	r.first = calloc((size_t)n + 1, sizeof(*r.first));
 	r.port = calloc((size_t)n, sizeof(*r.port));

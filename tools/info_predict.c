@@ -116,9 +116,11 @@ static double latency_bound(const struct hosts *h)
 {
 	struct tt_facts f = h->facts[ALONG];
 	double near = h->ranks > 1 ? h->least_latency : f.latency, far = h->n > 1 ? f.latency : near;
+	double units[TT_UNITS];
 
 	f.latency = f.near_latency = near;
-	return ranks_of(h) > 1 ? far + log2(ranks_of(h)) * tt_plan_units(&f).message : 0;
+	tt_plan_units(&f, units);
+	return ranks_of(h) > 1 ? far + log2(ranks_of(h)) * units[TT_MESSAGE] : 0;
 }
 
 static struct cost bound_of(const struct hosts *h, enum tt_coll coll, size_t bytes)
