@@ -64,7 +64,7 @@ EXAMPLES := $(wildcard examples/*.c)
 BINS := $(foreach t,$(TOOLS),$(B)/bin/$(call name,$(t))) $(PERF:benchmarks/%.c=$(B)/bin/%)
 EXAMPLE_BINS := $(EXAMPLES:%.c=$(B)/%)
 # These see internals, which the shared library does not export.
-STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/link_perf $(B)/bin/topo_search
+STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/link_perf $(B)/bin/topo_search $(B)/bin/plan_perf
 
 # ---- tests: one program for each file, linked with the static library
 TEST_DIRS := unit conformance collective process
