@@ -1,7 +1,7 @@
 /* RDMA: the endpoint of a process on its ports, the poll, the transport's table. Overview in verbs.h.
  * SPDX-License-Identifier: Apache-2.0
  *
- * Memory (T14): 8 MiB of staging; 64 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
+ * Memory (T14): 8 MiB of staging; 65 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
  * for each pair of processes, port and TUTTI_IB_QPS_PER_CONNECTION; 1 KiB a link and, for links that have had an
  * early message, 4 x TUTTI_IB_EAGER. Of the user's memory up to TUTTI_IB_REGISTERED is pinned, in at most VB_REGIONS
  * regions. */
@@ -191,6 +191,7 @@ static int vb_poll(void *e)
 {
 	struct vb_ep *ep = e;
 	uint64_t moved = ep->base.moved;
+	int n;
 
 	tt_msg_take_arrivals(&ep->base);
 	for (int i = 0; i < ep->nports; i++)
@@ -198,7 +199,9 @@ static int vb_poll(void *e)
 	set_up(ep);
 	if (!(ep->polls & 1023))
 		tt_vb_events_take(ep);
-	return tt_msg_settle(&ep->base, moved);
+	n = tt_msg_settle(&ep->base, moved);
+	tt_vb_conns_flush(ep);
+	return n;
 }
 
 /* All devices that it goes by: of a chunk nobody knows which. */
@@ -238,6 +241,7 @@ static bool vb_arm(void *e)
 {
 	struct vb_ep *ep = e;
 	struct epoll_event ev;
+	bool quiet;
 
 	for (int i = 0; i < ep->nports; i++) {
 		take_events(ep, &ep->port[i]);
@@ -247,7 +251,9 @@ static bool vb_arm(void *e)
 	}
 	tt_vb_cm_poll(ep);
 	set_up(ep);
-	return tt_msg_arm(&ep->base) && ep->base.completed == ep->base.reported &&
+	quiet = tt_msg_arm(&ep->base);
+	tt_vb_conns_flush(ep);
+	return quiet && !ep->base.nbroken && ep->base.completed == ep->base.reported &&
 	       epoll_wait(ep->epoll, &ev, 1, 0) <= 0;
 }
 
@@ -272,7 +278,7 @@ static size_t vb_memory(void *e)
 	const struct vb_ep *ep = e;
 
 	return sizeof(*ep) + tt_msg_memory(&ep->base) + 2 * VB_STAGE +
-	       (size_t)ep->base.nconns * (sizeof(struct vb_conn) + 2 * VB_SLOTS * ep->slot);
+	       (size_t)ep->base.nconns * (sizeof(struct vb_conn) + vb_conn_bytes(ep));
 }
 
 static void undo(struct vb_ep *ep)

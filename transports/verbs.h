@@ -5,9 +5,10 @@
  * verbs_setup.c: how a conn comes to be: a socket of the bootstrap carries what both ends must know.
  * verbs_cm.c: the same by rdma_cm, for iWARP.
  * verbs_conn.c: a conn is a reliable queue pair: its life.
- * verbs_wire.c: what goes over it. A frame is a SEND into a buffer that the other end has posted; the
+ * verbs_wire.c: what goes over it. Frames are a SEND into a buffer that the other end has posted; the
  *     bytes of an adverted message are an RDMA WRITE to where the receiver wants them. Where its note is the one that
- *     the advert expects, the immediate of the write says so; else, or without immediates, a frame follows it.
+ *     the advert expects, the immediate of the write says so; else, or without immediates, a frame follows it. Over
+ *     iWARP, where a SEND costs as much as a small message, such frames and adverts wait for others to go with.
  * verbs_event.c: what devices say unasked.
  * verbs_place.c: where the other end writes to.
  * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
@@ -102,7 +103,8 @@ struct vb_ep {
 	uint32_t polls;
 	struct vb_conn **byid;  /* conns by the number in their work requests; NULL: none */
 	uint32_t nids, tags, place_ids;
-	size_t slot;            /* bytes of a frame's buffer */
+	bool waits;             /* frames of some conn do, for others to go with them */
+	size_t slot;            /* bytes of a SEND's buffer */
 	struct vb_refused *refused;
 	struct ibv_wc *wc;      /* completions that are taken but not looked at */
 	uint32_t wc_head, wc_tail, wc_max;
@@ -112,9 +114,9 @@ struct vb_ep {
 	size_t pinned, pin_max;
 };
 
-/* What a conn has to remember of a frame that it has handed to the device. */
+/* What a conn has to remember of a request that it has handed to the device. */
 struct vb_sent {
-	struct msg_flow *flow; /* of a chunk, until it is forgotten; told where the bytes go from its own memory */
+	struct msg_flow *flow; /* of a chunk or its notice, until forgotten; told where bytes go from its own memory */
 	uint32_t seq;
 	size_t len;
 	struct vb_range *range; /* the bytes go from where they are; NULL: from staging, or in the frame */
@@ -174,9 +176,10 @@ struct vb_conn {
 	size_t hello_in;        /* bytes of `heard` */
 	uint64_t first_ns, tried_ns;
 	uint32_t dials;         /* by rdma_cm */
-	uint8_t *mem;           /* VB_SLOTS to send from, VB_SLOTS to receive into */
+	uint8_t *mem;           /* VB_SLOTS to send from, VB_SLOTS to receive into, one where frames wait */
 	struct ibv_mr *mr;
-	uint32_t send_head, send_tail;   /* slots that came back, handed out */
+	uint32_t waiting, unsaid;        /* bytes of frames that wait; written, but only told in those */
+	uint32_t send_head, send_tail;   /* slots that came back, handed out; of a write the buffer is not used */
 	uint32_t signaled;               /* handed out, up to the last of which the device says when it is out */
 	struct vb_sent sent[VB_SLOTS];
 	uint32_t chunks;                 /* among those in flight */
@@ -259,13 +262,17 @@ void tt_vb_data(struct msg_conn *c, struct msg_flow *flow, const struct msg_fram
 /* A write whose immediate this is has arrived; what is wrong with it, or NULL. */
 const char *tt_vb_written(struct vb_conn *c, uint32_t imm, size_t n);
 void tt_vb_places_drop(struct vb_ep *ep, const struct vb_conn *by); /* that conn's */
+/* Room for a write and its frame, beside what waits and so many more of the peer's buffers. */
 static inline bool vb_has_slot(const struct vb_conn *c, uint32_t kept)
 {
-	return c->send_tail - c->send_head < VB_SLOTS && (int32_t)(c->theirs_posted - c->used) > (int32_t)kept;
+	uint32_t waits = c->waiting > 0;
+
+	return c->send_tail - c->send_head + waits < VB_SLOTS - 1 &&
+	       (int32_t)(c->theirs_posted - c->used) > (int32_t)(kept + waits);
 }
 
 /* ---- verbs_conn.c ---- */
-enum { VB_WC_SEND, VB_WC_WRITE, VB_WC_RECV };
+enum { VB_WC_SEND, VB_WC_RECV };
 /* A work request's number: of what kind, the slot, the conn and its tag. */
 static inline uint64_t vb_wr_id(const struct vb_conn *c, uint32_t kind, uint32_t slot)
 {
@@ -274,6 +281,10 @@ static inline uint64_t vb_wr_id(const struct vb_conn *c, uint32_t kind, uint32_t
 static inline uint8_t *vb_recv_slot(const struct vb_conn *c, uint32_t i)
 {
 	return c->mem + (VB_SLOTS + i) * vb_ep_of(c)->slot;
+}
+static inline size_t vb_conn_bytes(const struct vb_ep *ep)
+{
+	return (2 * VB_SLOTS + 1) * ep->slot;
 }
 struct vb_conn *tt_vb_conn_new(struct msg_peer *p, struct vb_port *port, int fd); /* port NULL: attach later */
 bool tt_vb_conn_attach(struct vb_conn *c);          /* registers buffers at c->port */
@@ -294,6 +305,7 @@ void tt_vb_conn_failed(struct vb_conn *c, const struct tt_vb_word *word); /* the
 extern const struct msg_wire tt_vb_wire;
 bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
 bool tt_vb_conn_is_out(struct vb_conn *c);          /* nothing is under way; sees to it that this is said */
+void tt_vb_conns_flush(struct vb_ep *ep);           /* sends the frames that wait */
 int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 

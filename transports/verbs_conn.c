@@ -39,7 +39,7 @@ static bool number(struct vb_ep *ep, struct vb_conn *c)
 bool tt_vb_conn_attach(struct vb_conn *c)
 {
 	struct vb_ep *ep = vb_ep_of(c);
-	size_t n = 2 * VB_SLOTS * ep->slot;
+	size_t n = vb_conn_bytes(ep);
 
 	c->mem = aligned_alloc(4096, (n + 4095) & ~(size_t)4095);
 	if (c->mem)
@@ -102,6 +102,7 @@ static void drop_sent(struct vb_conn *c)
 	if (c->busy)
 		c->base.peer->ep->nwriting--;
 	c->busy = false;
+	c->waiting = 0;
 }
 
 void tt_vb_conn_free(struct vb_conn *c)
@@ -232,7 +233,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 	struct vb_ep *ep = vb_ep_of(c);
 	struct ibv_qp_init_attr a = {
 		.send_cq = c->port->cq, .recv_cq = c->port->cq, .qp_type = IBV_QPT_RC, .sq_sig_all = 0,
-		.cap = { .max_send_wr = 2 * VB_SLOTS, .max_recv_wr = VB_SLOTS, .max_send_sge = 1,
+		.cap = { .max_send_wr = VB_SLOTS, .max_recv_wr = VB_SLOTS, .max_send_sge = 1,
 			 .max_recv_sge = 1 },
 	};
 	char why[256];

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define MAGIC 0x76627474u
-#define VERSION 2u
+#define VERSION 3u
 #define MAX_PAIRS 32
 #define CM_NS 10000000000ull /* for all tries by rdma_cm */
 #define TRY_NS 5000000000ull /* in which a device must say how a try went */

@@ -11,7 +11,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { FLAG_CREDIT = 1, FLAG_BACK = 2, FLAG_BITS = 2 }; /* a frame without a header; the last word is said */
+enum { FLAG_CREDIT = 1, FLAG_BACK = 2, FLAG_BITS = 2 }; /* no frame in it; the last word is said */
 
 #define FORGET_NS 500000000ull
 
@@ -23,6 +23,12 @@ static struct vb_conn *conn_of(struct msg_conn *c)
 static uint8_t *send_slot(const struct vb_conn *c, uint32_t i)
 {
 	return c->mem + i % VB_SLOTS * vb_ep_of(c)->slot;
+}
+
+/* Where frames wait. */
+static uint8_t *waiting_slot(const struct vb_conn *c)
+{
+	return vb_recv_slot(c, VB_SLOTS);
 }
 
 /* ---- posting ---- */
@@ -63,57 +69,83 @@ static bool is_asked(const struct vb_conn *c, const struct vb_sent *s)
 	return s->flow || s->range || s->stage || c->send_tail + 1 - c->signaled >= VB_SLOTS / 4;
 }
 
-/* Takes the next slot for these requests, the last of which is the slot's. */
-static bool post(struct vb_conn *c, struct ibv_send_wr *first, const struct vb_sent *s, bool signaled)
+/* Takes the next slot. A write alone uses none of the other end's buffers. */
+static bool post(struct vb_conn *c, struct ibv_send_wr *wr, const struct vb_sent *s)
 {
 	struct ibv_send_wr *bad;
-	int err = ibv_post_send(c->qp, first, &bad);
+	int err;
 
+	wr->wr_id = vb_wr_id(c, VB_WC_SEND, c->send_tail % VB_SLOTS);
+	err = ibv_post_send(c->qp, wr, &bad);
 	if (err)
 		return failed_to_post(c, "ibv_post_send", err);
 	c->sent[c->send_tail++ % VB_SLOTS] = *s;
 	c->chunks += s->len > 0;
-	c->used++;
-	if (signaled)
+	c->used += wr->opcode != IBV_WR_RDMA_WRITE;
+	if (wr->send_flags & IBV_SEND_SIGNALED)
 		c->signaled = c->send_tail;
 	vb_ep_of(c)->base.moved++;
 	return true;
 }
 
-/* Sends n bytes of the next slot, behind a write or NULL. */
-static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s, struct ibv_send_wr *write)
+/* Sends n bytes of the next slot. */
+static bool post_slot(struct vb_conn *c, size_t n, const struct vb_sent *s)
 {
-	uint32_t i = c->send_tail;
-	struct ibv_sge sge = { .addr = (uintptr_t)send_slot(c, i), .length = (uint32_t)n, .lkey = c->mr->lkey };
-	struct ibv_send_wr wr = { .wr_id = vb_wr_id(c, VB_WC_SEND, i % VB_SLOTS), .sg_list = &sge, .num_sge = 1,
-				  .opcode = IBV_WR_SEND };
+	struct ibv_sge sge = { .addr = (uintptr_t)send_slot(c, c->send_tail), .length = (uint32_t)n,
+			       .lkey = c->mr->lkey };
+	struct ibv_send_wr wr = { .sg_list = &sge, .num_sge = 1, .opcode = IBV_WR_SEND };
 
 	begin_slot(c, n == VB_PREFIX);
 	if (n <= c->max_inline)
 		wr.send_flags |= IBV_SEND_INLINE;
 	if (is_asked(c, s) || n == VB_PREFIX)
 		wr.send_flags |= IBV_SEND_SIGNALED;
-	if (write)
-		write->next = &wr;
-	return post(c, write ? write : &wr, s, wr.send_flags & IBV_SEND_SIGNALED);
+	return post(c, &wr, s);
+}
+
+/* Sends what waits, or nothing but what each SEND begins with. A flow is named that must not close before it is out. */
+static bool flush(struct vb_conn *c, struct msg_flow *flow)
+{
+	size_t n = c->waiting;
+
+	memcpy(send_slot(c, c->send_tail) + VB_PREFIX, waiting_slot(c), n);
+	c->waiting = c->unsaid = 0;
+	return post_slot(c, VB_PREFIX + n, &(struct vb_sent){ .flow = flow });
+}
+
+/* Whether frames may wait for others until the end of the poll. Of several conns each tells of its chunks at once: a
+ * close that goes by another one must not overtake them. */
+static bool is_patient(const struct vb_conn *c)
+{
+	return c->port->port->wire == TT_VB_IWARP && (!c->base.outgoing || c->base.peer->nout == 1);
+}
+
+void tt_vb_conns_flush(struct vb_ep *ep)
+{
+	if (!ep->waits)
+		return;
+	ep->waits = false;
+	for (struct msg_conn *mc = ep->base.conns; mc; mc = mc->next)
+		if (conn_of(mc)->waiting && !mc->lost)
+			(void)flush(conn_of(mc), NULL);
 }
 
 bool tt_vb_conn_probe(struct vb_conn *c)
 {
-	return post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 }, NULL);
+	return flush(c, NULL);
 }
 
 bool tt_vb_conn_is_out(struct vb_conn *c)
 {
-	if (c->send_tail != c->signaled && vb_has_slot(c, 0))
-		(void)tt_vb_conn_probe(c); /* what completes it completes all */
+	if (c->waiting || (c->send_tail != c->signaled && vb_has_slot(c, 0)))
+		(void)flush(c, NULL); /* the completion of an empty one says that all is out */
 	return c->send_head == c->send_tail;
 }
 
 static void tell_credit(struct vb_conn *c)
 {
-	if (c->posted - c->told >= VB_SLOTS / 2 && vb_has_slot(c, 0))
-		(void)post_slot(c, VB_PREFIX, &(struct vb_sent){ 0 }, NULL);
+	if (c->posted - c->told >= VB_SLOTS / 2 && (c->waiting || vb_has_slot(c, 0)))
+		(void)flush(c, NULL);
 }
 
 /* ---- the wire's functions ---- */
@@ -169,6 +201,23 @@ static void unpack_advert(struct msg_frame *f, const uint8_t *b)
 	memcpy(&f->place, b + sizeof(f->expect), sizeof(f->place));
 }
 
+/* Puts a frame to those that wait. */
+static void append(struct vb_conn *c, const struct msg_frame *f)
+{
+	size_t n = f->type == MSG_ADVERT ? MSG_HEADER + VB_ADVERT : MSG_HEADER;
+	uint8_t *at;
+
+	if (VB_PREFIX + c->waiting + n > vb_ep_of(c)->slot && !flush(c, NULL))
+		return;
+	at = waiting_slot(c) + c->waiting;
+	tt_msg_pack(at, f);
+	if (f->type == MSG_ADVERT)
+		pack_advert(at + MSG_HEADER, f);
+	c->waiting += (uint32_t)n;
+	vb_ep_of(c)->waits = true;
+}
+
+/* Adverts may wait until the poll: then they go with those of the receives that are posted before it. */
 static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 {
 	struct vb_conn *c = conn_of(mc);
@@ -177,10 +226,9 @@ static bool vb_put(struct msg_conn *mc, const struct msg_frame *f)
 		return true;
 	if (c->state != VB_READY || !vb_has_slot(c, VB_KEPT))
 		return false;
-	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
-	if (f->type == MSG_ADVERT)
-		pack_advert(send_slot(c, c->send_tail) + VB_PREFIX + MSG_HEADER, f);
-	(void)post_slot(c, VB_PREFIX + MSG_HEADER + more_of(f), &(struct vb_sent){ 0 }, NULL);
+	append(c, f);
+	if (!mc->lost && (f->type != MSG_ADVERT || !is_patient(c)))
+		(void)flush(c, NULL);
 	return true;
 }
 
@@ -199,25 +247,38 @@ static bool is_expected(const struct vb_conn *c, const struct msg_frame *f, cons
 	       f->note.seq == to->expect.seq && f->note.pos == to->expect.pos;
 }
 
+/* The frame that says that a chunk is there. It may wait for more of its message, for other messages up to as many
+ * bytes as a chunk has, and until the end of the poll; but not where the send is done already, after which nobody
+ * needs to poll. */
+static void tell(struct vb_conn *c, const struct msg_frame *f, bool staged)
+{
+	bool last = f->off + f->len == f->total;
+
+	append(c, f);
+	if (c->base.lost)
+		return;
+	c->unsaid += f->len;
+	if (!is_patient(c) || staged || (last && c->unsaid >= VB_CHUNK))
+		(void)flush(c, c->cur_flow);
+}
+
 /* The bytes of a chunk to where the receiver wants them, and the word that they are there. */
 static bool post_write(struct vb_conn *c, struct ibv_sge *sge, const struct msg_frame *f, const struct vb_sent *s)
 {
 	const struct msg_remote *to = &c->cur_flow->remote[msg_at(f->seq)];
 	bool alone = is_expected(c, f, to);
-	struct ibv_send_wr wr = { .wr_id = vb_wr_id(c, alone ? VB_WC_SEND : VB_WC_WRITE, c->send_tail % VB_SLOTS),
-				  .sg_list = sge, .num_sge = 1,
+	/* Linux's soft-iWARP lends TCP the pages of a write that nobody asks to be told of, until the peer has
+	 * acknowledged them: longer than until what is behind it completes. */
+	struct ibv_send_wr wr = { .sg_list = sge, .num_sge = 1, .send_flags = IBV_SEND_SIGNALED,
 				  .opcode = alone ? IBV_WR_RDMA_WRITE_WITH_IMM : IBV_WR_RDMA_WRITE,
 				  .imm_data = htobe32(to->place << VB_SHARE_BITS | (uint32_t)(f->off / VB_SHARE)),
 				  .wr.rdma = { .remote_addr = to->addr + f->off, .rkey = key_of(to, c->theirs.port) } };
 
-	/* Linux's soft-iWARP lends TCP the pages of a write that nobody asks to be told of, until the peer has
-	 * acknowledged them: longer than until what is behind it completes. */
-	if (alone || c->port->port->wire == TT_VB_IWARP)
-		wr.send_flags = IBV_SEND_SIGNALED;
-	if (alone)
-		return post(c, &wr, s, true);
-	tt_msg_pack(send_slot(c, c->send_tail) + VB_PREFIX, f);
-	return post_slot(c, VB_PREFIX + MSG_HEADER, s, &wr);
+	if (!post(c, &wr, s))
+		return false;
+	if (!alone)
+		tell(c, f, s->stage);
+	return true;
 }
 
 /* From registered memory the bytes go in place; the flow is told when they are out. */
@@ -261,12 +322,15 @@ static bool send_data(struct vb_conn *c)
 
 static void send_eager(struct vb_conn *c)
 {
-	uint8_t *at = send_slot(c, c->send_tail) + VB_PREFIX;
+	uint8_t *at;
 
+	if (c->waiting && !flush(c, NULL))
+		return;
+	at = send_slot(c, c->send_tail) + VB_PREFIX;
 	tt_msg_pack(at, &c->cur);
 	if (c->cur.len)
 		memcpy(at + MSG_HEADER, c->cur_body, c->cur.len);
-	(void)post_slot(c, VB_PREFIX + MSG_HEADER + c->cur.len, &(struct vb_sent){ 0 }, NULL);
+	(void)post_slot(c, VB_PREFIX + MSG_HEADER + c->cur.len, &(struct vb_sent){ 0 });
 }
 
 static void vb_start(struct msg_conn *mc, const struct msg_frame *f, const void *body, struct msg_flow *flow)
@@ -284,7 +348,7 @@ static void vb_write(struct msg_conn *mc)
 {
 	struct vb_conn *c = conn_of(mc);
 
-	if (!c->busy || mc->lost)
+	if (!c->busy || mc->lost || !vb_has_slot(c, 0))
 		return;
 	if (c->cur.type == MSG_EAGER)
 		send_eager(c);
@@ -417,10 +481,29 @@ static void take_credit(struct vb_conn *c, uint32_t posted)
 	c->base.peer->ep->owe_retry = true;
 }
 
-static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
+/* What is wrong with it, or NULL. */
+static const char *took_frames(struct vb_conn *c, const uint8_t *b, size_t n)
+{
+	while (n && !c->base.lost) {
+		struct msg_frame f;
+		const char *bad = n < MSG_HEADER ? "a frame that is too short" : tt_msg_unpack(&f, b, VB_CHUNK);
+
+		if (bad)
+			return bad;
+		if (n < MSG_HEADER + more_of(&f))
+			return "a frame of another length than it says";
+		if (f.type == MSG_ADVERT)
+			unpack_advert(&f, b + MSG_HEADER);
+		tt_msg_frame(&c->base, &f, b + MSG_HEADER);
+		b += MSG_HEADER + more_of(&f);
+		n -= MSG_HEADER + more_of(&f);
+	}
+	return NULL;
+}
+
+static void took_slot(struct vb_conn *c, uint32_t i, size_t n)
 {
 	const uint8_t *b = vb_recv_slot(c, i);
-	struct msg_frame f;
 	uint32_t words[VB_PREFIX / 4];
 	const char *bad = n < VB_PREFIX ? "a frame without a beginning" : NULL;
 
@@ -431,20 +514,10 @@ static void took_frame(struct vb_conn *c, uint32_t i, size_t n)
 		take_credit(c, words[0]);
 		if (words[1] & FLAG_BACK)
 			take_credit(other_way(c), words[2]);
-		if (n == VB_PREFIX)
-			return;
-		bad = n < VB_PREFIX + MSG_HEADER ? "a frame that is too short" :
-						   tt_msg_unpack(&f, b + VB_PREFIX, VB_CHUNK);
+		bad = took_frames(c, b + VB_PREFIX, n - VB_PREFIX);
 	}
-	if (!bad && n != VB_PREFIX + MSG_HEADER + more_of(&f))
-		bad = "a frame of another length than it says";
-	if (bad) {
+	if (bad)
 		tt_msg_refuse(&c->base, bad);
-		return;
-	}
-	if (f.type == MSG_ADVERT)
-		unpack_advert(&f, b + VB_PREFIX + MSG_HEADER);
-	tt_msg_frame(&c->base, &f, b + VB_PREFIX + MSG_HEADER);
 }
 
 static void took_write(struct vb_conn *c, const struct ibv_wc *wc)
@@ -464,7 +537,7 @@ static void received(struct vb_conn *c, uint32_t i, const struct ibv_wc *wc)
 	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
 		took_write(c, wc);
 	else
-		took_frame(c, i, wc->byte_len);
+		took_slot(c, i, wc->byte_len);
 	if (c->base.lost)
 		return;
 	if (!tt_vb_conn_post(c, i)) {
