@@ -184,7 +184,8 @@ ifeq ($(TEST_NO_RDMA),1)
 else
 	@tests/vm/rdma-vm --setup
 	@$(MAKE) --no-print-directory all $(patsubst %,$(B)/tests/%,conformance/conformance conformance/registered \
-		conformance/queue_pair collective/random collective/sendrecv collective/memory process/rdma) $(VM_PROGRAMS)
+		conformance/queue_pair conformance/requests collective/random collective/sendrecv collective/memory \
+		process/rdma) $(VM_PROGRAMS)
 	@$(RUN) $(VM_TESTS)
 endif
 

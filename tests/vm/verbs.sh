@@ -19,7 +19,7 @@ within() { # arguments of rdma-vm; counts what it tried
 echo "TEST_SEED=$TEST_SEED"
 within -- tests/vm/suite settings
 for wire in rxe siw; do
-	within --transport $wire -- tests/vm/suite conformance collective several perf cost
+	within --transport $wire -- tests/vm/suite conformance collective several requests perf cost
 	within --transport $wire --devices 2 -- tests/vm/suite conformance collective perf
 	within --transport $wire --hosts 2 -- tests/vm/suite collective perf
 done
