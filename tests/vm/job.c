@@ -2,11 +2,14 @@
  * after the first, and ends well after SECONDS. An error is said with the time since the last result. Where FILE is
  * named it then waits for it, and says "again" when a new communicator has worked, with the settings of JOB_AGAIN
  * ("NAME=value NAME=value") in place of those before.
- * JOB_STOP_QP names a file: when it is there, all queue pairs of this rank are put into the error state.
+ * JOB_STOP_QP names a file: when it is there, all queue pairs of this rank are put into the error state, or, where
+ * JOB_STOP_HOW is "destroyed", taken from the device while the library still has them.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "verbs_dev.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <rdma/ib_user_verbs.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -136,17 +139,35 @@ static void cm_destroy(struct rdma_cm_id *id)
 	verbs.cm_destroy_qp(id);
 }
 
-static void *stop_qps(void *file)
+/* As ibv_destroy_qp tells the kernel, but what the library points to stays. */
+static int destroy_behind(struct ibv_qp *qp)
 {
+	struct ib_uverbs_destroy_qp_resp resp;
+	struct {
+		struct ib_uverbs_cmd_hdr head;
+		struct ib_uverbs_destroy_qp what;
+	} cmd = { { IB_USER_VERBS_CMD_DESTROY_QP, sizeof(cmd) / 4, sizeof(resp) / 4 },
+		  { (uintptr_t)&resp, qp->handle, 0 } };
+
+	return write(qp->context->cmd_fd, &cmd, sizeof(cmd)) == sizeof(cmd) ? 0 : errno;
+}
+
+static int stop_qp(struct ibv_qp *qp)
+{
+	const char *how = getenv("JOB_STOP_HOW");
 	struct ibv_qp_attr a = { .qp_state = IBV_QPS_ERR };
 
+	return how && !strcmp(how, "destroyed") ? destroy_behind(qp) : verbs.modify_qp(qp, &a, IBV_QP_STATE);
+}
+
+static void *stop_qps(void *file)
+{
 	while (access(file, F_OK))
 		usleep(20000);
 	pthread_mutex_lock(&lock);
 	for (int i = 0; i < MAX_QPS; i++)
 		if (qps[i])
-			printf("stopped queue pair %u: %d\n", qps[i]->qp_num,
-			       verbs.modify_qp(qps[i], &a, IBV_QP_STATE));
+			printf("stopped queue pair %u: %d\n", qps[i]->qp_num, stop_qp(qps[i]));
 	pthread_mutex_unlock(&lock);
 	return NULL;
 }
