@@ -42,8 +42,8 @@ bool tt_vb_conn_attach(struct vb_conn *c)
 	size_t n = vb_conn_bytes(ep);
 
 	c->mem = aligned_alloc(4096, (n + 4095) & ~(size_t)4095);
-	if (c->mem)
-		c->mr = ep->vb->reg_mr(c->port->pd, c->mem, n, IBV_ACCESS_LOCAL_WRITE);
+	if (c->mem) /* but for where frames wait */
+		c->mr = ep->vb->reg_mr(c->port->pd, c->mem, n - ep->slot, IBV_ACCESS_LOCAL_WRITE);
 	if (!c->mr) {
 		free(c->mem);
 		c->mem = NULL;
