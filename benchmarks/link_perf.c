@@ -17,7 +17,7 @@
 
 static struct {
 	const char *transport;
-	bool processes, reduce, registered;
+	bool processes, reduce, registered, one_way;
 	size_t begin, end, factor;
 	int iters, depth;
 	char device[2][32]; /* RDMA, of each side */
@@ -213,7 +213,7 @@ static void measure(struct side *s)
 	for (size_t n = opt.begin; n <= opt.end && !s->failed; n *= opt.factor) {
 		size_t bytes = (size_t)1 << 28;
 		int iters = opt.iters > 0 ? opt.iters : (int)tt_max(20, tt_min(20000, bytes / (n + 1)));
-		double lat = ping_pong(s, n, iters), each = stream(s, n, iters);
+		double lat = opt.one_way ? 0 : ping_pong(s, n, iters), each = stream(s, n, iters);
 
 		if (s->id == 0)
 			printf("%12zu %12.3f %12.3f %12.3f\n", n, lat / 1e3, each / 1e3,
@@ -359,11 +359,12 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: link_perf [-t transport] [-p] [-r] [-R] [-b bytes] [-e bytes] [-f factor] "
 			"[-n iterations]\n"
-			"                 [-q depth] [-d device,device]\n"
+			"                 [-q depth] [-d device,device] [-s]\n"
 			"  -t  inproc, shm, verbs, tcp; all       -p  two processes instead of threads\n"
 			"  -R  registered memory, where the transport can use it\n"
 			"  -r  receive by recv_reduce, float sum  -b -e -f  sizes: 8, 32M, times 4\n"
-			"  -q  messages in flight in a stream: 1  -d  RDMA devices of the two sides\n");
+			"  -q  messages in flight in a stream: 1  -d  RDMA devices of the two sides\n"
+			"  -s  the stream alone, no latency\n");
 	return 2;
 }
 
@@ -371,12 +372,13 @@ static bool parse(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "t:prRb:e:f:n:q:d:")) != -1) {
+	while ((c = getopt(argc, argv, "t:prRsb:e:f:n:q:d:")) != -1) {
 		switch (c) {
 		case 't': opt.transport = optarg; break;
 		case 'p': opt.processes = true; break;
 		case 'r': opt.reduce = true; break;
 		case 'R': opt.registered = true; break;
+		case 's': opt.one_way = true; break;
 		case 'b': opt.begin = size_arg(optarg); break;
 		case 'e': opt.end = size_arg(optarg); break;
 		case 'f': opt.factor = size_arg(optarg); break;

@@ -2,7 +2,8 @@
 # The verbs transport beside perftest, and AllReduce over it beside our TCP, on emulated RDMA devices (docs/testing.md):
 # all sides in turns within one run, each start anew, and medians into docs/benchmarking.md. Seconds there are those of
 # an emulated machine; only ratios mean something.
-# Environment: BUILD (build), ROUNDS (9), DRIVERS (rxe siw), DOC (the file to write), RDMA_DIR (where raw figures go).
+# Environment: BUILD (build), ROUNDS (9), SIZES, DRIVERS (rxe siw), PARTS (links cost allreduce; the others' figures
+# stay), DOC (the file to write), RDMA_DIR (where raw figures go).
 # SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -30,13 +31,13 @@ ours() { # column, bytes, iterations, more
 }
 
 figure() { # side, bytes: microseconds of 8 bytes, MB/s of more
-	local n=$((33554432 / $2))
+	local n=$((134217728 / $2))
 	case $1:$2 in
-	tutti:8) ours 2 8 1000 -R ;;
-	staged:8) ours 2 8 1000 ;;
-	tutti:*) ours 4 "$2" $n -R | awk '{ print $1 * 1000 }' ;;
-	staged:*) ours 4 "$2" $n | awk '{ print $1 * 1000 }' ;;
-	*:8) perftest "ib_$1_lat" 6 -s 8 -n 1000 ;;
+	tutti:8) ours 2 8 4000 -R ;;
+	staged:8) ours 2 8 4000 ;;
+	tutti:*) ours 4 "$2" $n -R -s | awk '{ print $1 * 1000 }' ;;
+	staged:*) ours 4 "$2" $n -s | awk '{ print $1 * 1000 }' ;;
+	*:8) perftest "ib_$1_lat" 6 -s 8 -n 4000 ;;
 	*) perftest "ib_$1_bw" 4 -s "$2" -n $n -t $depth -Q 1 | awk '{ print $1 * 1.048576 }' ;;
 	esac
 }
@@ -48,6 +49,40 @@ links() {
 			order='tutti send write staged'
 			[ $((round % 2)) -eq 1 ] || order='staged write send tutti'
 			for side in $order; do echo "$round $size $side $(figure $side "$size")"; done
+		done
+	done
+}
+
+# What the processors have been busy with, the kernel's part and all, in units of 10 ms.
+processors() { awk '/^cpu / { print $4 + $7 + $8, $2 + $3 + $4 + $7 + $8; exit }' /proc/stat; }
+
+# ns per KiB in the kernel, and in all: a long run less a short one, so that starts do not count. All is little more
+# than the time by the clock, as both ends poll. Of our n messages another tenth goes before.
+spent() { # side, bytes
+	local n few=$((67108864 / $2)) at=()
+	for n in $few $((8 * few)); do
+		at+=($(processors))
+		if [ "$1" = tutti ]; then
+			ours 4 "$2" "$n" -R -s
+		else
+			perftest "ib_$1_bw" 4 -s "$2" -n "$n" -t $depth -Q 1
+		fi > /dev/null
+		at+=($(processors))
+	done
+	awk -v a="${at[*]}" -v bytes=$((7 * few * $2)) -v more="$([ "$1" = tutti ] && echo 1.1 || echo 1)" 'BEGIN {
+		split(a, t, " ")
+		for (i = 1; i <= 2; i++) print 1e7 * 1024 * ((t[i + 6] - t[i + 4]) - (t[i + 2] - t[i])) / (bytes * more)
+	}'
+}
+
+cost() {
+	local round size side kernel all
+	for ((round = 1; round <= rounds; round++)); do
+		for size in $sizes; do
+			for side in tutti send write; do
+				{ read -r kernel; read -r all; } <<< "$(spent $side "$size")"
+				printf '%s\n' "$round $size $side $kernel" "$round $size ${side}_all $all"
+			done
 		done
 	done
 }
@@ -67,9 +102,9 @@ allreduce() { # in both hosts
 
 # ---- outside
 # Lines "round size side figure": one row for each size, the medians of the sides in the order named, and the median
-# [least-greatest] of the first one's figure divided by each other's of the same round.
-table() { # file, sides
-	awk -v sides="$2" '
+# [least-greatest] of the first one's figure divided by each other's of the same round; `most` of them.
+table() { # file, sides, most
+	awk -v sides="$2" -v most="${3:-99}" '
 	function sort(a, n, i, k, t) {
 		for (i = 2; i <= n; i++)
 			for (k = i; k > 1 && a[k] < a[k - 1]; k--) { t = a[k]; a[k] = a[k - 1]; a[k - 1] = t }
@@ -87,7 +122,7 @@ table() { # file, sides
 				sort(a, n)
 				line = line sprintf(n && a[int((n + 1) / 2)] < 1000 ? " %.1f |" : " %.0f |", n ? a[int((n + 1) / 2)] : 0)
 			}
-			for (s = 2; s <= ns; s++) {
+			for (s = 2; s <= ns && s <= most + 1; s++) {
 				n = 0
 				for (r = 1; r <= rounds; r++)
 					if ((order[o], side[s], r) in v && (order[o], side[1], r) in v && v[order[o], side[s], r] > 0)
@@ -114,6 +149,13 @@ report() {
 		echo '| size | tutti | ib_send | ib_write | tutti, not registered | x ib_send | x ib_write | x not registered |'
 		echo '|---|---|---|---|---|---|---|---|'
 		table "$work/links.$driver" 'tutti send write staged'
+		if [ -s "$work/cost.$driver" ]; then
+			printf '\n%s, %s\n\n' "$driver" \
+				'processor time of both ends, ns per KiB: in the kernel, and with the polling of who waits'
+			echo '| size | tutti | ib_send | ib_write | tutti, all | ib_send, all | ib_write, all | x ib_send | x ib_write |'
+			echo '|---|---|---|---|---|---|---|---|---|'
+			table "$work/cost.$driver" 'tutti send write tutti_all send_all write_all' 2
+		fi
 		printf '\n%s, AllReduce of two hosts on a wire, us a call; x: verbs divided by tcp\n\n' "$driver"
 		echo '| size | verbs | tcp | x tcp |'
 		echo '|---|---|---|---|'
@@ -123,14 +165,20 @@ report() {
 }
 
 measure() { # driver
-	tests/vm/rdma-vm --transport "$1" --devices "$(devices_of "$1")" --timeout 1500 -- benchmarks/rdma.sh links \
-		> "$work/links.$1" &&
-		tests/vm/rdma-vm --transport "$1" --hosts 2 --timeout 900 -- benchmarks/rdma.sh allreduce > "$work/both" &&
-		sed -n 's/^\[0\] //p' "$work/both" > "$work/allreduce.$1"
+	local part
+	for part in ${PARTS:-links cost allreduce}; do
+		if [ "$part" = allreduce ]; then
+			tests/vm/rdma-vm --transport "$1" --hosts 2 --timeout 900 -- benchmarks/rdma.sh allreduce > "$work/both" &&
+				sed -n 's/^\[0\] //p' "$work/both" > "$work/allreduce.$1"
+		else
+			tests/vm/rdma-vm --transport "$1" --devices "$(devices_of "$1")" --timeout 1500 -- \
+				benchmarks/rdma.sh "$part" > "$work/$part.$1"
+		fi || return
+	done
 }
 
 case ${1:-} in
-links | allreduce) "$1"; exit ;;
+links | cost | allreduce) "$1"; exit ;;
 esac
 work=${RDMA_DIR:-$build/rdma} doc=${DOC:-docs/benchmarking.md}
 mkdir -p "$work"
