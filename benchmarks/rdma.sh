@@ -150,8 +150,9 @@ report() {
 		echo '|---|---|---|---|---|---|---|---|'
 		table "$work/links.$driver" 'tutti send write staged'
 		if [ -s "$work/cost.$driver" ]; then
-			printf '\n%s, %s\n\n' "$driver" \
-				'processor time of both ends, ns per KiB: in the kernel, and with the polling of who waits'
+			printf '\n%s, processor time of both ends in ns per KiB, %s rounds: %s\n\n' "$driver" \
+				"$(awk 'END { print $1 }' "$work/cost.$driver")" \
+				'in the kernel, and in all with the polling of who waits; x: of the kernel, ours divided by theirs'
 			echo '| size | tutti | ib_send | ib_write | tutti, all | ib_send, all | ib_write, all | x ib_send | x ib_write |'
 			echo '|---|---|---|---|---|---|---|---|---|'
 			table "$work/cost.$driver" 'tutti send write tutti_all send_all write_all' 2
