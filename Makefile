@@ -11,6 +11,7 @@
 #   make docs-settings    docs/settings.md from the table in src/env.c
 #   make bench-peers      the same measurements for other libraries, where they are installed
 #   make bench-rdma       our verbs transport beside perftest, and beside our TCP, in an emulated machine
+#   make bench-plan       the planner's choice beside every forced algorithm
 #   make install          PREFIX=/usr/local DESTDIR=
 
 MAKEFLAGS += --no-builtin-rules
@@ -79,7 +80,7 @@ MAIN ?= criterion
 RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
 .PHONY: all lib tests check check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
-	docs-settings bench-peers bench-rdma install clean FORCE
+	docs-settings bench-peers bench-plan bench-rdma install clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -216,6 +217,9 @@ docs-settings: $(B)/bin/tutti-info
 bench-rdma: all
 	@tests/vm/rdma-vm --setup
 	@BUILD=$(B) benchmarks/rdma.sh
+
+bench-plan: all
+	@BUILD=$(abspath $(B)) benchmarks/plan.sh
 
 bench-peers: all
 	@if [ -x benchmarks/peers/run.sh ]; then BUILD=$(abspath $(B)) benchmarks/peers/run.sh; \

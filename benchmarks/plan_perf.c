@@ -24,7 +24,8 @@ static struct {
 	int rounds;
 	double turn_us; /* that a turn should last */
 	int rank, nranks, nsides;
-	tuttiComm_t comm; /* as the planner would have it */
+	tuttiComm_t comm; /* as the planner would have it, by TUTTI_CALIBRATION where that is set */
+	tuttiComm_t plain; /* by the formulas alone */
 	struct side sides[MAX_ALGOS];
 	char *in, *out;
 } b = { .coll = TT_ALLREDUCE, .min = 8, .max = 64 << 20, .factor = 4, .rounds = 9, .turn_us = 5000 };
@@ -109,9 +110,9 @@ static double median(const double *v, int n)
 	return n & 1 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
 }
 
-static const char *chosen(size_t bytes)
+static const char *chosen(tuttiComm_t comm, size_t bytes)
 {
-	const struct tt_row *row = tt_plan_row(&b.comm->plan, b.coll, block(bytes), false);
+	const struct tt_row *row = tt_plan_row(&comm->plan, b.coll, block(bytes), false);
 
 	return row->algo >= TT_CUSTOM ? "file" : tt_algos[row->algo].name;
 }
@@ -126,21 +127,35 @@ static void print_size(size_t bytes)
 		printf("| %zu B |", bytes);
 }
 
-static void report(size_t bytes)
+static int side_of(const char *name)
 {
-	int best = 0, mine = -1;
-	double ratio[MAX_ROUNDS];
+	for (int i = 0; i < b.nsides; i++)
+		if (!strcmp(b.sides[i].name, name))
+			return i;
+	return -1;
+}
 
-	for (int i = 0; i < b.nsides; i++) {
-		if (median(b.sides[i].us, b.rounds) < median(b.sides[best].us, b.rounds))
-			best = i;
-		if (!strcmp(b.sides[i].name, chosen(bytes)))
-			mine = i;
-	}
+static void put_choice(const char *name, int best)
+{
+	double ratio[MAX_ROUNDS];
+	int mine = side_of(name);
+
 	for (int k = 0; k < b.rounds && mine >= 0; k++)
 		ratio[k] = b.sides[mine].us[k] / b.sides[best].us[k];
+	printf(" %s | %.2f |", name, mine < 0 ? 0 : median(ratio, b.rounds));
+}
+
+static void report(size_t bytes)
+{
+	int best = 0;
+
+	for (int i = 0; i < b.nsides; i++)
+		if (median(b.sides[i].us, b.rounds) < median(b.sides[best].us, b.rounds))
+			best = i;
 	print_size(bytes);
-	printf(" %s | %s | %.2f |", chosen(bytes), b.sides[best].name, mine < 0 ? 0 : median(ratio, b.rounds));
+	put_choice(chosen(b.plain, bytes), best);
+	put_choice(chosen(b.comm, bytes), best);
+	printf(" %s |", b.sides[best].name);
 	for (int i = 0; i < b.nsides; i++)
 		printf(" %.4g |", median(b.sides[i].us, b.rounds));
 	printf("\n");
@@ -172,32 +187,36 @@ static bool serves(const struct tt_algo *a)
 	return (a->colls >> b.coll & 1) && (several || (strcmp(a->name, "tree") && strcmp(a->name, "hier")));
 }
 
+static void open_one(tuttiComm_t *comm, const char *algo)
+{
+	tuttiUniqueId id;
+
+	if (b.rank == 0)
+		must(tuttiGetUniqueId(&id), "GetUniqueId");
+	must(tuttiBroadcast(&id, &id, sizeof(id), tuttiUint8, 0, b.comm, NULL), "Broadcast of the id");
+	setenv("TUTTI_ALGO", algo, 1);
+	must(tuttiCommInitRank(comm, b.nranks, id, b.rank), algo);
+	unsetenv("TUTTI_ALGO");
+}
+
 static void open_sides(void)
 {
-	for (int i = 0; i < tt_nalgos; i++) {
-		struct side *s = &b.sides[b.nsides];
-		tuttiUniqueId id;
-
-		if (!serves(&tt_algos[i]))
-			continue;
-		s->name = tt_algos[i].name;
-		if (b.rank == 0)
-			must(tuttiGetUniqueId(&id), "GetUniqueId");
-		must(tuttiBroadcast(&id, &id, sizeof(id), tuttiUint8, 0, b.comm, NULL), "Broadcast of the id");
-		setenv("TUTTI_ALGO", s->name, 1);
-		must(tuttiCommInitRank(&s->comm, b.nranks, id, b.rank), s->name);
-		unsetenv("TUTTI_ALGO");
-		b.nsides++;
-	}
+	unsetenv("TUTTI_CALIBRATION");
+	open_one(&b.plain, "");
+	for (int i = 0; i < tt_nalgos; i++)
+		if (serves(&tt_algos[i])) {
+			b.sides[b.nsides].name = tt_algos[i].name;
+			open_one(&b.sides[b.nsides++].comm, tt_algos[i].name);
+		}
 }
 
 static void head(void)
 {
-	printf("%s, %d ranks: median us of a call over %d turns; x: the planner's choice divided by the best\n\n"
-	       "| size | choice | best | x |", tt_coll_name(b.coll), b.nranks, b.rounds);
+	printf("%s, %d ranks: median us of a call over %d turns; x: divided by the best\n\n"
+	       "| size | by formulas | x | calibrated | x | best |", tt_coll_name(b.coll), b.nranks, b.rounds);
 	for (int i = 0; i < b.nsides; i++)
 		printf(" %s |", b.sides[i].name);
-	printf("\n|---|---|---|---|");
+	printf("\n|---|---|---|---|---|---|");
 	for (int i = 0; i < b.nsides; i++)
 		printf("---|");
 	printf("\n");
@@ -269,10 +288,12 @@ int main(int argc, char **argv)
 	open_sides();
 	if (b.rank == 0)
 		head();
-	for (size_t bytes = b.min; bytes <= b.max; bytes *= b.factor)
+	for (size_t bytes = b.min; bytes < b.max; bytes *= b.factor)
 		measure(bytes);
+	measure(b.max);
 	for (int i = 0; i < b.nsides; i++)
 		must(tuttiCommDestroy(b.sides[i].comm), "CommDestroy");
+	must(tuttiCommDestroy(b.plain), "CommDestroy");
 	must(tuttiCommDestroy(b.comm), "CommDestroy");
 	free(b.in);
 	free(b.out);

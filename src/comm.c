@@ -273,7 +273,23 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	TRY(all_have_ways(c));
 	set_patience(c);
 	tt_comm_enlist(c);
-	return meet_neighbours(c, end);
+	TRY(meet_neighbours(c, end));
+	TRY(tt_comm_calibrate(c));
+	if (c->rank == 0)
+		tt_comm_say(c);
+	return tuttiSuccess;
+}
+
+/* A part keeps what was measured of the whole. */
+static tuttiResult_t keep_calibration(struct tuttiComm *c, const struct tuttiComm *parent)
+{
+	if (!parent->cal)
+		return tuttiSuccess;
+	c->cal = malloc(sizeof(*c->cal));
+	if (!c->cal)
+		return tt_fail(tuttiSystemError, "no memory for a communicator");
+	*c->cal = *parent->cal;
+	return tuttiSuccess;
 }
 
 /* A part of another communicator: nothing new to learn but the plan, which the caller brings. */
@@ -287,6 +303,7 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 	c->customs = tt_customs_share(parent->customs);
 	TRY(arrays(c, n));
 	c->plan.cores = parent->plan.cores;
+	TRY(keep_calibration(c, parent));
 	TRY(tt_shape_part(&parent->shape, parent->nranks, members, n, &c->shape));
 	for (int i = 0; i < n; i++)
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
@@ -438,6 +455,7 @@ void tt_comm_free(struct tuttiComm *c)
 	free_progs(c);
 	free_links(c);
 	tt_customs_drop(c->customs);
+	free(c->cal);
 	tt_ep_free(c->inproc);
 	if (c->has_secret)
 		tt_node_secret_drop(c->job);

@@ -92,6 +92,7 @@ struct tuttiComm {
 	struct tt_plan plan;
 	struct tt_shape shape; /* as the one that decides made it, the same on all ranks */
 	struct tt_customs *customs; /* or NULL */
+	struct tt_cal *cal;    /* what was measured of it or of the one it is a part of, or NULL */
 	struct tt_ep *inproc;
 	struct tt_link ***links; /* [peer][lane], opened on first use */
 	struct tt_prog_entry *progs;
@@ -180,7 +181,11 @@ bool tt_same_host(const struct tt_proc *a, const struct tt_proc *b);
 /* Runs at the root when all have joined: are they compatible, and what are the plan and the shape? */
 tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, int n, void **blob, size_t *size);
 tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t size);
+tuttiResult_t tt_comm_facts(const struct tuttiComm *c, struct tt_facts *facts); /* of its members */
 tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out); /* decides for these members, of known shape */
+void tt_comm_say(const struct tuttiComm *c); /* one line about both */
+/* ---- TUTTI_CALIBRATION (comm_cal.c): at the end of init, on all ranks; a new plan by what was measured ---- */
+tuttiResult_t tt_comm_calibrate(struct tuttiComm *c);
 
 /* ---- failure (comm_fail.c) ---- */
 extern const struct tt_node_events tt_comm_events;

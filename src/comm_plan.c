@@ -42,33 +42,43 @@ bool tt_same_host(const struct tt_proc *a, const struct tt_proc *b)
 
 /* ---- facts ---- */
 
-/* The transport that choose() will come to. */
-static void path_facts(bool one_process, bool one_host, double *latency, double *bandwidth, char path[16])
+/* What is said of the transport that choose() will come to. */
+static struct tt_caps path_of(bool one_process, bool one_host, const char **path)
 {
 	struct tt_caps caps = { .latency = 1e-6, .bandwidth = 5e9 };
 	char why[128];
 
+	*path = "";
 	for (int i = 0; i < tt_ntransports; i++) {
 		const struct tt_transport *t = tt_transports[i];
 
 		if (t->ep_per_rank != one_process || (!one_process && !tt_net_enabled(t->name)) ||
 		    !t->probe(&caps, why, sizeof(why)) || (!one_host && !caps.across_hosts))
 			continue;
-		snprintf(path, 16, "%s", t->name);
+		*path = t->name;
 		break;
 	}
-	*latency = caps.latency;
-	*bandwidth = caps.bandwidth;
+	if (one_host && caps.near_bandwidth > 0)
+		caps.bandwidth = caps.near_bandwidth;
+	return caps;
 }
 
 /* The worst path between members decides alpha and beta; within hosts, if there are several, their own. */
 static void paths_of(struct tt_facts *f, bool one_process, bool process_a_host)
 {
-	char near[16];
+	const char *path, *near_path;
+	struct tt_caps all = path_of(one_process, f->hosts == 1, &path);
+	struct tt_caps near = path_of(process_a_host, true, &near_path);
 
 	f->same_memory = f->hosts == 1;
-	path_facts(one_process, f->hosts == 1, &f->latency, &f->bandwidth, f->path);
-	path_facts(process_a_host, true, &f->near_latency, &f->near_bandwidth, near);
+	f->latency = all.latency;
+	f->overhead = all.overhead;
+	f->bandwidth = all.bandwidth;
+	f->near_latency = near.latency;
+	f->near_overhead = near.overhead;
+	f->near_bandwidth = near.bandwidth;
+	f->copied = f->hosts > 1 && f->per_host > 1 ? near.copied : all.copied;
+	snprintf(f->path, sizeof(f->path), "%s", path);
 }
 
 /* Numbers the hosts in the order of their first ranks. */
@@ -217,16 +227,19 @@ static void dump(const struct tuttiComm *c)
 		tt_topo_place_dump();
 }
 
-static void say(const struct tuttiComm *c)
+void tt_comm_say(const struct tuttiComm *c)
 {
+	char cal[48] = "";
 	int hosts = 1;
 
 	for (int i = 1; c->shape.group && i < c->nranks; i++)
 		hosts += c->shape.group[tt_shape_rank(&c->shape, 0, c->nranks, i)] !=
 			 c->shape.group[tt_shape_rank(&c->shape, 0, c->nranks, i - 1)];
-	tt_log(TT_LOG_INFO, "plan", "%d ranks on %d host%s, %u cores on the poorest, %s order, shape %016llx",
+	if (c->cal)
+		snprintf(cal, sizeof(cal), ", calibration %016llx", (unsigned long long)tt_cal_digest(c->cal));
+	tt_log(TT_LOG_INFO, "plan", "%d ranks on %d host%s, %u cores on the poorest, %s order, shape %016llx%s",
 	       c->nranks, hosts, hosts == 1 ? "" : "s", c->plan.cores, c->shape.order ? "another" : "their own",
-	       (unsigned long long)tt_shape_digest(&c->shape, c->nranks));
+	       (unsigned long long)tt_shape_digest(&c->shape, c->nranks), cal);
 }
 
 tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t size)
@@ -240,29 +253,35 @@ tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t si
 		return tt_fail(tuttiRemoteError, "the plan came from another version of tutti");
 	TRY(tt_shape_unpack((const uint32_t *)blob + sizeof(c->plan) / sizeof(uint32_t), words, c->nranks,
 			    &c->shape));
-	if (c->rank == 0)
-		say(c);
 	dump(c);
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
+tuttiResult_t tt_comm_facts(const struct tuttiComm *c, struct tt_facts *facts)
 {
 	size_t n = (size_t)c->nranks;
 	const struct tt_proc **procs = malloc(n * sizeof(*procs));
 	struct tt_place *at = calloc(n, sizeof(*at));
-	struct tt_facts facts;
 	tuttiResult_t r;
 
 	r = procs && at ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for the plan of %d ranks", c->nranks);
 	for (int i = 0; r == tuttiSuccess && i < c->nranks; i++)
 		procs[i] = &c->procs[c->proc_of[i]];
 	if (r == tuttiSuccess)
-		r = facts_of(&facts, procs, c->nranks, at);
-	facts.cores = (int)c->plan.cores;
+		r = facts_of(facts, procs, c->nranks, at);
 	free(procs);
 	free(at);
 	TRY(r);
+	facts->cores = (int)c->plan.cores;
+	facts->cal = c->cal;
+	return tuttiSuccess;
+}
+
+tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
+{
+	struct tt_facts facts;
+
+	TRY(tt_comm_facts(c, &facts));
 	TRY(tt_plan_make(&facts, out));
 	if (c->customs)
 		tt_plan_use(out, &c->customs->file, c->nranks);

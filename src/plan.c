@@ -1,19 +1,23 @@
 /* The cost model and the table made from it. SPDX-License-Identifier: Apache-2.0
  *
- * A schedule costs rounds * alpha + messages * overhead + bytes sent * beta + bytes reduced * gamma. Where
- * ranks share the cores of a host, all but the wire's latency is multiplied by ranks per core. Where ranks share
- * hosts and there are several, alpha and beta are those within a host, and what crosses between hosts costs more. */
+ * A schedule costs rounds * alpha + messages * overhead + bytes sent * beta + bytes copied and reduced * gammas. Where
+ * ranks share the cores of a host, all but the wire's latency is multiplied by ranks per core, and in each round a
+ * core goes from rank to rank. Where ranks share hosts and there are several, alpha and beta are those within a
+ * host, and what crosses between hosts costs more. What was measured (plan_cal.c) corrects the sum. */
 #include "plan.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#define OVERHEAD 0.3 /* of a message, in latencies */
+#define OVERHEAD 0.3 /* of a message, in latencies, where a transport does not say */
+#define TURN 1e-6    /* seconds until another rank has the core */
 
-struct cost {
-	double rounds, messages, sent, reduced; /* per rank; sent and reduced in units of the block */
-	bool pipelined; /* rounds beyond the first cost a window, not the whole */
+struct cost { /* per rank; bytes in units of the block */
+	double rounds, messages, sent;
+	double copied, reduced; /* of what arrives: put into place as it is, combined with what is there */
+	double largest;         /* message: windows are cut by it */
+	bool tree;              /* rounds beyond the first cost a window, not the whole; part of the ranks take part */
 };
 
 static double log2_up(int p)
@@ -25,41 +29,74 @@ static double log2_up(int p)
 	return n;
 }
 
-static struct cost shape_of(const char *name, enum tt_coll coll, const struct tt_facts *f)
+static struct cost cost_of_blocks(const char *name, enum tt_coll coll, const struct tt_facts *f)
 {
 	int p = f->nranks;
-	double lg = log2_up(p), all = p - 1, share = all / p, g = f->per_host, h = f->hosts > 1 ? f->hosts : 1;
-	bool blocks = coll == TT_ALLGATHER || coll == TT_REDUCESCATTER;
-	bool reduces = coll != TT_ALLGATHER && coll != TT_BROADCAST;
+	double lg = log2_up(p), all = p - 1, g = f->per_host, h = f->hosts > 1 ? f->hosts : 1;
+	double levels = p - p / g + h - 1, in = coll == TT_ALLGATHER, red = coll == TT_REDUCESCATTER;
+
+	if (!strcmp(name, "direct"))
+		return (struct cost){ 1, all, all, all, red * all, 1, false };
+	if (!strcmp(name, "circulant"))
+		return (struct cost){ lg, 1.5 * lg, all, in * all, red * all, p / 2.0, false };
+	if (!strcmp(name, "hier"))
+		return (struct cost){ h, levels, levels, in * levels, red * levels, 1, false };
+	return (struct cost){ all, all, all, in * all, red * all, 1, false }; /* ring */
+}
+
+static struct cost cost_of_rooted(const char *name, enum tt_coll coll, const struct tt_facts *f)
+{
+	double lg = log2_up(f->nranks), all = f->nranks - 1, in = coll == TT_BROADCAST, red = coll == TT_REDUCE;
+
+	if (!strcmp(name, "direct"))
+		return (struct cost){ 1, all, all, in + red * all, red * all, 1, false };
+	if (!strcmp(name, "tree"))
+		return (struct cost){ lg, 3, 2, in, red * 2, 1, true };
+	if (!strcmp(name, "chain"))
+		return (struct cost){ all, 1, 1, in, red, 1, true };
+	return (struct cost){ lg, lg, lg, in, red * lg, 1, false }; /* knomial */
+}
+
+static double crowd_of(const struct tt_facts *f)
+{
+	return f->per_host > f->cores ? (double)f->per_host / f->cores : 1;
+}
+
+static struct cost cost_of_allreduce(const char *name, const struct tt_facts *f)
+{
+	double p = f->nranks, lg = log2_up(f->nranks), all = p - 1, share = all / p, g = f->per_host;
+	double h = f->hosts > 1 ? f->hosts : 1, up = (g - 1) / g, over = (h - 1) / h / g;
+	/* Of two trees the ranks inside have more to do; where they share cores the average counts. */
+	double busy = crowd_of(f) > 1 ? share : 1;
 
 	if (!strcmp(name, "ring"))
-		return blocks ? (struct cost){ all, all, all, reduces ? all : 0, false } :
-				(struct cost){ 2 * all, 2 * all, 2 * share, share, false };
+		return (struct cost){ 2 * all, 2 * all, 2 * share, share, share, 1 / p, false };
 	if (!strcmp(name, "direct"))
-		return blocks ? (struct cost){ 1, all, all, reduces ? all : 0, false } :
-		       coll == TT_ALLREDUCE ? (struct cost){ 2, 2 * all, 2 * share, share, false } :
-					      (struct cost){ 1, all, all, reduces ? all : 0, false };
+		return (struct cost){ 2, 2 * all, 2 * share, 2 * share, share, 1 / p, false };
 	if (!strcmp(name, "direct1"))
-		return (struct cost){ 1, all, all, all, false };
-	if (!strcmp(name, "recdouble"))
-		return (struct cost){ lg, lg, lg, lg, false };
+		return (struct cost){ 1, all, all, all, all, 1, false };
 	if (!strcmp(name, "circulant"))
-		return blocks ? (struct cost){ lg, 1.5 * lg, all, reduces ? all : 0, false } :
-				(struct cost){ 2 * lg, 3 * lg, 2 * share, share, false };
+		return (struct cost){ 2 * lg, 3 * lg, 2 * share, share, share, 0.5, false };
 	if (!strcmp(name, "dbtree"))
-		return (struct cost){ 2 * lg, 4, 2, 1, true };
-	if (!strcmp(name, "knomial"))
-		return (struct cost){ lg, lg, lg, reduces ? lg : 0, false };
+		return (struct cost){ 2 * lg, 4, 2 * busy, busy, busy, 0.5, true };
 	if (!strcmp(name, "tree"))
-		return coll == TT_ALLREDUCE ? (struct cost){ 2 * lg, 6, 3, 2, true } :
-					      (struct cost){ lg, 3, 2, reduces ? 2 : 0, true };
-	if (!strcmp(name, "hier") && blocks)
-		return (struct cost){ h, p - p / g + h - 1, p - p / g + h - 1, reduces ? p - p / g + h - 1 : 0, false };
+		return (struct cost){ 2 * lg, 6, 3, 1, 2, 1, true };
 	if (!strcmp(name, "hier"))
-		return (struct cost){ 2 * h, 2 * (g + h - 2), 2 * (g - 1) / g + 2 * (h - 1) / h / g, 1, false };
-	if (!strcmp(name, "chain"))
-		return (struct cost){ all, 1, 1, reduces ? 1 : 0, true };
-	return (struct cost){ lg, lg, 0, 0, false };
+		return (struct cost){ 2 * h, 2 * (g + h - 2), 2 * (up + over), up + over, up + over, 1 / g, false };
+	return (struct cost){ lg, lg, lg, 0, lg, 1, false }; /* recdouble */
+}
+
+static struct cost cost_of(const char *name, enum tt_coll coll, const struct tt_facts *f)
+{
+	double lg = log2_up(f->nranks);
+
+	if (coll == TT_ALLREDUCE)
+		return cost_of_allreduce(name, f);
+	if (coll == TT_ALLGATHER || coll == TT_REDUCESCATTER)
+		return cost_of_blocks(name, coll, f);
+	if (coll == TT_BROADCAST || coll == TT_REDUCE)
+		return cost_of_rooted(name, coll, f);
+	return (struct cost){ lg, lg, 0, 0, 0, 1, false };
 }
 
 /* The part of a cost that crosses between hosts, where ranks share some. */
@@ -105,37 +142,43 @@ static bool some_share_hosts(const struct tt_facts *f)
 
 void tt_plan_units(const struct tt_facts *f, double units[TT_UNITS])
 {
-	double alpha = some_share_hosts(f) ? f->near_latency : f->latency;
-	double of[TT_UNITS] = {
-		[TT_ROUND] = alpha, [TT_MESSAGE] = OVERHEAD * alpha,
-		[TT_SENT] = 1 / (some_share_hosts(f) ? f->near_bandwidth : f->bandwidth),
-		[TT_REDUCED] = 1 / (f->reduce > 0 ? f->reduce : 8e9),
-		[TT_FAR_ROUND] = f->latency, [TT_FAR_MESSAGE] = OVERHEAD * f->latency, [TT_ACROSS] = 1 / f->bandwidth,
-	};
+	bool mixed = some_share_hosts(f);
+	double alpha = mixed ? f->near_latency : f->latency, own = mixed ? f->near_overhead : f->overhead;
 
-	memcpy(units, f->measured ? f->units : of, sizeof(of));
+	units[TT_ROUND] = alpha;
+	units[TT_TURN] = TURN;
+	units[TT_MESSAGE] = own > 0 ? own : OVERHEAD * alpha;
+	units[TT_SENT] = 1 / (mixed ? f->near_bandwidth : f->bandwidth);
+	units[TT_COPIED] = f->copied > 0 ? 1 / f->copied : 0;
+	units[TT_REDUCED] = 1 / (f->reduce > 0 ? f->reduce : 13e9);
+	units[TT_FAR_ROUND] = f->latency;
+	units[TT_FAR_MESSAGE] = f->overhead > 0 ? f->overhead : OVERHEAD * f->latency;
+	units[TT_ACROSS] = 1 / f->bandwidth;
 }
 
 static void amounts(const struct tt_facts *f, const struct cost *c, const struct far *far, size_t bytes, size_t window,
 		    double v[TT_UNITS])
 {
 	bool mixed = some_share_hosts(f);
-	double crowd = f->per_host > f->cores ? (double)f->per_host / f->cores : 1, b = (double)bytes;
-	double piece = c->pipelined ? (double)tt_min(bytes, window) : 0; /* what a round beyond the first costs */
-	double times = c->pipelined ? 1 + b / (double)window : 1;
-	double far_messages = mixed ? far->messages < c->messages ? far->messages : c->messages : 0;
+	double crowd = crowd_of(f), b = (double)bytes, largest = c->largest * b;
+	double times = largest > (double)window ? largest / (double)window : 1;
+	double piece = c->tree ? largest / times : 0; /* what a round beyond the first costs */
+	double turns = crowd > 1 ? (c->tree ? c->rounds / 2 + 1 : c->rounds) * crowd : 0;
+	double far_messages = !mixed ? 0 : far->messages < c->messages ? far->messages : c->messages;
 
 	v[TT_ROUND] = c->rounds - (mixed ? far->rounds : 0);
 	v[TT_FAR_ROUND] = mixed ? far->rounds : 0;
-	v[TT_MESSAGE] = (c->messages - far_messages) * times * crowd;
+	v[TT_TURN] = turns;
+	v[TT_MESSAGE] = (c->messages - far_messages) * times * crowd + turns;
 	v[TT_FAR_MESSAGE] = far_messages * times * crowd;
 	v[TT_SENT] = (c->sent * b + c->rounds * piece) * crowd;
-	v[TT_REDUCED] = (c->reduced * b + c->rounds * piece) * crowd;
+	v[TT_COPIED] = c->copied * b * crowd;
+	v[TT_REDUCED] = c->reduced * b * crowd;
 	v[TT_ACROSS] = mixed ? far->across * b + far->rounds * piece : 0;
 }
 
 /* A schedule that holds whole vectors of every rank must not be asked for large ones. */
-static bool fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
+bool tt_plan_fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
 {
 	bool wide = !strcmp(a->name, "direct1") ||
 		    (!strcmp(a->name, "circulant") && coll != TT_ALLREDUCE);
@@ -147,14 +190,18 @@ static bool fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_fac
 	return !wide || bytes * (size_t)f->nranks <= 1 << 20;
 }
 
-bool tt_plan_amounts(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes, size_t window,
-		     double v[TT_UNITS])
+double tt_plan_seconds(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes,
+		       size_t window)
 {
-	struct cost c = shape_of(a->name, coll, f);
+	double v[TT_UNITS], units[TT_UNITS], sum = 0;
+	struct cost c = cost_of(a->name, coll, f);
 	struct far far = far_of(a->name, coll, f);
 
 	amounts(f, &c, &far, bytes, window, v);
-	return fits(a, coll, f, bytes);
+	tt_plan_units(f, units);
+	for (int k = 0; k < TT_UNITS; k++)
+		sum += v[k] * units[k];
+	return sum;
 }
 
 static int by_cost(const void *a, const void *b)
@@ -201,25 +248,18 @@ static struct tt_row row_of(int algo, const char *name, bool ordered)
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max)
 {
-	double units[TT_UNITS];
 	int n = 0;
 
-	tt_plan_units(f, units);
 	for (int i = 0; i < tt_nalgos && n < max; i++) {
 		const struct tt_algo *a = &tt_algos[i];
-		double v[TT_UNITS];
-		bool fit;
-
 		if (!(a->colls >> coll & 1) || (ordered && !a->ordered && coll != TT_BROADCAST))
 			continue;
 		out[n].algo = a;
 		out[n].row = row_of(i, a->name, ordered);
 		out[n].forced = forced(a->name, coll);
-		fit = tt_plan_amounts(f, a, coll, bytes, out[n].row.window, v);
-		out[n].seconds = 0;
-		for (int k = 0; k < TT_UNITS; k++)
-			out[n].seconds += v[k] * units[k];
-		n += out[n].forced || fit;
+		out[n].seconds = tt_plan_seconds(f, a, coll, bytes, out[n].row.window) *
+				 tt_cal_factor(f->cal, coll, i, bytes);
+		n += out[n].forced || tt_plan_fits(a, coll, f, bytes);
 	}
 	qsort(out, (size_t)n, sizeof(*out), by_cost);
 	return n;
@@ -234,6 +274,12 @@ int tt_plan_class(size_t bytes)
 	return c;
 }
 
+/* The powers of two: sizes are that more often than anything between. */
+size_t tt_plan_bytes(int class)
+{
+	return class ? (size_t)1 << (class - 1) : 0;
+}
+
 tuttiResult_t tt_plan_make(const struct tt_facts *f, struct tt_plan *plan)
 {
 	struct tt_candidate c[16];
@@ -244,9 +290,7 @@ tuttiResult_t tt_plan_make(const struct tt_facts *f, struct tt_plan *plan)
 	for (int ordered = 0; ordered < 2; ordered++)
 		for (int coll = 0; coll <= TT_BARRIER; coll++)
 			for (int k = 0; k < TT_CLASSES; k++) {
-				size_t bytes = k ? ((size_t)3 << k) / 4 : 0; /* middle of the class */
-
-				if (!tt_plan_candidates(f, (enum tt_coll)coll, bytes, ordered, c, 16))
+				if (!tt_plan_candidates(f, (enum tt_coll)coll, tt_plan_bytes(k), ordered, c, 16))
 					return tt_fail(tuttiInternalError, "no algorithm for %s",
 						       tt_coll_name((enum tt_coll)coll));
 				plan->rows[ordered][coll][k] = c[0].row;

@@ -29,9 +29,15 @@ struct tt_plan {
 	struct tt_row rows[2][TT_BARRIER + 1][TT_CLASSES]; /* [ordered] */
 };
 
-/* What a schedule is made of, and what one of each costs in seconds: a round, a message, a byte sent, a byte reduced;
- * the first three anew for what crosses between hosts, where ranks share some. */
-enum { TT_ROUND, TT_MESSAGE, TT_SENT, TT_REDUCED, TT_FAR_ROUND, TT_FAR_MESSAGE, TT_ACROSS, TT_UNITS };
+/* What a schedule is made of, and what one of each costs in seconds: a round, a turn of a core among ranks that share it,
+ * a message, a byte sent, copied where it arrived, reduced; and what crosses between hosts, where ranks share some. */
+enum { TT_ROUND, TT_TURN, TT_MESSAGE, TT_SENT, TT_COPIED, TT_REDUCED, TT_FAR_ROUND, TT_FAR_MESSAGE, TT_ACROSS, TT_UNITS };
+
+/* What was measured on a communicator (plan_cal.c): by how much its algorithms differ from the formulas. */
+enum { TT_CAL_COLLS = TT_REDUCE + 1, TT_CAL_ALGOS = 12, TT_CAL_POINTS = 11, TT_CAL_RECORDS = 5 };
+struct tt_cal {
+	float factor[TT_CAL_COLLS][TT_CAL_ALGOS][TT_CAL_POINTS]; /* measured / formula; 0: none */
+};
 
 /* What the decision rests on; the worst path of the communicator. */
 struct tt_facts {
@@ -44,8 +50,9 @@ struct tt_facts {
 	bool same_memory;     /* all on one host: they share its bandwidth */
 	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */
 	char path[16];        /* transport, for people */
-	bool measured;        /* units are, else they follow from the above */
-	double units[TT_UNITS];
+	double overhead, near_overhead; /* seconds of processor for a message, 0: a part of the latency */
+	double copied;        /* bytes a second that the near path's processor puts into place, 0: it does not */
+	const struct tt_cal *cal; /* or NULL */
 };
 
 struct tt_candidate {
@@ -56,9 +63,10 @@ struct tt_candidate {
 };
 
 void tt_plan_units(const struct tt_facts *f, double units[TT_UNITS]);
-/* How much of each an algorithm has on a rank; false: not an algorithm for this size. */
-bool tt_plan_amounts(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes, size_t window,
-		     double amounts[TT_UNITS]);
+/* By the formulas alone; whether it may be used for such a size at all. */
+double tt_plan_seconds(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes,
+		       size_t window);
+bool tt_plan_fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes);
 /* The candidates of one size, cheapest first; returns how many. */
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max);
@@ -71,6 +79,18 @@ int tt_plan_sizes(const struct tt_sched_set *set); /* how many classes of sizes 
 const struct tt_sched_set *tt_plan_set(const struct tt_sched_file *file, uint8_t algo, int root);
 const struct tt_row *tt_plan_row(const struct tt_plan *p, enum tt_coll coll, size_t bytes, bool ordered);
 int tt_plan_class(size_t bytes);
+size_t tt_plan_bytes(int class); /* for which the row of a class is chosen */
+
+/* ---- what was measured (plan_cal.c) ---- */
+size_t tt_cal_point(int k); /* bytes of a block: 8 ... 8 MiB */
+double tt_cal_factor(const struct tt_cal *c, enum tt_coll coll, int algo, size_t bytes); /* c NULL: 1 */
+uint64_t tt_cal_digest(const struct tt_cal *c);
+/* The medians of the last TT_CAL_RECORDS records of `key` in a file's text (NULL: none), and of one more where `also` is
+ * not NULL; and how many records there are. An error names the line; what stands before it counts. */
+tuttiResult_t tt_cal_read(const char *text, const char *key, const struct tt_cal *also, struct tt_cal *out,
+			  int *records);
+/* As a record; the caller frees it. NULL: no memory. */
+char *tt_cal_write(const char *key, const struct tt_cal *c);
 
 /* ---- the shape of a communicator (plan_shape.c): made by the one that decides, sent with the table ---- */
 struct tt_place {

@@ -376,6 +376,7 @@ static void assume(struct tt_facts *f, int nranks, const char *transport)
 		quit("%s cannot be explained here: %s", transport, why);
 	*f = (struct tt_facts){ .nranks = nranks, .per_host = caps.across_hosts ? 1 : nranks,
 				.cores = tt_usable_cores(), .latency = caps.latency,
+				.overhead = caps.overhead, .copied = caps.copied,
 				.bandwidth = caps.bandwidth, .same_memory = !caps.across_hosts };
 	snprintf(f->path, sizeof(f->path), "%s", transport);
 }
@@ -419,8 +420,7 @@ static void why_chosen(const struct explained *e, char *out, size_t room)
 	else if (c && e->chosen == 0)
 		snprintf(out, room, "the cheapest by the model");
 	else
-		snprintf(out, room, "the cheapest in the middle of the sizes up to the next power of two, for "
-			 "which the table has one row");
+		snprintf(out, room, "the cheapest at the power of two below: the table has one row up to the next");
 }
 
 static void show_explained(const struct explained *e)

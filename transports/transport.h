@@ -63,6 +63,9 @@ struct tt_combine {
 /* The numbers by which the planner chooses; seconds and bytes a second for one link, bytes. */
 struct tt_caps {
 	double latency, bandwidth;
+	double overhead;      /* seconds of processor that a message costs, 0: a part of the latency */
+	double copied;        /* bytes a second that the processor puts into place at the receiver, 0: it need not */
+	double near_bandwidth; /* within a host, where that is another, 0: it is not */
 	size_t max_message;   /* bytes of one message */
 	size_t eager;         /* bytes that complete before the receive is posted */
 	uint32_t depth;       /* posts that one direction of a link takes */
