@@ -186,6 +186,7 @@ static tuttiResult_t decide(const void *const *entries, const struct tt_proc *co
 	TRY(tt_plan_make(&facts, &plan));
 	TRY(tt_customs_decide((const struct tt_member *const *)entries, n, &plan));
 	TRY(tt_shape_of_places(at, n, &shape));
+	tt_plan_prove(&plan, &facts, &shape);
 	r = join_up(&plan, &shape, n, blob, size);
 	tt_shape_free(&shape);
 	return r;
@@ -283,6 +284,7 @@ tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out)
 
 	TRY(tt_comm_facts(c, &facts));
 	TRY(tt_plan_make(&facts, out));
+	tt_plan_prove(out, &facts, &c->shape);
 	if (c->customs)
 		tt_plan_use(out, &c->customs->file, c->nranks);
 	return tuttiSuccess;

@@ -110,4 +110,10 @@ tuttiResult_t tt_shape_pack(const struct tt_shape *s, int nranks, uint32_t **wor
 tuttiResult_t tt_shape_unpack(const uint32_t *words, size_t n, int nranks, struct tt_shape *out);
 uint64_t tt_shape_digest(const struct tt_shape *s, int nranks); /* 0: the trivial one */
 
+/* ---- the proof (plan_proof.c) ---- */
+/* What an algorithm is told for a row: the shape, or the order of ranks. Borrows its arrays. */
+struct tt_shape tt_row_shape(const struct tt_row *row, const struct tt_shape *shape);
+/* Rows whose schedules the checker refuses in this shape get the next candidate that is right, with a warning. */
+void tt_plan_prove(struct tt_plan *plan, const struct tt_facts *f, const struct tt_shape *shape);
+
 #endif

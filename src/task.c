@@ -129,7 +129,7 @@ no_memory:
 
 tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out)
 {
-	struct tt_shape shape = { 0 };
+	struct tt_shape shape;
 
 	if (t->coll == TT_SENDRECV)
 		return p2p_sched(t, out);
@@ -137,10 +137,7 @@ tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, s
 		*out = tt_sched_copy(tt_plan_set(&t->comm->customs->file, row->algo, t->root)->ranks[t->comm->rank]);
 		return *out ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for a schedule");
 	}
-	if (!row->flat)
-		shape = t->comm->shape;
-	shape.nlanes = row->lanes;
-	shape.param = row->param;
+	shape = tt_row_shape(row, &t->comm->shape);
 	return tt_algos[row->algo].build(t->coll, t->comm->rank, t->comm->nranks, t->root < 0 ? 0 : t->root,
 					 &shape, out);
 }
