@@ -5,6 +5,8 @@
 
 #include <stdlib.h>
 
+enum { MOST_PIECES = 16 }; /* of a block: messages are in proportion */
+
 static struct tt_ref rails_of(const struct tt_hier *h, uint32_t buf, uint32_t m)
 {
 	uint32_t n = tt_hier_size(h, h->mine), from = tt_hier_rail(h, m, n), to = tt_hier_rail(h, m + 1, n);
@@ -175,14 +177,14 @@ static uint32_t rail_weight(const struct tt_hier *h, const struct tt_shape *s, u
 /* Before any lane is built, as messages are measured by the weights. Lanes are equal then. */
 static tuttiResult_t weigh(struct tt_hier *h, const struct tt_shape *s, int p, int rank)
 {
-	uint32_t cuts = h->rails * h->ngroups, *w = malloc(h->nlanes * cuts * sizeof(*w));
+	uint32_t cuts = h->pieces, *w = malloc(h->nlanes * cuts * sizeof(*w));
 
 	if (!w)
 		return tt_fail(tuttiSystemError, "no memory for the weights of %d ranks", p);
 	for (uint32_t lane = 0; lane < h->nlanes; lane++) {
 		sort_groups(h, s, lane, p, rank);
 		for (uint32_t c = 0; c < cuts; c++)
-			w[lane * cuts + c] = rail_weight(h, s, c / h->ngroups);
+			w[lane * cuts + c] = rail_weight(h, s, c / (cuts / h->rails));
 	}
 	tt_sched_weights(h->b, w);
 	free(w);
@@ -198,7 +200,7 @@ static void build(struct tt_hier *h, enum tt_coll coll, bool split)
 	} else if (coll == TT_REDUCESCATTER) {
 		tt_hier_reducescatter(h);
 	} else {
-		h->base = l * h->rails * h->ngroups;
+		h->base = l * h->pieces;
 		note_largest(h);
 		build_lane(h, split ? 2 * l : l, split ? 2 * l + 1 : l);
 	}
@@ -207,34 +209,32 @@ static void build(struct tt_hier *h, enum tt_coll coll, bool split)
 tuttiResult_t tt_build_hier(enum tt_coll coll, int rank, int nranks, int root, const struct tt_shape *shape,
 			    struct tt_sched **out)
 {
-	bool split = coll == TT_ALLREDUCE && shape->param != 1;
+	bool all = coll == TT_ALLREDUCE, split = all && shape->param != 1, weighed = shape->rate;
 	size_t p = (size_t)nranks;
 	uint32_t *room = malloc((3 * p + 1) * sizeof(*room) + (p + 1) * sizeof(struct tt_ref));
 	struct tt_hier h = { .members = room, .spare = room + p, .first = room + 2 * p, .nlanes = shape->nlanes };
-	uint32_t cuts;
-	tuttiResult_t r;
+	tuttiResult_t r, w = tuttiSuccess;
 
 	if (!room)
 		return tt_fail(tuttiSystemError, "no memory for a schedule of %d ranks", nranks);
 	h.src = (struct tt_ref *)(room + 3 * p + 1);
 	sort_groups(&h, shape, 0, nranks, rank);
-	cuts = coll == TT_ALLREDUCE ? h.rails * h.ngroups : 1;
-	r = tt_sched_begin(&h.b, coll, "hier", rank, nranks, root, h.nlanes * cuts, h.nlanes * (split ? 2 : 1));
+	weighed = weighed && (all || (h.ngroups > 1 && h.rails <= MOST_PIECES));
+	h.pieces = all ? h.rails * h.ngroups : weighed ? h.rails : 1;
+	r = tt_sched_begin(&h.b, coll, "hier", rank, nranks, root, h.nlanes * h.pieces, h.nlanes * (split ? 2 : 1));
 	if (r == tuttiSuccess) {
-		tuttiResult_t weighed = tuttiSuccess;
-
-		if (coll == TT_ALLREDUCE && shape->rate)
-			weighed = weigh(&h, shape, nranks, rank);
+		if (weighed)
+			w = weigh(&h, shape, nranks, rank);
 		else
-			tt_sched_lane_weights(h.b, shape, cuts);
+			tt_sched_lane_weights(h.b, shape, h.pieces);
 		for (; h.lane < h.nlanes && nranks > 1; h.lane++) {
 			sort_groups(&h, shape, h.lane, nranks, rank);
 			build(&h, coll, split);
 		}
 		r = tt_sched_end(h.b, out);
-		if (r == tuttiSuccess && weighed != tuttiSuccess) {
+		if (r == tuttiSuccess && w != tuttiSuccess) {
 			tt_sched_free(*out);
-			r = weighed;
+			r = w;
 		}
 	}
 	free(room);

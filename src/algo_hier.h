@@ -13,6 +13,7 @@ struct tt_hier {
 	struct tt_ref *src;        /* one more than ranks */
 	uint32_t ngroups, rails, mine, at; /* this rank's group, and its place in it */
 	uint32_t base, lane, nlanes;       /* base: the first chunk of the lane */
+	uint32_t pieces; /* of a block in a lane, equally many for each rail; or 1: the block goes on its rank's rail */
 };
 
 static inline uint32_t tt_hier_size(const struct tt_hier *h, uint32_t g)

@@ -511,12 +511,23 @@ static void rail_rank(struct rank *r)
 	host_rank(r);
 }
 
+/* `times` the data, or a block, leaves each host, in proportion. */
+static void check_rails(const struct layout *l, const struct seen *s, double times)
+{
+	double wide = most_sent(s, l->n), narrow = (double)s[0].narrow / (COUNT * 4.0);
+
+	all_alike(s, l->n);
+	printf("  %s, rails of %d and %d MB/s: %.3f and %.3f times\n", tt_coll_name(l->coll), WIDE, NARROW, wide,
+	       narrow);
+	check_sent("the wide rail", wide, times * WIDE / (WIDE + NARROW));
+	check_sent("the narrow rail", narrow, times * NARROW / (WIDE + NARROW));
+}
+
 static void rails(void)
 {
 	static struct layout l = { .hosts = 2, .n = 4, .host_of = { 0, 1, 0, 1 }, .algo = "hier" };
-	struct seen s[MAX];
+	struct seen s[3][MAX];
 	char why[1024] = "the second way cannot be made";
-	double wide, narrow;
 	bool good;
 
 	if (!set_up(l.hosts))
@@ -528,17 +539,14 @@ static void rails(void)
 			   "nic virt:way0 in numa0\n port virt:way0/way0 in virt:way0 bw=60 name=way0\n"
 			   "nic virt:way1 in numa0\n port virt:way1/way1 in virt:way1 bw=60 name=way1\n"
 			   "nic virt:rail in numa0\n port virt:rail/rail in virt:rail bw=20 name=rail\n");
-		good = run_layout(rail_rank, &l, s, why, sizeof(why));
+		for (l.coll = TT_ALLREDUCE; l.coll <= TT_REDUCESCATTER && good; l.coll++)
+			good = run_layout(rail_rank, &l, s[l.coll], why, sizeof(why));
 		dumps();
 	}
 	take_down(l.hosts);
 	CHECKF(good, "%s", why);
-	all_alike(s, l.n);
-	wide = most_sent(s, l.n);
-	narrow = (double)s[0].narrow / (COUNT * 4.0);
-	printf("  rails of %d and %d MB/s: %.3f and %.3f times the data\n", WIDE, NARROW, wide, narrow);
-	check_sent("the wide rail", wide, 1.0 * WIDE / (WIDE + NARROW));
-	check_sent("the narrow rail", narrow, 1.0 * NARROW / (WIDE + NARROW));
+	for (l.coll = TT_ALLREDUCE; l.coll <= TT_REDUCESCATTER; l.coll++)
+		check_rails(&l, s[l.coll], l.coll == TT_ALLREDUCE ? 1 : 2);
 }
 
 static void two_hosts(void)
