@@ -61,6 +61,7 @@ struct tt_topo {
 	char **assumed;             /* what was missing or contradictory, and what was taken instead */
 	char *source;               /* one line: where it comes from */
 	int nnodes, nlinks, nassumed;
+	int host, hosts;      /* which of those that its source describes, from 0; 0 hosts: one */
 	tuttiResult_t failed; /* the first error while it was filled; finish returns it */
 };
 
@@ -126,8 +127,9 @@ tuttiResult_t tt_topo_write(const struct tt_topo *t, char **text); /* to be free
 tuttiResult_t tt_topo_read(const char *text, size_t n, struct tt_topo **out);
 
 /* ---- NCCL's XML (topo_nccl.c, topo_nccl_write.c) ---- */
-/* What the file does not say is filled in by bus id from `machine`, which may be NULL. */
-tuttiResult_t tt_topo_from_nccl(const char *text, size_t n, const struct tt_topo *machine, struct tt_topo **out);
+/* One host of the file, from 0. What it does not say is filled in by bus id from `machine`, which may be NULL. */
+tuttiResult_t tt_topo_from_nccl(const char *text, size_t n, int host, const struct tt_topo *machine,
+				struct tt_topo **out);
 tuttiResult_t tt_topo_to_nccl(const struct tt_topo *t, char **text); /* to be freed */
 /* Adds what `machine` has and `t` has not; what both have is as in `t`, with its gaps filled. Before finish. */
 void tt_topo_fill(struct tt_topo *t, const struct tt_topo *machine);
@@ -142,8 +144,8 @@ tuttiResult_t tt_topo_from_hwloc(const char *text, size_t n, struct tt_topo **ou
 tuttiResult_t tt_topo_from_synthetic(const char *text, struct tt_topo **out);
 
 /* ---- any source (topo_source.c) ---- */
-/* A file of tutti's text, NCCL's or hwloc's XML; a folder with sys and proc in it; synthetic:<hwloc's words>. The
- * machine, which may be NULL, fills in what NCCL's short forms leave open. */
+/* A file of tutti's text, NCCL's or hwloc's XML; a folder with sys and proc in it; synthetic:<hwloc's words>. FILE#2 is
+ * the second host in it. The machine, which may be NULL, fills in what NCCL's short forms leave open. */
 tuttiResult_t tt_topo_load(const char *name, const struct tt_topo *machine, struct tt_topo **out);
 /* What ranks here should use: TUTTI_TOPO_FILE, NCCL_TOPO_FILE, else this machine. */
 tuttiResult_t tt_topo_used(struct tt_topo **out);

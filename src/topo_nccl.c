@@ -13,6 +13,7 @@ enum { LEFT_OUT = -1 }; /* the tag of an element of which no node was made */
 struct reader {
 	struct tt_topo *t;
 	int no_numa; /* cpu elements without a number so far */
+	int host;
 };
 
 static void copy_attrs(struct reader *r, int node, const struct tt_xml *e, const char *but)
@@ -52,6 +53,8 @@ static int read_cpu(struct reader *r, const struct tt_xml *e)
 	char id[64];
 	int node;
 
+	if (e->tag != r->host)
+		return LEFT_OUT;
 	if (!number) {
 		snprintf(id, sizeof(id), "numa%d", r->no_numa++);
 		tt_topo_assume(r->t, "line %d: a cpu without numaid: taken as %s", e->line, id);
@@ -283,23 +286,54 @@ static void check_version(struct tt_topo *t, const struct tt_xml *root)
 		tt_topo_assume(t, "version %.20s of NCCL's XML: read as 1", v ? v : "(none)");
 }
 
-static tuttiResult_t read_system(struct tt_topo *t, struct tt_xml *root)
+static bool same_host(const struct tt_xml *a, const struct tt_xml *b)
 {
-	struct reader r = { .t = t };
+	return !strcmp(a->name, b->name) && hex_attr(a, "host_hash") == hex_attr(b, "host_hash");
+}
+
+/* The hosts by host_hash, in the order in which they come, as the tags of their cpu elements. */
+static int number_hosts(struct tt_xml *root)
+{
+	int n = 0;
+
+	for (struct tt_xml *cpu = root->child; cpu; cpu = cpu->next) {
+		const struct tt_xml *first = root->child;
+
+		if (strcmp(cpu->name, "cpu"))
+			continue;
+		while (!same_host(first, cpu))
+			first = first->next;
+		cpu->tag = first == cpu ? n++ : first->tag;
+	}
+	return n ? n : 1;
+}
+
+static tuttiResult_t read_system(struct tt_topo *t, struct tt_xml *root, int host)
+{
+	struct reader r = { .t = t, .host = host };
 
 	if (strcmp(root->name, "system"))
 		return tt_fail(tuttiInvalidArgument, "topology XML: the root is <%.60s>, not <system>%s", root->name,
 			       !strcmp(root->name, "graphs") ? ": what NCCL found in a machine, not the machine" : "");
+	t->host = host;
+	t->hosts = number_hosts(root);
+	if (host >= t->hosts)
+		return tt_fail(tuttiInvalidArgument, "topology XML: no host %d is in it, but %d of them", host + 1,
+			       t->hosts);
 	check_version(t, root);
 	for (struct tt_xml *e = tt_xml_after(root); e && t->failed == tuttiSuccess; e = tt_xml_after(e))
 		e->tag = read_element(&r, e);
 	for (struct tt_xml *e = tt_xml_after(root); e && t->failed == tuttiSuccess; e = tt_xml_after(e))
 		if (e->tag != LEFT_OUT && tt_link_kind_of(e->name) >= 0)
 			read_link(&r, e, (enum tt_link_kind)tt_link_kind_of(e->name));
+	if (t->hosts > 1 && tt_topo_count(t, TT_NODE_NVSWITCH))
+		tt_topo_assume(t, "the NVSwitch is taken as this host's own, though the file has %d hosts",
+			       t->hosts);
 	return t->failed;
 }
 
-tuttiResult_t tt_topo_from_nccl(const char *text, size_t n, const struct tt_topo *machine, struct tt_topo **out)
+tuttiResult_t tt_topo_from_nccl(const char *text, size_t n, int host, const struct tt_topo *machine,
+				struct tt_topo **out)
 {
 	struct tt_xml *root;
 	struct tt_topo *t;
@@ -308,7 +342,7 @@ tuttiResult_t tt_topo_from_nccl(const char *text, size_t n, const struct tt_topo
 	TRY(tt_xml_parse(text, n, "topology XML", &root));
 	r = tt_topo_new(&t);
 	if (r == tuttiSuccess) {
-		r = read_system(t, root);
+		r = read_system(t, root, host);
 		if (r == tuttiSuccess && machine)
 			tt_topo_fill(t, machine);
 		if (r == tuttiSuccess)

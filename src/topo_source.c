@@ -3,14 +3,17 @@
 #include "topo_sys.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct input {
 	const char *name, *text; /* a file with its text (a 0 behind it), or a folder, or words, without */
 	size_t n;
+	int host; /* from 0 */
 	bool folder;
 	const struct tt_topo *machine;
 };
@@ -73,7 +76,7 @@ static tuttiResult_t read_text(const struct input *in, struct tt_topo **out)
 
 static tuttiResult_t read_nccl(const struct input *in, struct tt_topo **out)
 {
-	return tt_topo_from_nccl(in->text, in->n, in->machine, out);
+	return tt_topo_from_nccl(in->text, in->n, in->host, in->machine, out);
 }
 
 static tuttiResult_t read_hwloc(const struct input *in, struct tt_topo **out)
@@ -105,14 +108,21 @@ static const struct {
 
 static tuttiResult_t read_input(const struct input *in, struct tt_topo **out)
 {
+	char which[48] = "";
+
 	for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++) {
 		struct tt_topo *t;
 
 		if (!sources[i].is(in))
 			continue;
+		if (in->host && sources[i].read != read_nccl)
+			return tt_fail(tuttiInvalidArgument, "topology %s: only NCCL's XML has several hosts",
+				       in->name);
 		TRY(sources[i].read(in, &t));
+		if (t->hosts > 1)
+			snprintf(which, sizeof(which), ", host %d of %d", t->host + 1, t->hosts);
 		if (!t->source)
-			tt_topo_source(t, "%s (%s%s)", in->name, sources[i].words, in->machine ?
+			tt_topo_source(t, "%s (%s%s%s)", in->name, sources[i].words, which, in->machine ?
 				       ", what it leaves open from this machine" : "");
 		*out = t;
 		return tuttiSuccess;
@@ -153,30 +163,46 @@ static bool is_there(const char *folder, const char *name)
 	return tt_sys_there(&s, name);
 }
 
-tuttiResult_t tt_topo_load(const char *name, const struct tt_topo *machine, struct tt_topo **out)
+static tuttiResult_t load_path(struct input *in, const char *path, struct tt_topo **out)
 {
-	struct input in = { .name = name, .machine = machine };
 	tuttiResult_t r;
 	struct stat st;
 	char *text;
+
+	if (stat(path, &st))
+		return tt_fail(tuttiInvalidArgument, "topology %s: %s", path, strerror(errno));
+	if (S_ISDIR(st.st_mode)) {
+		in->folder = is_there(path, "/sys") || is_there(path, "/proc");
+		if (in->folder)
+			return read_input(in, out);
+		return tt_fail(tuttiInvalidArgument, "topology %s: a folder without sys and proc in it", path);
+	}
+	in->text = text = whole_file(path, &in->n);
+	if (!text)
+		return tt_fail(tuttiSystemError, "topology %s cannot be read: %s", path, strerror(errno));
+	r = read_input(in, out);
+	free(text);
+	return r;
+}
+
+tuttiResult_t tt_topo_load(const char *name, const struct tt_topo *machine, struct tt_topo **out)
+{
+	struct input in = { .name = name, .machine = machine };
+	const char *sign = strrchr(name, '#');
+	long host = sign ? strtol(sign + 1, NULL, 10) : 0;
+	tuttiResult_t r;
+	char *path;
 
 	if (!strncmp(name, "synthetic:", 10)) {
 		in.name += 10;
 		return read_input(&in, out);
 	}
-	if (stat(name, &st))
-		return tt_fail(tuttiInvalidArgument, "topology %s: %s", name, strerror(errno));
-	if (S_ISDIR(st.st_mode)) {
-		in.folder = is_there(name, "/sys") || is_there(name, "/proc");
-		if (in.folder)
-			return read_input(&in, out);
-		return tt_fail(tuttiInvalidArgument, "topology %s: a folder without sys and proc in it", name);
-	}
-	in.text = text = whole_file(name, &in.n);
-	if (!text)
-		return tt_fail(tuttiSystemError, "topology %s cannot be read: %s", name, strerror(errno));
-	r = read_input(&in, out);
-	free(text);
+	if (host < 1 || host > INT_MAX || !access(name, F_OK))
+		return load_path(&in, name, out);
+	in.host = (int)host - 1;
+	path = strndup(name, (size_t)(sign - name));
+	r = path ? load_path(&in, path, out) : tt_fail(tuttiSystemError, "no memory for the name of a topology");
+	free(path);
 	return r;
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "info_draw.h"
 
@@ -352,7 +353,6 @@ static void json(const struct shown *s, const struct hosts *h, const struct topo
 {
 	const struct tt_topo *t = s->t;
 
-	printf("{");
 	json_pair("source", t->source ? t->source : "");
 	printf(",\n \"digest\": \"%016llx\"", (unsigned long long)tt_topo_digest(t));
 	json_nodes(t, "numa", TT_NODE_NUMA, "id");
@@ -370,7 +370,7 @@ static void json(const struct shown *s, const struct hosts *h, const struct topo
 		printf(i ? ",\n  " : "\n  ");
 		json_string(t->assumed[i]);
 	}
-	printf("]}\n");
+	printf("]");
 }
 
 /* ---- */
@@ -386,41 +386,113 @@ static int print_form(const struct tt_topo *t, const char *form)
 	return r != tuttiSuccess;
 }
 
-static int answer(const struct shown *s, const struct topo_wish *w)
-{
-	struct hosts *h = w->hosts ? hosts_new(s, w->hosts) : NULL;
+/* One host, and what is asked of many like it. */
+struct view {
+	struct shown s;
+	struct hosts *h;
+};
 
-	if ((w->hosts && !h) || (w->draw && draw_machine(s, w->draw)))
-		return 1;
-	if (w->json)
-		json(s, h, w);
-	else if (!h)
-		show(s);
-	else
-		hosts_show(h, w->explain, w->nexplain);
-	hosts_free(h);
-	return 0;
+static bool look(struct view *v, const struct topo_wish *w)
+{
+	if (tt_topo_pairs(v->s.t, &v->s.pair, &v->s.npairs) != tuttiSuccess || find_rings(&v->s) != tuttiSuccess)
+		return false;
+	v->h = w->hosts ? hosts_new(&v->s, w->hosts) : NULL;
+	return v->h || !w->hosts;
+}
+
+/* The others of a file beside the first one, in the same words. */
+static void print_json(const struct view *v, int n, const struct topo_wish *w)
+{
+	printf("{");
+	json(&v->s, v->h, w);
+	for (int i = 1; i < n; i++) {
+		printf(i > 1 ? ",\n{" : ",\n \"others\": [\n{");
+		json(&v[i].s, v[i].h, w);
+		printf("}");
+	}
+	printf(n > 1 ? "]}\n" : "}\n");
+}
+
+static void print(const struct view *v, int n, const struct topo_wish *w)
+{
+	if (w->json) {
+		print_json(v, n, w);
+		return;
+	}
+	for (int i = 0; i < n; i++) {
+		if (i)
+			puts("");
+		if (v[i].h && n > 1)
+			printf("%s\n", v[i].s.t->source);
+		if (v[i].h)
+			hosts_show(v[i].h, w->explain, w->nexplain);
+		else
+			show(&v[i].s);
+	}
+}
+
+static void view_free(struct view *v)
+{
+	hosts_free(v->h);
+	tt_trees_free(v->s.trees);
+	tt_rings_free(v->s.rings);
+	tt_graph_free(v->s.graph);
+	free(v->s.gpu);
+	free(v->s.pair);
+	tt_topo_free(v->s.t);
+}
+
+static bool load(struct view *v, const char *file, int host)
+{
+	char name[4096];
+
+	if (!file)
+		return tt_topo_local(&v->s.t) == tuttiSuccess;
+	snprintf(name, sizeof(name), "%s#%d", file, host + 1);
+	return tt_topo_load(host ? name : file, NULL, &v->s.t) == tuttiSuccess;
+}
+
+/* All hosts of a file, if not one of them is asked for as FILE#2, or a form or a picture, which have place for one. */
+static struct view *load_all(const struct topo_wish *w, int *n)
+{
+	bool one = w->form || w->draw || !w->file || access(w->file, F_OK);
+	struct view *v = calloc(1, sizeof(*v)), *all;
+	bool good = v && load(v, w->file, 0);
+
+	*n = 1;
+	all = good && !one && v->s.t->hosts > 1 ? calloc((size_t)v->s.t->hosts, sizeof(*all)) : NULL;
+	if (all) {
+		*all = *v;
+		free(v);
+		v = all;
+	}
+	for (; all && good && *n < all->s.t->hosts; ++*n)
+		good = load(&v[*n], w->file, *n);
+	if (good)
+		return v;
+	for (int i = 0; v && i < *n; i++)
+		view_free(&v[i]);
+	free(v);
+	return NULL;
 }
 
 /* Errors are in the log, which by default shows them. */
 int info_topo(const struct topo_wish *w)
 {
-	struct shown s = { .t = NULL };
-	int status = 0;
+	int n;
+	struct view *v = load_all(w, &n);
+	bool good = v;
 
-	if ((w->file ? tt_topo_load(w->file, NULL, &s.t) : tt_topo_local(&s.t)) != tuttiSuccess)
-		return 1;
-	if (w->form)
-		status = print_form(s.t, w->form);
-	else if (tt_topo_pairs(s.t, &s.pair, &s.npairs) != tuttiSuccess || find_rings(&s) != tuttiSuccess)
-		status = 1;
-	else
-		status = answer(&s, w);
-	tt_trees_free(s.trees);
-	tt_rings_free(s.rings);
-	tt_graph_free(s.graph);
-	free(s.gpu);
-	free(s.pair);
-	tt_topo_free(s.t);
-	return status;
+	if (v && w->form) {
+		good = !print_form(v->s.t, w->form);
+	} else {
+		for (int i = 0; good && i < n; i++)
+			good = look(&v[i], w) && (!w->draw || !draw_machine(&v[i].s, w->draw));
+		if (good)
+			print(v, n, w);
+	}
+	for (int i = 0; v && i < n; i++)
+		view_free(&v[i]);
+	free(v);
+	return !good;
 }

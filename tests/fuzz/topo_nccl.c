@@ -17,7 +17,7 @@ static void again(struct tt_topo *t)
 	char *text;
 
 	if (tt_topo_to_nccl(t, &text) != tuttiSuccess ||
-	    tt_topo_from_nccl(text, strlen(text), NULL, &u) != tuttiSuccess)
+	    tt_topo_from_nccl(text, strlen(text), 0, NULL, &u) != tuttiSuccess)
 		abort();
 	free(text);
 	if (tt_topo_count(t, TT_NODE_GPU) != tt_topo_count(u, TT_NODE_GPU))
@@ -35,13 +35,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct tt_topo *t, *machine;
 
 	setenv("TUTTI_LOG", "none", 1);
-	if (tt_topo_from_nccl((const char *)data, size, NULL, &t) != tuttiSuccess)
+	if (tt_topo_from_nccl((const char *)data, size, 0, NULL, &t) != tuttiSuccess)
 		return 0;
 	again(t);
 	tt_topo_free(t);
 	if (tt_topo_read(machine_text, strlen(machine_text), &machine) != tuttiSuccess)
 		abort();
-	if (tt_topo_from_nccl((const char *)data, size, machine, &t) == tuttiSuccess)
+	if (tt_topo_from_nccl((const char *)data, size, 0, machine, &t) == tuttiSuccess)
 		tt_topo_free(t);
 	tt_topo_free(machine);
 	return 0;

@@ -54,7 +54,7 @@ struct tt_topo *test_topo_nccl(const char *name, const struct tt_topo *machine)
 	char *text = test_fixture(name);
 	struct tt_topo *t;
 
-	CHECKF(!tt_topo_from_nccl(text, strlen(text), machine, &t), "%s: %s", name, tt_last_error());
+	CHECKF(!tt_topo_from_nccl(text, strlen(text), 0, machine, &t), "%s: %s", name, tt_last_error());
 	free(text);
 	return t;
 }

@@ -94,6 +94,25 @@ try 0 env TUTTI_TOPO_FILE=$fixture/xgmi.xml TUTTI_TOPO_DUMP_FILE="$work/dump.xml
 json 'len(d["gpus"]) == 4 and d["cores"] and "from this machine" in d["source"]'
 try 0 "$info" --topo "$work/dump.xml" --json
 json 'len(d["gpus"]) == 4 and len(d["links"]) == 8'
+# Two hosts in one file: all, or the one that is asked for.
+try 0 "$info" --topo $fixture/hosts.xml
+has '^topology +.*hosts.xml \(NCCL.*, host 1 of 2\)$'
+has '^topology +.*hosts.xml#2 \(NCCL.*, host 2 of 2\)$'
+try 0 "$info" --topo $fixture/hosts.xml --json --explain allreduce:1M
+json 'len(d["gpus"]) == 2 and [len(o["gpus"]) for o in d["others"]] == [3] and d["digest"] != d["others"][0]["digest"]'
+json 'd["predicted"] and d["others"][0]["predicted"] != d["predicted"]'
+try 0 "$info" --topo "$fixture/hosts.xml#2" --json
+json 'len(d["gpus"]) == 3 and "others" not in d and len(d["links"]) == 2'
+try 0 env TUTTI_TOPO_FILE="$fixture/hosts.xml#2" "$info" --topo
+has 'hosts.xml#2 \(NCCL.*, host 2 of 2, what it leaves open from this machine\)'
+try 0 "$info" --topo $fixture/hosts.xml --hosts 4 --explain allreduce:1M
+has '^.*, host 2 of 2\)$'
+[ "$(grep -c '^AllReduce of 1 MiB' "$out")" -eq 2 ]
+verdict "both hosts are predicted" $?
+try 1 "$info" --topo "$fixture/hosts.xml#3"
+has 'no host 3 is in it, but 2 of them'
+try 1 "$info" --topo "$fixture/two-sockets.topo#2"
+has 'only NCCL.s XML has several hosts'
 for bad in "--topo README.md" "--topo src" "--topo /nowhere" "--topo synthetic:x" "--topo $fixture/hwloc3.xml"; do
 	# shellcheck disable=SC2086
 	try 1 "$info" $bad
@@ -105,7 +124,7 @@ for bad in "--as text" "--topo --as poem" "--topo a b"; do
 done
 
 digest() {
-	"$info" --topo "$1" 2> "$out" | sed -n 's/^digest *//p'
+	"$info" --topo "$1" 2> "$out" | sed -n 's/^digest *//p' | head -n 1
 }
 
 # Devices, links and rings, which NCCL's form has a place for.

@@ -126,7 +126,7 @@ static void many(void)
 	}
 	fputs("</system>", f);
 	fclose(f);
-	CHECKF(!tt_topo_from_nccl(text, size, NULL, &t), "%s", tt_last_error());
+	CHECKF(!tt_topo_from_nccl(text, size, 0, NULL, &t), "%s", tt_last_error());
 	CHECK(tt_topo_count(t, TT_NODE_GPU) == 600 && tt_topo_count(t, TT_NODE_NIC) == 600);
 	CHECK(!strcmp(test_between(t, "0000:00:01.0", "0000:01:01.0"), "PXB"));
 	tt_topo_free(t);
@@ -160,7 +160,7 @@ static void written_again(const char *name)
 	char *first, *second;
 
 	CHECK(!tt_topo_to_nccl(t, &first));
-	CHECKF(!tt_topo_from_nccl(first, strlen(first), NULL, &u), "%s: %s", name, tt_last_error());
+	CHECKF(!tt_topo_from_nccl(first, strlen(first), 0, NULL, &u), "%s: %s", name, tt_last_error());
 	CHECKF(tt_topo_digest(t) == tt_topo_digest(u), "%s: another machine:\n%s", name, first);
 	CHECK(!tt_topo_to_nccl(u, &second));
 	CHECKF(!strcmp(first, second), "%s: written twice:\n%s\n%s", name, first, second);
@@ -234,6 +234,27 @@ static void schema(void)
 	tt_topo_free(t);
 }
 
+/* The same bus ids on two hosts, whose cpu elements are told apart by host_hash, whatever its letters. */
+static void hosts(void)
+{
+	char *text = test_fixture("hosts.xml");
+	struct tt_topo *a = test_topo_nccl("hosts.xml", NULL), *b;
+
+	CHECKF(!tt_topo_from_nccl(text, strlen(text), 1, NULL, &b), "%s", tt_last_error());
+	CHECK(a->hosts == 2 && !a->host && b->hosts == 2 && b->host == 1);
+	CHECK(tt_topo_count(a, TT_NODE_GPU) == 2 && tt_topo_count(b, TT_NODE_GPU) == 3);
+	CHECK(tt_topo_count(a, TT_NODE_NUMA) == 2 && tt_topo_count(b, TT_NODE_NUMA) == 2);
+	CHECK(link_of(a, "0000:10:00.0", "nvswitch")->count == 18 && test_assumes(a, "though the file has 2 hosts"));
+	CHECK(b->nlinks == 2 && link_of(b, "0000:11:00.0", "0000:10:00.0")->count == 4 && !b->nassumed);
+	CHECK(bandwidth_of(a, "0000:12:00.0/mlx5_0:1") == 25000 && bandwidth_of(b, "0000:12:00.0/mlx5_0:1") == 50000);
+	CHECK(!strcmp(test_between(b, "0000:90:00.0", "0000:12:00.0"), "SYS"));
+	CHECK(tt_topo_from_nccl(text, strlen(text), 2, NULL, &b) == tuttiInvalidArgument);
+	CHECKF(strstr(tt_last_error(), "no host 3 is in it, but 2"), "%s", tt_last_error());
+	tt_topo_free(a);
+	tt_topo_free(b);
+	free(text);
+}
+
 static void wrong_files(void)
 {
 	static const char *const rows[][2] = {
@@ -244,11 +265,11 @@ static void wrong_files(void)
 	struct tt_topo *t;
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-		CHECKF(tt_topo_from_nccl(rows[i][0], strlen(rows[i][0]), NULL, &t) == tuttiInvalidArgument, "taken: %s",
-		       rows[i][0]);
+		CHECKF(tt_topo_from_nccl(rows[i][0], strlen(rows[i][0]), 0, NULL, &t) == tuttiInvalidArgument,
+		       "taken: %s", rows[i][0]);
 		CHECKF(strstr(tt_last_error(), rows[i][1]), "%s: %s", rows[i][0], tt_last_error());
 	}
-	CHECK(!tt_topo_from_nccl("<system/>", 9, NULL, &t));
+	CHECK(!tt_topo_from_nccl("<system/>", 9, 0, NULL, &t));
 	CHECK(test_assumes(t, "version (none)") && test_assumes(t, "no NUMA node"));
 	tt_topo_free(t);
 }
@@ -257,6 +278,6 @@ const struct test tests[] = {
 	{ "traps", traps, 0 },           { "nvswitches", nvswitches, 0 },   { "xgmi", xgmi, 0 },
 	{ "short_form", short_form, 0 }, { "many", many, 0 },               { "graph", graph, 0 },
 	{ "round_trips", round_trips, 0 },
-	{ "schema", schema, 0 },         { "wrong_files", wrong_files, 0 },
+	{ "schema", schema, 0 },         { "hosts", hosts, 0 },             { "wrong_files", wrong_files, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
