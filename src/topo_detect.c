@@ -402,6 +402,7 @@ static bool walk_all(struct walk *w, bool live)
 	if (live) {
 		tt_sys_about_cpu(&w->s);
 		tt_sys_ports(&w->s);
+		tt_sys_xgmi(&w->s);
 		tt_sys_nvlinks(&w->s);
 	}
 	return true;

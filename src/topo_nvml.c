@@ -1,5 +1,5 @@
-/* NVLinks of this machine's GPUs, through NVIDIA's management library, found at run time. It opens no GPU for work and
- * makes no context. SPDX-License-Identifier: Apache-2.0 */
+/* NVLinks and C2C of this machine's GPUs, through NVIDIA's management library, found at run time. It opens no GPU for
+ * work and makes no context. SPDX-License-Identifier: Apache-2.0 */
 #include "topo_sys.h"
 
 #include <dlfcn.h>
@@ -12,7 +12,17 @@ struct pci {
 	unsigned domain, bus, device, id, subsystem;
 	char bus_id[32];
 };
-enum { MAX_LINKS = 64, DEVICE_GPU = 0, DEVICE_SWITCH = 2 };
+struct field {
+	unsigned id, scope;
+	long long time, latency;
+	int type, result;
+	union {
+		double real;
+		unsigned number;
+		unsigned long long wide;
+	} value;
+};
+enum { MAX_LINKS = 64, DEVICE_GPU = 0, DEVICE_SWITCH = 2, C2C_COUNT = 170, C2C_ACTIVE = 171, C2C_MBYTES = 172 };
 
 struct nvml {
 	int (*init)(void);
@@ -25,21 +35,23 @@ struct nvml {
 	int (*link_state)(void *dev, unsigned link, unsigned *active);
 	int (*link_pci)(void *dev, unsigned link, struct pci *out);
 	int (*link_type)(void *dev, unsigned link, int *type); /* NULL in drivers before 2021 */
+	int (*fields)(void *dev, int n, struct field *f);      /* or NULL */
 	struct tt_sys *s;
 };
 
 static bool load(struct nvml *n, void *so)
 {
 	const struct tt_symbol rows[] = {
-		{ &n->link_type, "nvmlDeviceGetNvLinkRemoteDeviceType" },
+		{ &n->link_type, "nvmlDeviceGetNvLinkRemoteDeviceType" }, { &n->fields, "nvmlDeviceGetFieldValues" },
 		{ &n->init, "nvmlInit_v2" }, { &n->shutdown, "nvmlShutdown" }, { &n->count, "nvmlDeviceGetCount_v2" },
 		{ &n->by_index, "nvmlDeviceGetHandleByIndex_v2" }, { &n->pci, "nvmlDeviceGetPciInfo_v3" },
 		{ &n->name, "nvmlDeviceGetName" }, { &n->capability, "nvmlDeviceGetCudaComputeCapability" },
 		{ &n->link_state, "nvmlDeviceGetNvLinkState" }, { &n->link_pci, "nvmlDeviceGetNvLinkRemotePciInfo_v2" },
 	};
 
-	(void)tt_symbols(so, rows, 1); /* older ones do without */
-	return !tt_symbols(so, rows + 1, sizeof(rows) / sizeof(rows[0]) - 1);
+	for (int i = 0; i < 2; i++)
+		(void)tt_symbols(so, rows + i, 1); /* older ones do without */
+	return !tt_symbols(so, rows + 2, sizeof(rows) / sizeof(rows[0]) - 2);
 }
 
 /* ---- GPUs ---- */
@@ -114,6 +126,44 @@ static void add_links(struct nvml *n, void *dev, int gpu)
 	}
 }
 
+/* False: this driver or this GPU does not know it. */
+static bool field(struct nvml *n, void *dev, unsigned id, unsigned link, unsigned *out)
+{
+	struct field f = { .id = id, .scope = link };
+	bool good = n->fields && !n->fields(dev, 1, &f) && !f.result;
+
+	*out = good ? f.value.number : 0;
+	return good;
+}
+
+/* To the CPU that the GPU is at; where its place is not known, to the only one. */
+static int cpu_of(const struct tt_topo *t, int gpu)
+{
+	int numa = tt_topo_above(t, gpu, TT_NODE_NUMA);
+
+	return numa < 0 && tt_topo_count(t, TT_NODE_NUMA) == 1 ? tt_topo_next(t, TT_NODE_NUMA, -1) : numa;
+}
+
+static void add_c2c(struct nvml *n, void *dev, int gpu)
+{
+	unsigned links, active, mbytes, count = 0, speed = 0;
+	int cpu = cpu_of(n->s->t, gpu);
+
+	field(n, dev, C2C_COUNT, 0, &links);
+	for (unsigned l = 0; l < links && l < MAX_LINKS; l++)
+		if (field(n, dev, C2C_ACTIVE, l, &active) && active == 1 && field(n, dev, C2C_MBYTES, l, &mbytes)) {
+			speed = mbytes;
+			count++;
+		}
+	if (count && cpu < 0)
+		tt_topo_assume(n->s->t, "%s: its C2C links lead to a CPU that is not known: left out",
+			       n->s->t->nodes[gpu].id);
+	if (!count || cpu < 0)
+		return;
+	tt_topo_link(n->s->t, TT_LINK_C2C, gpu, cpu, count, speed ? speed : TT_NO_LIMIT);
+	tt_topo_link(n->s->t, TT_LINK_C2C, cpu, gpu, count, speed ? speed : TT_NO_LIMIT);
+}
+
 static void read_all(struct nvml *n)
 {
 	unsigned count = 0;
@@ -127,8 +177,10 @@ static void read_all(struct nvml *n)
 	for (unsigned i = 0; i < count; i++) {
 		int gpu = n->by_index(i, &dev) ? -1 : gpu_of(n, i, dev);
 
-		if (gpu > 0)
+		if (gpu > 0) {
 			add_links(n, dev, gpu);
+			add_c2c(n, dev, gpu);
+		}
 	}
 }
 

@@ -17,6 +17,8 @@ struct tt_sys {
 /* One line of a file without its end, or "". At most n - 1 bytes. */
 const char *tt_sys_line(const struct tt_sys *s, char *out, size_t n, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
+/* The number of a file's line "key number", -1: there is none. */
+long tt_sys_number(const struct tt_sys *s, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 bool tt_sys_there(const struct tt_sys *s, const char *path);
 /* Calls see for each entry of a directory, sorted by name, but those that begin with a dot; false: no directory. */
 bool tt_sys_each(struct tt_sys *s, const char *path, void (*see)(struct tt_sys *s, const char *name));
@@ -46,7 +48,8 @@ int tt_sys_nearest(struct tt_sys *s, const struct tt_cpus *cpus); /* the NUMA no
 
 /* ---- ports (topo_port.c) ---- */
 void tt_sys_ports(struct tt_sys *s); /* of the NICs in t, and NICs that are no PCI devices */
-void tt_sys_nvlinks(struct tt_sys *s); /* of this machine, as NVIDIA's driver says (topo_nvml.c) */
+void tt_sys_nvlinks(struct tt_sys *s); /* and C2C, of this machine, as NVIDIA's driver says (topo_nvml.c) */
+void tt_sys_xgmi(struct tt_sys *s);    /* as AMD's says in /sys (topo_kfd.c) */
 void tt_sys_free(struct tt_sys *s);
 
 #endif

@@ -28,6 +28,26 @@ const char *tt_sys_line(const struct tt_sys *s, char *out, size_t n, const char 
 	return tt_first_line(path, out, n);
 }
 
+long tt_sys_number(const struct tt_sys *s, const char *key, const char *fmt, ...)
+{
+	size_t n = strlen(key);
+	char path[PATH], line[256];
+	long number = -1;
+	va_list ap;
+	FILE *f;
+
+	va_start(ap, fmt);
+	join(s, path, fmt, ap);
+	va_end(ap);
+	f = fopen(path, "re");
+	while (f && number < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, n) && line[n] == ' ')
+			number = strtol(line + n, NULL, 10);
+	if (f)
+		fclose(f);
+	return number;
+}
+
 const char *tt_sys_link(const struct tt_sys *s, char *out, size_t n, const char *fmt, ...)
 {
 	char path[PATH];
@@ -88,6 +108,7 @@ void tt_topo_of_sysfs(struct tt_topo *t, const char *root)
 	tt_sys_cpus(&s);
 	tt_sys_pci(&s);
 	tt_sys_ports(&s);
+	tt_sys_xgmi(&s);
 	if (!*root)
 		tt_sys_nvlinks(&s);
 	tt_sys_free(&s);

@@ -32,7 +32,9 @@ mkdir "$work/nvml"
 try 0 "${CC:-cc}" -shared -fPIC -o "$work/nvml/libnvidia-ml.so.1" tests/fixtures/nvml.c
 try 0 env LD_LIBRARY_PATH="$work/nvml" "$info" --topo --json
 json '[g["bus_id"] for g in d["gpus"]] == [f"4{i}ff:00:00.0" for i in range(5)] and d["gpus"][0]["name"] == "GPU 0"'
-json '{(l["from"], l["to"], l["count"], l["mbytes"]) for l in d["links"]} == {("40ff:00:00.0", "41ff:00:00.0", 2, 41200), ("41ff:00:00.0", "40ff:00:00.0", 2, 41200), ("40ff:00:00.0", "nvswitch", 1, 20600), ("nvswitch", "40ff:00:00.0", 1, 20600), ("41ff:00:00.0", "nvswitch", 3, 61800), ("nvswitch", "41ff:00:00.0", 3, 61800), ("42ff:00:00.0", "nvswitch", 1, 20600), ("nvswitch", "42ff:00:00.0", 1, 20600)}'
+json '{(l["from"], l["to"], l["count"], l["mbytes"]) for l in d["links"] if l["kind"] == "nvlink"} == {("40ff:00:00.0", "41ff:00:00.0", 2, 41200), ("41ff:00:00.0", "40ff:00:00.0", 2, 41200), ("40ff:00:00.0", "nvswitch", 1, 20600), ("nvswitch", "40ff:00:00.0", 1, 20600), ("41ff:00:00.0", "nvswitch", 3, 61800), ("nvswitch", "41ff:00:00.0", 3, 61800), ("42ff:00:00.0", "nvswitch", 1, 20600), ("nvswitch", "42ff:00:00.0", 1, 20600)}'
+json '{(l["from"], l["to"], l["count"], l["mbytes"]) for l in d["links"] if l["kind"] == "c2c"} == ({("44ff:00:00.0", "numa0", 2, 89424), ("numa0", "44ff:00:00.0", 2, 89424)} if len(d["numa"]) == 1 else set())'
+json 'len(d["numa"]) == 1 or any("44ff:00:00.0: its C2C links lead to a CPU that is not known" in a for a in d["assumed"])'
 json 'any("42ff:00:00.0: its driver does not say" in a for a in d["assumed"])'
 json 'any("43ff:00:00.0: a link to 4fff:00:00.0, which is not listed" in a for a in d["assumed"])'
 json 'any("44ff:00:00.0: a GPU that only its driver lists" in a for a in d["assumed"])'

@@ -292,6 +292,90 @@ static void nothing_at_all(void)
 	end_tree();
 }
 
+/* ---- AMD's driver: a square of four GPUs, two links on two of its sides, none across; one GPU in two parts ---- */
+
+static void kfd_node(int node, long version, long place)
+{
+	char path[128], text[200];
+
+	snprintf(path, sizeof(path), "/sys/class/kfd/kfd/topology/nodes/%d/properties", node);
+	snprintf(text, sizeof(text), "cpu_cores_count %d\nsimd_count %d\ngfx_target_version %ld\nlocation_id %ld\n"
+		 "domain 0", version ? 0 : 8, version ? 440 : 0, version, place);
+	put(path, text);
+}
+
+static void kfd_link(int from, int at, int to, int type, int weight, int count)
+{
+	char path[128], text[200];
+
+	snprintf(path, sizeof(path), "/sys/class/kfd/kfd/topology/nodes/%d/io_links/%d/properties", from, at);
+	snprintf(text, sizeof(text), "type %d\nversion_major 0\nnode_from %d\nnode_to %d\nweight %d\n"
+		 "min_bandwidth %d\nmax_bandwidth %d", type, from, to, weight, count ? 50000 : 0, 50000 * count);
+	put(path, text);
+}
+
+static void amd_gpus(void)
+{
+	for (int i = 0; i < 4; i++) {
+		char bus[16];
+		struct device gpu = { "pci0000:00", bus, "0x038000", "0x1002", "16.0 GT/s PCIe", "16", "0", "0f" };
+
+		snprintf(bus, sizeof(bus), "0000:%02x:00.0", 0xc1 + i);
+		device(&gpu);
+		kfd_node(1 + i, 90010, (0xc1 + i) << 8);
+		kfd_link(1 + i, 0, 0, 2, 20, 0); /* PCI to the CPU */
+		kfd_link(1 + i, 1, 1 + (i + 1) % 4, 11, 15, i % 2 ? 0 : 2);
+		kfd_link(1 + i, 2, 1 + (i + 2) % 4, 11, 30, 1);
+		kfd_link(1 + i, 3, 1 + (i + 3) % 4, 11, 15, i % 2 ? 2 : 0);
+	}
+	kfd_node(0, 0, 0);
+	kfd_node(5, 90010, 0xc1 << 8 | 1); /* the other part of the first */
+	kfd_link(5, 0, 1, 11, 13, 0);
+	kfd_link(5, 1, 2, 11, 15, 2);
+}
+
+static const struct tt_topo_link *find_link(const struct tt_topo *t, const char *from, const char *to)
+{
+	for (int i = 0; i < t->nlinks; i++)
+		if (!strcmp(t->nodes[t->links[i].from].id, from) && !strcmp(t->nodes[t->links[i].to].id, to))
+			return &t->links[i];
+	return NULL;
+}
+
+static void xgmi(void)
+{
+	const struct tt_topo_link *l;
+	struct tt_topo *t;
+	char hidden[128];
+
+	begin_tree();
+	numa(0, "0f");
+	amd_gpus();
+	t = look();
+	CHECKF(tt_topo_count(t, TT_NODE_GPU) == 4 && t->nlinks == 8, "%d GPUs, %d links", tt_topo_count(t, TT_NODE_GPU),
+	       t->nlinks);
+	CHECK(!strcmp(tt_topo_attr(t, tt_topo_find(t, "0000:c1:00.0"), "gcn"), "gfx90a"));
+	l = find_link(t, "0000:c1:00.0", "0000:c2:00.0");
+	CHECK(l && l->kind == TT_LINK_XGMI && l->count == 2 && l->bandwidth == 36000);
+	l = find_link(t, "0000:c3:00.0", "0000:c2:00.0");
+	CHECK(l && l->count == 1 && !find_link(t, "0000:c1:00.0", "0000:c3:00.0"));
+	CHECK(!strcmp(test_between(t, "0000:c1:00.0", "0000:c3:00.0"), "NVB"));
+	CHECK(!test_assumes(t, "links back") && !test_assumes(t, "xGMI links are not known"));
+	tt_topo_free(t);
+	/* A GPU that is no PCI device here, and without the driver's folder. */
+	kfd_node(6, 90402, 0xd1 << 8);
+	t = look();
+	CHECK(test_assumes(t, "0000:d1:00.0: a GPU that only its driver lists"));
+	CHECK(!strcmp(tt_topo_attr(t, tt_topo_find(t, "0000:d1:00.0"), "gcn"), "gfx942"));
+	tt_topo_free(t);
+	snprintf(hidden, sizeof(hidden), "%s/sys/class/other", root);
+	CHECK(!rename(full("/sys/class/kfd"), hidden));
+	t = look();
+	CHECK(t->nlinks == 0 && test_assumes(t, "xGMI links are not known"));
+	tt_topo_free(t);
+	end_tree();
+}
+
 /* ---- this machine ---- */
 
 static void this_machine(void)
@@ -393,6 +477,7 @@ static void hwloc_xml(void)
 }
 
 const struct test tests[] = {
+	{ "xgmi", xgmi, 0 },
 	{ "server", server, 0 },         { "small_vm", small_vm, 0 },         { "nothing_at_all", nothing_at_all, 0 },
 	{ "this_machine", this_machine, 0 }, { "settings", settings, 0 },     { "what_is_none", what_is_none, 0 },
 	{ "synthetic", synthetic, 0 },   { "hwloc_xml", hwloc_xml, 0 },
