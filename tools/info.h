@@ -2,7 +2,7 @@
 #ifndef INFO_H
 #define INFO_H
 
-#include "sched.h"
+#include "sched_file.h"
 
 void json_string(const char *s);
 void json_pair(const char *name, const char *value);
@@ -32,5 +32,8 @@ struct topo_wish {
 int info_topo(const struct topo_wish *w); /* --topo: the exit status */
 /* --schedule: of files, or COLL:ALGO:RANKS[:ROOT]; in a form (text, msccl), or NULL. The exit status. */
 int info_schedule(const char *what, const char *form);
+/* The schedules of TUTTI_SCHEDULE_FILE, proved, and in a plan as at init: they stay. What is wrong ends the program. */
+struct tt_plan;
+const struct tt_sched_file *info_custom(struct tt_plan *plan, int nranks);
 
 #endif

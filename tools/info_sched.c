@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "info.h"
-#include "sched_file.h"
+#include "plan.h"
 
 static int complain(const char *what, const char *why)
 {
@@ -112,4 +112,20 @@ int info_schedule(const char *what, const char *form)
 		return complain(what, "--as text or msccl is wanted");
 	snprintf(first, sizeof(first), "%.*s", (int)strcspn(what, ","), what);
 	return access(first, F_OK) && strchr(what, ':') ? of_algorithm(what, form) : of_files(what, form);
+}
+
+const struct tt_sched_file *info_custom(struct tt_plan *plan, int nranks)
+{
+	static struct tt_sched_file file;
+	static bool loaded;
+	uint64_t digest;
+
+	if (!loaded && tt_sched_load(tt_env_str("SCHEDULE_FILE"), &file, &digest) != tuttiSuccess)
+		exit(1);
+	for (int i = 0; !loaded && i < file.nsets; i++)
+		if (tt_sched_prove(file.sets[i]) != tuttiSuccess)
+			exit(1);
+	loaded = true;
+	tt_plan_use(plan, &file, nranks);
+	return &file;
 }

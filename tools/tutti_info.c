@@ -361,6 +361,8 @@ struct explained {
 	struct tt_candidate c[MAX_CANDIDATES];
 	int n, chosen; /* chosen: into c, -1 if the table has another */
 	const struct tt_row *row;
+	const struct tt_sched_set *set; /* of a file, or NULL: that is chosen then */
+	const char *others;             /* of a set that is not for all roots: what these have */
 	struct tt_plan plan;
 };
 
@@ -384,6 +386,8 @@ static void assume(struct tt_facts *f, int nranks, const char *transport)
 
 static void explain(struct explained *e, const struct question *q)
 {
+	const struct tt_sched_file *file;
+
 	if (q->n < 2)
 		quit("--explain %s: COLL:SIZE is wanted", q->text);
 	e->coll = coll_of(q->part[0]);
@@ -393,11 +397,22 @@ static void explain(struct explained *e, const struct question *q)
 	e->n = tt_plan_candidates(&e->facts, e->coll, e->bytes, false, e->c, MAX_CANDIDATES);
 	if (tt_plan_make(&e->facts, &e->plan) != tuttiSuccess)
 		exit(1);
+	file = info_custom(&e->plan, e->facts.nranks);
 	e->row = tt_plan_row(&e->plan, e->coll, e->bytes, false);
 	e->chosen = -1;
-	for (int i = 0; i < e->n; i++)
+	if (e->row->algo >= TT_CUSTOM)
+		e->set = file->sets[e->row->algo - TT_CUSTOM];
+	for (int i = 0; i < e->n && !e->set; i++)
 		if (e->c[i].algo == &tt_algos[e->row->algo])
 			e->chosen = i;
+	for (int root = 0; e->set && root < e->facts.nranks; root++)
+		if (!tt_plan_set(file, e->row->algo, root)) /* as tt_task_row has it */
+			e->others = tt_algos[tt_plan_row(&e->plan, e->coll, e->bytes, true)->algo].name;
+}
+
+static const char *chosen_name(const struct explained *e)
+{
+	return e->set ? e->set->algo : tt_algos[e->row->algo].name;
 }
 
 static bool is_candidate(const struct explained *e, const struct tt_algo *a)
@@ -412,7 +427,10 @@ static void why_chosen(const struct explained *e, char *out, size_t room)
 {
 	const struct tt_candidate *c = e->chosen >= 0 ? &e->c[e->chosen] : NULL;
 
-	if (c && c->forced)
+	if (e->set)
+		snprintf(out, room, "of %.80s in TUTTI_SCHEDULE_FILE%s%s", e->set->what, e->others ?
+			 ", for the roots of which it has one; others: " : "", e->others ? e->others : "");
+	else if (c && c->forced)
 		snprintf(out, room, "forced by TUTTI_ALGO=%s", tt_env_str("ALGO"));
 	else if (e->n == 1)
 		snprintf(out, room, "the only one");
@@ -433,6 +451,9 @@ static void show_explained(const struct explained *e)
 	printf("%s of %s, %d ranks%s over %s (%.3g us, %.3g GB/s; %d cores a host)\n", tt_coll_name(e->coll),
 	       size_text(e->bytes, size, sizeof(size)), f->nranks, f->same_memory ? " on this host" :
 	       ", each on a host of its own,", f->path, f->latency * 1e6, f->bandwidth / 1e9, f->cores);
+	if (e->set)
+		printf("  -> %-14s %9s         windows of %s, %u in flight\n", e->set->algo, "no model",
+		       size_text(e->row->window, size, sizeof(size)), e->row->depth);
 	for (int i = 0; i < e->n; i++) {
 		const struct tt_candidate *c = &e->c[i];
 
@@ -449,7 +470,7 @@ static void show_explained(const struct explained *e)
 			any = true;
 		}
 	why_chosen(e, why, sizeof(why));
-	printf("%s     chosen: %s, %s\n", any ? "\n" : "", tt_algos[e->row->algo].name, why);
+	printf("%s     chosen: %s, %s\n", any ? "\n" : "", chosen_name(e), why);
 }
 
 static void json_explained(const struct explained *e)
@@ -462,7 +483,11 @@ static void json_explained(const struct explained *e)
 	       e->facts.per_host, e->facts.cores);
 	json_pair("transport", e->facts.path);
 	printf(", ");
-	json_pair("chosen", tt_algos[e->row->algo].name);
+	json_pair("chosen", chosen_name(e));
+	if (e->set) {
+		printf(", ");
+		json_pair("file", e->set->what);
+	}
 	printf(", ");
 	why_chosen(e, why, sizeof(why));
 	json_pair("why", why);

@@ -71,6 +71,16 @@ fi
 
 try "a list" 0 '^Broadcast fan, 3 ranks, root 2: 1 x 2 chunks, 2 lanes, up to 5 steps a rank; proved$' \
 	"$bin/tutti-info" --schedule $fixtures/star.txt
+export TUTTI_SCHEDULE_FILE=$fixtures/star.txt
+try "explained" 0 '^  -> star +no model +windows of ' "$bin/tutti-info" --explain allreduce:16K:3
+try "why" 0 'chosen: star, of .*star.txt in TUTTI_SCHEDULE_FILE$' cat "$scratch/out"
+try "other sizes" 0 'chosen: [a-z]+, the cheapest' "$bin/tutti-info" --explain allreduce:16M:3
+try "other roots" 0 'chosen: fan, of .*which it has one; others: [a-z]+$' "$bin/tutti-info" --explain broadcast:1M:3
+try "as JSON" 0 '"chosen": "star", "file": "[^"]*star.txt", "why": "of ' \
+	"$bin/tutti-info" --json --explain allreduce:16K:3
+TUTTI_SCHEDULE_FILE=/nowhere try "a file that is not there" 1 'schedules of /nowhere cannot be read' \
+	"$bin/tutti-info" --explain allreduce:16K:3
+unset TUTTI_SCHEDULE_FILE
 try "two collectives in one XML" 2 'one collective' "$bin/tutti-info" --schedule $fixtures/star.txt --as msccl
 try "no such thing" 2 'no such file' "$bin/tutti-info" --schedule allreduce:ring
 try "no such algorithm" 2 'no such algorithm' "$bin/tutti-info" --schedule allreduce:rung:3
