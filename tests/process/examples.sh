@@ -32,6 +32,9 @@ for example in "$build"/examples/[0-9]*; do
 		;;
 	esac
 done
+# Its schedule is the one that runs.
+try "08_own_schedule is used" bash -c 'TUTTI_LOG=plan:info "$0" -n 3 "$1" 2>&1 |
+	grep "3 ranks: TUTTI_SCHEDULE_FILE decides [1-9]"' "$build/bin/tutti-run" "$build/examples/08_own_schedule"
 [ $passed -gt 0 ] || { echo "FAIL no examples under $build/examples"; failed=1; }
 
 # An example of the sources that was not built would go unnoticed otherwise.
