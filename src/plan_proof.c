@@ -28,6 +28,8 @@ struct tt_shape tt_row_shape(const struct tt_row *row, const struct tt_shape *sh
 	if (!row->flat)
 		s = *shape;
 	s.nlanes = row->lanes;
+	if ((s.order || s.parent || s.weights) && row->lanes > shape->nlanes)
+		s.nlanes = shape->nlanes; /* its arrays have no more */
 	s.param = row->param;
 	return s;
 }
