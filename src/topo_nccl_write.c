@@ -12,7 +12,7 @@
 static const char *const gpu_attrs[] = { "dev", "sm", "gcn", "arch", "rank", "gdr" };
 static const char *const pci_attrs[] = { "class", "vendor", "device", "subsystem_vendor", "subsystem_device",
 					 "link_speed", "link_width" };
-static const char *const cpu_attrs[] = { "host_hash", "affinity", "arch", "vendor", "familyid", "modelid" };
+static const char *const cpu_attrs[] = { "affinity", "arch", "vendor", "familyid", "modelid" };
 static const char *const net_attrs[] = { "name", "dev", "speed", "port", "latency", "guid", "maxconn", "gdr", "coll" };
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 
@@ -186,6 +186,19 @@ static void put_pci(const struct writer *w, int i, int depth)
 	fputs(">\n", w->f);
 }
 
+/* The same on all, or they would be hosts of their own: a file may have had some of them, this machine the others. */
+static void put_host(const struct writer *w)
+{
+	for (int i = tt_topo_next(w->t, TT_NODE_NUMA, -1); i >= 0; i = tt_topo_next(w->t, TT_NODE_NUMA, i)) {
+		const char *hash = tt_topo_attr(w->t, i, "host_hash");
+
+		if (!hash)
+			continue;
+		put_attr(w->f, "host_hash", hash);
+		return;
+	}
+}
+
 /* Opens the element of a node, with all that is no node of the tree in it. */
 static void open_node(const struct writer *w, int i, int depth)
 {
@@ -194,6 +207,7 @@ static void open_node(const struct writer *w, int i, int depth)
 	if (n->kind == TT_NODE_NUMA) {
 		fprintf(w->f, "%*s<cpu", depth, "");
 		put_attr(w->f, "numaid", n->id + (strncmp(n->id, "numa", 4) ? 0 : 4));
+		put_host(w);
 		put_attrs(w, i, cpu_attrs, N(cpu_attrs));
 		fputs(">\n", w->f);
 	} else if (is_virtual(n)) {

@@ -20,7 +20,7 @@ static void again(struct tt_topo *t)
 	    tt_topo_from_nccl(text, strlen(text), 0, NULL, &u) != tuttiSuccess)
 		abort();
 	free(text);
-	if (tt_topo_count(t, TT_NODE_GPU) != tt_topo_count(u, TT_NODE_GPU))
+	if (tt_topo_count(t, TT_NODE_GPU) != tt_topo_count(u, TT_NODE_GPU) || u->hosts != 1)
 		abort();
 	tt_topo_free(u);
 	if (tt_topo_write(t, &text) != tuttiSuccess || tt_topo_read(text, strlen(text), &u) != tuttiSuccess ||
@@ -33,12 +33,18 @@ static void again(struct tt_topo *t)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct tt_topo *t, *machine;
+	int hosts;
 
 	setenv("TUTTI_LOG", "none", 1);
 	if (tt_topo_from_nccl((const char *)data, size, 0, NULL, &t) != tuttiSuccess)
 		return 0;
 	again(t);
+	hosts = t->hosts;
 	tt_topo_free(t);
+	if (hosts > 1 && tt_topo_from_nccl((const char *)data, size, hosts - 1, NULL, &t) == tuttiSuccess) {
+		again(t);
+		tt_topo_free(t);
+	}
 	if (tt_topo_read(machine_text, strlen(machine_text), &machine) != tuttiSuccess)
 		abort();
 	if (tt_topo_from_nccl((const char *)data, size, 0, machine, &t) == tuttiSuccess)

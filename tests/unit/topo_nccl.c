@@ -255,6 +255,29 @@ static void hosts(void)
 	free(text);
 }
 
+/* A host of several, completed by a machine with another NUMA node, is written as one host. */
+static void one_of_hosts(void)
+{
+	struct tt_topo *machine = test_topo_text("tutti-topology 1\nnuma numa0\nnuma numa7\n"), *t, *u;
+	char *text, *xml = test_fixture("hosts.xml");
+
+	CHECK(!tt_topo_from_nccl(xml, strlen(xml), 1, machine, &t) && tt_topo_count(t, TT_NODE_NUMA) == 3);
+	free(xml);
+	CHECK(!tt_topo_to_nccl(t, &xml) && !tt_topo_from_nccl(xml, strlen(xml), 0, NULL, &u));
+	CHECK(u->hosts == 1 && tt_topo_digest(u) == tt_topo_digest(t));
+	tt_topo_free(u);
+	/* Which host it is does not make it another machine. */
+	CHECK(!tt_topo_write(t, &text) && strstr(text, "host_hash=b2"));
+	memcpy(strstr(text, "host_hash=b2"), "host_hash=c3", 12);
+	u = test_topo_text(text);
+	CHECK(tt_topo_digest(u) == tt_topo_digest(t));
+	tt_topo_free(machine);
+	tt_topo_free(t);
+	tt_topo_free(u);
+	free(text);
+	free(xml);
+}
+
 static void wrong_files(void)
 {
 	static const char *const rows[][2] = {
@@ -278,6 +301,7 @@ const struct test tests[] = {
 	{ "traps", traps, 0 },           { "nvswitches", nvswitches, 0 },   { "xgmi", xgmi, 0 },
 	{ "short_form", short_form, 0 }, { "many", many, 0 },               { "graph", graph, 0 },
 	{ "round_trips", round_trips, 0 },
-	{ "schema", schema, 0 },         { "hosts", hosts, 0 },             { "wrong_files", wrong_files, 0 },
+	{ "schema", schema, 0 },         { "hosts", hosts, 0 },             { "one_of_hosts", one_of_hosts, 0 },
+	{ "wrong_files", wrong_files, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
