@@ -77,6 +77,16 @@ else
 	echo "what containers hide: skipped, as this user may make no namespace"
 fi
 
+# Ranks on cores in another order than their own: what they compose from that is proved before it runs.
+if taskset -c 0 true 2> /dev/null && taskset -c 1 true 2> /dev/null; then
+	# shellcheck disable=SC2016
+	try 0 env TUTTI_LOG=plan:info "$(dirname "$info")/tutti-run" -n 2 bash -c \
+		'exec taskset -c $((1 - TUTTI_RANK)) "$0" -b 1K -e 1K -n 2 -c 1' "$(dirname "$info")/all_reduce_perf"
+	has 'plan: [1-9][0-9]* schedules proved for the shape of these 2 ranks, with 2 of them'
+else
+	echo "ranks on cores: skipped, as CPUs 0 and 1 are not here"
+fi
+
 # ---- files
 fixture=tests/fixtures/topo
 try 0 "$info" --topo $fixture/traps.xml

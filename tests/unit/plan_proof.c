@@ -121,9 +121,22 @@ static void wrong_tree(void)
 	}
 }
 
+/* A row of more lanes than the shape has orders uses those that there are. */
+static void lanes(void)
+{
+	static const uint32_t order[] = { 1, 0, 2 };
+	struct tt_shape shape = { .nlanes = 1, .order = order }, plain = { .nlanes = 1 };
+	struct tt_row row = { .lanes = 3, .param = 2 }, flat = { .lanes = 3, .flat = 1 };
+
+	CHECK(tt_row_shape(&row, &shape).nlanes == 1 && tt_row_shape(&row, &shape).order == order);
+	CHECK(tt_row_shape(&row, &plain).nlanes == 3 && tt_row_shape(&row, &plain).param == 2);
+	CHECK(tt_row_shape(&flat, &shape).nlanes == 3 && !tt_row_shape(&flat, &shape).order);
+}
+
 const struct test tests[] = {
 	{ "right ones", right_ones, 0 },
 	{ "wrong order", wrong_order, 0 },
 	{ "wrong tree", wrong_tree, 0 },
+	{ "lanes", lanes, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
