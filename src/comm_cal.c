@@ -1,6 +1,6 @@
-/* TUTTI_CALIBRATION: at the end of init rank 0 looks for records of jobs like this one in the file. While there are few,
- * all ranks measure every algorithm at some sizes, in turns, and one is added. Rank 0 plans anew by the medians and
- * all take its plan. SPDX-License-Identifier: Apache-2.0 */
+/* TUTTI_CALIBRATION: at the end of init rank 0 looks for records of jobs like this one in the file. While there are
+ * few, all ranks measure every algorithm at some sizes, in turns, and one is added. Rank 0 plans anew by the medians
+ * and all take its plan. SPDX-License-Identifier: Apache-2.0 */
 #include "comm.h"
 
 #include <errno.h>
@@ -160,7 +160,8 @@ static tuttiResult_t measure(struct bench *b)
 {
 	for (int point = 0; point < TT_CAL_POINTS; point++)
 		for (int coll = 0; coll < TT_CAL_COLLS; coll++) {
-			size_t all = tt_cal_point(point) * (of_blocks((enum tt_coll)coll) ? (size_t)b->comm->nranks : 1);
+			size_t blocks = of_blocks((enum tt_coll)coll) ? (size_t)b->comm->nranks : 1;
+			size_t all = blocks * tt_cal_point(point);
 
 			if (all > b->room || b->spent > BUDGET_S)
 				continue;
@@ -215,8 +216,8 @@ static tuttiResult_t key_of(const struct tuttiComm *c, char *key, size_t n)
 	struct tt_facts f;
 
 	TRY(tt_comm_facts(c, &f));
-	snprintf(key, n, "path=%s ranks=%d hosts=%d per_host=%d scattered=%d cores=%d settings=%016llx", f.path, f.nranks,
-		 f.hosts, f.per_host, f.scattered, f.cores, (unsigned long long)settings());
+	snprintf(key, n, "path=%s ranks=%d hosts=%d per_host=%d scattered=%d cores=%d settings=%016llx", f.path,
+		 f.nranks, f.hosts, f.per_host, f.scattered, f.cores, (unsigned long long)settings());
 	return tuttiSuccess;
 }
 
@@ -313,8 +314,8 @@ static void say(const struct tuttiComm *c, const char *path, const struct verdic
 	const char *how = !v->stored ? v->records >= TT_CAL_RECORDS ? "of" : "measured, not in" :
 			  "measured, now in";
 
-	tt_log(TT_LOG_INFO, "plan", "calibration %016llx of %d record%s, %s %s", (unsigned long long)tt_cal_digest(c->cal),
-	       v->records, v->records == 1 ? "" : "s", how, path);
+	tt_log(TT_LOG_INFO, "plan", "calibration %016llx of %d record%s, %s %s",
+	       (unsigned long long)tt_cal_digest(c->cal), v->records, v->records == 1 ? "" : "s", how, path);
 }
 
 tuttiResult_t tt_comm_calibrate(struct tuttiComm *c)

@@ -60,8 +60,8 @@ static const struct setting table[] = {
 	  "schedules to use, in tutti's text or MSCCL's XML: files, comma separated, of the same contents on all "
 	  "ranks; docs/schedules.md" },
 	{ "CALIBRATION", STRING, true, "",
-	  "file of measured figures for the choice of algorithms: the first five jobs of a kind measure for some seconds "
-	  "in init and add theirs, their medians count; empty: by the formulas" },
+	  "file of measured figures for the choice of algorithms: the first five jobs of a kind measure for some "
+	  "seconds in init and add theirs, their medians count; empty: by the formulas" },
 	{ "TOPO_FILE", STRING, false, "",
 	  "description of the machine to use: tutti's text, NCCL's or hwloc's XML, or a folder with a recorded sys "
 	  "and proc; empty: NCCL_TOPO_FILE, else the machine is looked at" },

@@ -29,9 +29,12 @@ struct tt_plan {
 	struct tt_row rows[2][TT_BARRIER + 1][TT_CLASSES]; /* [ordered] */
 };
 
-/* What a schedule is made of, and what one of each costs in seconds: a round, a turn of a core among ranks that share it,
- * a message, a byte sent, copied where it arrived, reduced; and what crosses between hosts, where ranks share some. */
-enum { TT_ROUND, TT_TURN, TT_MESSAGE, TT_SENT, TT_COPIED, TT_REDUCED, TT_FAR_ROUND, TT_FAR_MESSAGE, TT_ACROSS, TT_UNITS };
+/* What a schedule is made of, and what one of each costs in seconds: a round, a turn of a core among ranks that share
+ * it, a message, a byte sent, copied where it arrived, reduced; what crosses between hosts, where ranks share some. */
+enum {
+	TT_ROUND, TT_TURN, TT_MESSAGE, TT_SENT, TT_COPIED, TT_REDUCED, TT_FAR_ROUND, TT_FAR_MESSAGE, TT_ACROSS,
+	TT_UNITS
+};
 
 /* What was measured on a communicator (plan_cal.c): by how much its algorithms differ from the formulas. */
 enum { TT_CAL_COLLS = TT_REDUCE + 1, TT_CAL_ALGOS = 12, TT_CAL_POINTS = 11, TT_CAL_RECORDS = 5 };
@@ -85,8 +88,8 @@ size_t tt_plan_bytes(int class); /* for which the row of a class is chosen */
 size_t tt_cal_point(int k); /* bytes of a block: 8 ... 8 MiB */
 double tt_cal_factor(const struct tt_cal *c, enum tt_coll coll, int algo, size_t bytes); /* c NULL: 1 */
 uint64_t tt_cal_digest(const struct tt_cal *c);
-/* The medians of the last TT_CAL_RECORDS records of `key` in a file's text (NULL: none), and of one more where `also` is
- * not NULL; and how many records there are. An error names the line; what stands before it counts. */
+/* The medians of the last TT_CAL_RECORDS records of `key` in a file's text (NULL: none), and of one more where `also`
+ * is not NULL; and how many records there are. An error names the line; what stands before it counts. */
 tuttiResult_t tt_cal_read(const char *text, const char *key, const struct tt_cal *also, struct tt_cal *out,
 			  int *records);
 /* As a record; the caller frees it. NULL: no memory. */

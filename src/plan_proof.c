@@ -101,13 +101,12 @@ static bool good(struct prover *p, enum tt_coll coll, const struct tt_row *row)
 /* What is wrong gives way to the next candidate that is right; where there is none, to the order of ranks. */
 static void settle(struct prover *p, enum tt_coll coll, int class, bool ordered, struct tt_row *row)
 {
-	size_t middle = class ? ((size_t)3 << class) / 4 : 0;
 	struct tt_candidate c[16];
 	int n;
 
 	if (good(p, coll, row))
 		return;
-	n = tt_plan_candidates(p->f, coll, middle, ordered, c, 16);
+	n = tt_plan_candidates(p->f, coll, tt_plan_bytes(class), ordered, c, 16);
 	for (int i = 0; i < n; i++)
 		if (good(p, coll, &c[i].row)) {
 			*row = c[i].row;
