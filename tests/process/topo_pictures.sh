@@ -59,7 +59,7 @@ picture dbtree "line 8 message 28 rank 8 tick 5 work $("$info" --print allreduce
 # A ring takes 2 (p-1) messages and p-1 sums one after the other: the costs of the plan, to the microsecond.
 try 0 "$info" --print allreduce:ring:4 --draw "$work/time.dot"
 cp "$work/time.dot" "$out"
-has 'ring, 4 ranks, 1 MiB over shm: 257 us by the model'
+has 'ring, 4 ranks, 1 MiB over shm: 168 us by the model'
 
 # A switch is in the middle, what leads to a CPU is not in the circle.
 try 0 "$info" --topo tests/fixtures/topo/nvswitch.xml --draw "$work/switch.dot"
