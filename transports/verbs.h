@@ -192,6 +192,7 @@ struct vb_conn {
 	const uint8_t *cur_body;
 	struct msg_flow *cur_flow;
 	uint32_t max_inline;
+	bool loud;              /* posting may raise SIGPIPE */
 };
 
 static inline struct vb_ep *vb_ep_of(const struct vb_conn *c)

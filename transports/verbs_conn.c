@@ -239,6 +239,7 @@ tuttiResult_t tt_vb_conn_qp(struct vb_conn *c)
 	char why[256];
 
 	tt_vb_conn_end_qp(c);
+	c->loud = c->port->port->wire == TT_VB_IWARP && !c->port->port->dev->pci[0];
 	for (int n = c->port->port->dev->inline_try; !c->qp; n /= 2) {
 		a.cap.max_inline_data = (uint32_t)n;
 		c->qp = c->cm ? (ep->vb->cm_create_qp(c->cm, c->port->pd, &a) ? NULL : c->cm->qp) :

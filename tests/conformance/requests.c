@@ -6,6 +6,8 @@
 
 #if TT_HAVE_VERBS
 
+#include <signal.h>
+
 enum { BIG = 1 << 20, MANY = 8, EACH = BIG / 16 };
 
 static int (*really)(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad);
@@ -147,6 +149,42 @@ static void what_is_done_needs_no_poll(void)
 	free(to);
 }
 
+/* ---- a queue pair that signals ---- */
+
+static int with_sigpipe(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_wr **bad)
+{
+	pthread_kill(pthread_self(), SIGPIPE);
+	posted.sends++;
+	return really(qp, wr, bad);
+}
+
+/* As soft-iWARP does when the peer has closed: the caller sees nothing of it, and what it blocks stays blocked. */
+static void posting_raises_no_signal(void)
+{
+	char from[64] = "x", to[64];
+	sigset_t mask, pipe;
+	struct rig r;
+	struct ends e;
+
+	if (!begin(&r, &e, 3005))
+		return;
+	if (is_iwarp(&r)) {
+		signal(SIGPIPE, SIG_DFL);
+		posted.sends = 0;
+		lead_posts(&r, with_sigpipe);
+		transfer(&r, e.a, e.b, from, to, sizeof(from));
+		CHECK(posted.sends > 0);
+		CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask) && !sigismember(&mask, SIGPIPE));
+		sigemptyset(&pipe);
+		sigaddset(&pipe, SIGPIPE);
+		pthread_sigmask(SIG_BLOCK, &pipe, NULL);
+		transfer(&r, e.a, e.b, from, to, sizeof(from));
+		CHECK(!sigpending(&mask) && sigismember(&mask, SIGPIPE));
+		CHECK(!pthread_sigmask(SIG_BLOCK, NULL, &mask) && sigismember(&mask, SIGPIPE));
+	}
+	end(&r, e);
+}
+
 /* ---- a queue pair that is slow ---- */
 
 static struct {
@@ -281,6 +319,7 @@ static void iwarp_dials_again(void)
 const struct test tests[] = {
 	{ "chunks are announced", chunks_are_announced, 0 },
 	{ "what is done needs no poll", what_is_done_needs_no_poll, 0 },
+	{ "posting raises no signal", posting_raises_no_signal, 0 },
 	{ "close waits for another connection", close_waits_for_another_connection, 0 },
 	{ "iWARP dials again", iwarp_dials_again, 0 },
 };
