@@ -70,12 +70,21 @@ static tuttiResult_t check_data(const char *call, const struct tt_task *t, size_
 	return tuttiSuccess;
 }
 
+/* A device's stream may be the first that is heard of the device. */
+static const struct tt_mem_kind *kind_of_stream(tuttiStream_t s)
+{
+	if (!tt_mem_queue_kind(s))
+		tt_mem_look();
+	return tt_mem_queue_kind(s);
+}
+
 /* Whose memory and whose stream; both must be of one kind, where host memory goes with all. */
 static tuttiResult_t check_place(const char *call, struct tt_task *t)
 {
-	const struct tt_mem_kind *in = tt_mem_kind_of(t->in), *out = tt_mem_kind_of(t->out);
+	const void *from = tt_task_in_bytes(t) ? t->in : NULL, *to = tt_task_out_bytes(t) ? t->out : NULL;
+	const struct tt_mem_kind *in = tt_mem_kind_of(from), *out = tt_mem_kind_of(to);
 	bool host_stream = t->stream && tt_stream_valid(t->stream);
-	const struct tt_mem_kind *queue = host_stream || !t->stream ? NULL : tt_mem_queue_kind(t->stream);
+	const struct tt_mem_kind *queue = host_stream || !t->stream ? NULL : kind_of_stream(t->stream);
 
 	if (t->stream && !host_stream && !queue)
 		return bad(tt_fail(tuttiInvalidArgument, "%s: stream is neither NULL nor a live host stream%s",
@@ -91,7 +100,7 @@ static tuttiResult_t check_place(const char *call, struct tt_task *t)
 				   call));
 	t->queue = t->stream;
 	t->stream = NULL;
-	return tuttiSuccess;
+	return t->kind->place ? bad(t->kind->place(call, t->queue, from, to, &t->where)) : tuttiSuccess;
 }
 
 static tuttiResult_t check_root(const char *call, const struct tuttiComm *c, int root)

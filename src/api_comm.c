@@ -119,6 +119,7 @@ tuttiResult_t tuttiCommInitRankConfig(tuttiComm_t *comm, int nranks, tuttiUnique
 	known = known_part(config);
 	memcpy(&j.id, &id, sizeof(j.id));
 	*comm = NULL;
+	tt_mem_look();
 	TRY(tt_comm_new(&known, NULL, &j.comm));
 	j.comm->rank = rank;
 	if (!j.comm->blocking && !tt_group_open())

@@ -60,7 +60,7 @@ tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog *
 void tt_qprog_free(struct tt_qprog *p);
 /* Takes a run of the pool that is over, or a new one; its memory is kept for the next. `scratch`: bytes of device
  * memory beside the temporaries. Hosted: the whole input is copied to the host and the result back, and the
- * caller runs an ordinary program on tt_qrun_in and tt_qrun_out in between (user operators). */
+ * caller runs an ordinary program on tt_qrun_in and tt_qrun_out in between (what the device cannot do itself). */
 tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, struct tt_qprog *prog,
 			   const struct tt_call *call, size_t scratch, struct tt_qrun **out);
 tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, size_t in_bytes,
@@ -76,7 +76,8 @@ void tt_qrun_bind(struct tt_qrun *q, const struct tt_call *call);
 uint32_t tt_qrun_batches(const struct tt_qrun *q);
 tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t batch);
 tuttiResult_t tt_qrun_enqueue_end(struct tt_qrun *q, tuttiStream_t queue);
-tuttiResult_t tt_qrun_enqueue_hosted(struct tt_qrun *q, tuttiStream_t queue, const void *in, void *out);
+tuttiResult_t tt_qrun_hosted_begin(struct tt_qrun *q, tuttiStream_t queue, const void *in);
+tuttiResult_t tt_qrun_hosted_end(struct tt_qrun *q, tuttiStream_t queue, void *out);
 /* On whichever thread drives the network. */
 bool tt_qrun_begun(const struct tt_qrun *q); /* the queue has come to it */
 bool tt_qrun_ended(const struct tt_qrun *q);

@@ -134,15 +134,16 @@ static size_t round_up(size_t n)
 	return (n + 4095) & ~(size_t)4095;
 }
 
-static tuttiResult_t reserve(const struct tt_mem_kind *kind, bool pinned, void **p, size_t *have, size_t want)
+static tuttiResult_t reserve(const struct tt_mem_kind *kind, enum tt_mem_use use, void **p, size_t *have,
+			     size_t want)
 {
 	void *q;
 
 	if (want <= *have)
 		return tuttiSuccess;
-	TRY(kind->alloc(round_up(want), pinned, &q));
+	TRY(kind->alloc(round_up(want), use, &q));
 	if (*have)
-		kind->release(*p, *have, pinned);
+		kind->release(*p, *have, use);
 	*p = q;
 	*have = round_up(want);
 	return tuttiSuccess;
@@ -180,11 +181,11 @@ static tuttiResult_t reserve_all(struct tt_qrun *q, size_t slots, size_t tmp)
 	size_t head = sizeof(uint32_t) * LINE * (2 + 2 * q->ndirs);
 	void *pinned = (void *)q->words;
 	uint32_t *count;
-	tuttiResult_t r = reserve(q->kind, true, &pinned, &q->pinned_size, head + slots);
+	tuttiResult_t r = reserve(q->kind, TT_MEM_PINNED, &pinned, &q->pinned_size, head + slots);
 
 	q->words = pinned;
 	if (r == tuttiSuccess)
-		r = reserve(q->kind, false, &q->tmp, &q->tmp_size, tmp);
+		r = reserve(q->kind, TT_MEM_OURS, &q->tmp, &q->tmp_size, tmp);
 	if (r != tuttiSuccess)
 		return r;
 	q->slots = (char *)q->words + head;
@@ -264,9 +265,9 @@ void tt_qrun_free_all(struct tt_qrun **pool)
 			continue;
 		}
 		if (q->pinned_size)
-			q->kind->release((void *)q->words, q->pinned_size, true);
+			q->kind->release((void *)q->words, q->pinned_size, TT_MEM_PINNED);
 		if (q->tmp_size)
-			q->kind->release(q->tmp, q->tmp_size, false);
+			q->kind->release(q->tmp, q->tmp_size, TT_MEM_OURS);
 		free(q->count);
 		free(q);
 	}
@@ -385,14 +386,26 @@ tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t b
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_qrun_enqueue_hosted(struct tt_qrun *q, tuttiStream_t queue, const void *in, void *out)
+/* Between pinned memory and a user's of either side. */
+static tuttiResult_t enqueue_user_copy(struct tt_qrun *q, tuttiStream_t queue, void *dst, const void *src,
+				       const void *users, size_t n)
 {
-	if (q->in_bytes)
-		TRY(q->kind->copy(queue, q->slots, in, q->in_bytes));
-	TRY(tt_qrun_enqueue_begin(q, queue));
+	if (!n)
+		return tuttiSuccess;
+	return q->kind->reaches && !q->kind->reaches(users) ? q->kind->copy_host(queue, dst, src, n) :
+							      q->kind->copy(queue, dst, src, n);
+}
+
+tuttiResult_t tt_qrun_hosted_begin(struct tt_qrun *q, tuttiStream_t queue, const void *in)
+{
+	TRY(enqueue_user_copy(q, queue, q->slots, in, in, q->in_bytes));
+	return tt_qrun_enqueue_begin(q, queue);
+}
+
+tuttiResult_t tt_qrun_hosted_end(struct tt_qrun *q, tuttiStream_t queue, void *out)
+{
 	TRY(q->kind->stream_wait(queue, &q->words[LINE], 1));
-	if (q->out_bytes)
-		TRY(q->kind->copy(queue, out, tt_qrun_out(q), q->out_bytes));
+	TRY(enqueue_user_copy(q, queue, out, tt_qrun_out(q), out, q->out_bytes));
 	return tt_qrun_enqueue_end(q, queue);
 }
 

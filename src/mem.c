@@ -1,6 +1,6 @@
 /* Kinds of memory, and the memory that tutti hands out. That of the host are mappings of memfds, so that processes
  * can share them and nothing stays behind in the file system. SPDX-License-Identifier: Apache-2.0 */
-#include "mem.h"
+#include "cuda_mem.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -14,18 +14,41 @@
 
 static const struct tt_mem_kind *kinds[MAX_KINDS];
 static _Atomic int nkinds;
+static pthread_mutex_t adding = PTHREAD_MUTEX_INITIALIZER;
+
+static bool is_added(const struct tt_mem_kind *kind, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (kinds[i] == kind)
+			return true;
+	return false;
+}
 
 void tt_mem_add(const struct tt_mem_kind *kind)
 {
-	int n = atomic_load_explicit(&nkinds, memory_order_relaxed);
+	int n;
+
+	pthread_mutex_lock(&adding);
+	n = atomic_load_explicit(&nkinds, memory_order_relaxed);
+	if (n < MAX_KINDS && !is_added(kind, n)) {
+		kinds[n] = kind;
+		atomic_store_explicit(&nkinds, n + 1, memory_order_release);
+	}
+	pthread_mutex_unlock(&adding);
+}
+
+void tt_mem_look(void)
+{
+	tt_cuda_look();
+}
+
+void tt_mem_trim(void)
+{
+	int n = atomic_load_explicit(&nkinds, memory_order_acquire);
 
 	for (int i = 0; i < n; i++)
-		if (kinds[i] == kind)
-			return;
-	if (n == MAX_KINDS)
-		return;
-	kinds[n] = kind;
-	atomic_store_explicit(&nkinds, n + 1, memory_order_release);
+		if (kinds[i]->trim)
+			kinds[i]->trim();
 }
 
 int tt_mem_kinds(void)
@@ -108,7 +131,7 @@ static tuttiResult_t hand_out(const char *call, void **ptr, size_t size, const s
 		return tt_fail(tuttiSystemError, "no memory");
 	r->size = size ? size : 1;
 	r->kind = kind;
-	res = kind ? kind->alloc(r->size, false, &p) : map_shared(&p, r->size);
+	res = kind ? kind->alloc(r->size, TT_MEM_USERS, &p) : map_shared(&p, r->size);
 	if (res != tuttiSuccess) {
 		free(r);
 		return res;
@@ -130,6 +153,7 @@ tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size)
 
 tuttiResult_t tuttiMemAlloc(void **ptr, size_t size)
 {
+	tt_mem_look();
 	return hand_out("MemAlloc", ptr, size, current_kind());
 }
 
@@ -151,7 +175,7 @@ tuttiResult_t tuttiMemFree(void *ptr)
 			       "freed already", ptr);
 	tt_mem_range_forget(r->p, r->size);
 	if (r->kind)
-		r->kind->release(r->p, r->size, false);
+		r->kind->release(r->p, r->size, TT_MEM_USERS);
 	else
 		munmap(r->p, r->size);
 	free(r);

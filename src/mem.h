@@ -5,6 +5,8 @@
 #include "reduce.h"
 
 enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
+/* Memory of the device for users and for operations, and pinned: of the host, in reach of both. */
+enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
 
 /* A kind of device memory. Its *queues* are what the user calls streams: what is enqueued runs in order, later,
  * out of step with the caller; NULL is the default queue. The functions from `copy` on only enqueue, and are
@@ -16,10 +18,11 @@ struct tt_mem_kind {
 	bool (*query)(const void *p);         /* whether p is of this kind; never blocks */
 	bool (*current)(void);                /* whether the calling thread works on a device: MemAlloc asks */
 	bool (*is_queue)(tuttiStream_t queue);
-	/* Device memory, or pinned: host memory that both sides reach. Released only when no queue uses it. */
-	tuttiResult_t (*alloc)(size_t n, bool pinned, void **p);
-	void (*release)(void *p, size_t n, bool pinned);
-	/* dst and src: this kind's, pinned or any host memory. */
+	/* Released only when no queue uses it. What is not the users' may be kept, until trim (or NULL). */
+	tuttiResult_t (*alloc)(size_t n, enum tt_mem_use use, void **p);
+	void (*release)(void *p, size_t n, enum tt_mem_use use);
+	void (*trim)(void);
+	/* dst and src: what the device reaches. */
 	tuttiResult_t (*copy)(tuttiStream_t queue, void *dst, const void *src, size_t n);
 	/* As tt_reduce_run, tt_reduce_pre and tt_reduce_post (one source); no user operators. */
 	tuttiResult_t (*reduce)(tuttiStream_t queue, void *dst, const void *const *src, int nsrc, size_t count,
@@ -28,9 +31,21 @@ struct tt_mem_kind {
 	tuttiResult_t (*stream_wait)(tuttiStream_t queue, const _Atomic uint32_t *word, uint32_t value);
 	/* Stores the value when all before it is done and visible. */
 	tuttiResult_t (*stream_signal)(tuttiStream_t queue, _Atomic uint32_t *word, uint32_t value);
+	/* The rest may be NULL. Where a call with this queue and these buffers (NULL: none) runs, or why it cannot;
+	 * its alloc and all that it enqueues stand between enter and leave. */
+	tuttiResult_t (*place)(const char *call, tuttiStream_t queue, const void *in, const void *out, void **where);
+	tuttiResult_t (*enter)(void *where);
+	void (*leave)(void);
+	bool (*reaches)(const void *p);    /* else host memory, which only copy_host copies; NULL: it reaches all */
+	tuttiResult_t (*copy_host)(tuttiStream_t queue, void *dst, const void *src, size_t n);
+	bool (*reduces)(tuttiDataType_t type); /* NULL: all types */
 };
 
-/* At start-up of a device module, before the first communicator; kinds stay. */
+/* Adds the kinds of devices that this process has begun to use; those it does not use cost nothing. On a thread
+ * that is inside an API call. */
+void tt_mem_look(void);
+void tt_mem_trim(void); /* no queue waits for this library any more */
+/* Kinds stay. */
 void tt_mem_add(const struct tt_mem_kind *kind);
 int tt_mem_kinds(void); /* how many there are */
 /* NULL: host memory. */

@@ -231,6 +231,11 @@ static tuttiResult_t reserve(void **p, size_t *have, size_t want)
 	return tuttiSuccess;
 }
 
+static bool by_queue(const struct tt_task *t)
+{
+	return t->q && !t->hosted;
+}
+
 /* PreMulSum scales a copy of the input, never the input. */
 static tuttiResult_t scale(struct tt_task *t)
 {
@@ -238,7 +243,7 @@ static tuttiResult_t scale(struct tt_task *t)
 	size_t n = t->count * (t->coll == TT_REDUCESCATTER ? (size_t)c->nranks : 1);
 	void *to = t->coll == TT_ALLREDUCE ? t->out : NULL;
 
-	if (t->op.kind != TT_OP_PREMULSUM || !n || t->q)
+	if (t->op.kind != TT_OP_PREMULSUM || !n || by_queue(t))
 		return tuttiSuccess;
 	if (!to) {
 		TRY(reserve(&c->scratch, &c->scratch_size, n * tt_type_size(t->type)));
@@ -281,7 +286,7 @@ static void average(const struct tt_task *t)
 	bool here = t->coll == TT_ALLREDUCE || t->coll == TT_REDUCESCATTER ||
 		    (t->coll == TT_REDUCE && t->root == t->comm->rank);
 
-	if (t->op.kind == tuttiAvg && here && t->count && !t->q)
+	if (t->op.kind == tuttiAvg && here && t->count && !by_queue(t))
 		tt_reduce_post(t->out, t->out, t->count, t->type, &t->op);
 }
 

@@ -44,6 +44,8 @@ static tuttiResult_t take_qprog(const struct tt_task *t, const struct tt_row *ro
 	return tuttiSuccess;
 }
 
+static _Atomic int on_queues; /* communicators */
+
 void tt_queue_free(struct tuttiComm *c)
 {
 	while (c->qprogs) {
@@ -54,8 +56,11 @@ void tt_queue_free(struct tuttiComm *c)
 		free(e);
 	}
 	tt_qrun_free_all(&c->qruns);
-	if (c->on_queues)
-		tt_progress_drop();
+	if (!c->on_queues)
+		return;
+	tt_progress_drop();
+	if (atomic_fetch_sub_explicit(&on_queues, 1, memory_order_acq_rel) == 1)
+		tt_mem_trim();
 }
 
 /* One call while it is enqueued; the task itself may end and go meanwhile. */
@@ -67,6 +72,28 @@ struct part {
 	uint32_t batches, at;
 };
 
+static tuttiResult_t enter(const struct tt_task *t)
+{
+	return t->kind->enter ? t->kind->enter(t->where) : tuttiSuccess;
+}
+
+static tuttiResult_t left(const struct tt_task *t, tuttiResult_t r)
+{
+	if (t->kind->leave)
+		t->kind->leave();
+	return r;
+}
+
+/* What the device cannot do itself: functions of the host, memory out of its reach, types it has no kernels for. */
+static bool needs_host(const struct tt_task *t)
+{
+	const struct tt_mem_kind *k = t->kind;
+	const void *in = tt_task_in_bytes(t) ? t->in : NULL, *out = tt_task_out_bytes(t) ? t->out : NULL;
+
+	return t->op.kind == TT_OP_USER || (t->opcode >= 0 && k->reduces && !k->reduces(t->type)) ||
+	       (k->reaches && !(k->reaches(in) && k->reaches(out)));
+}
+
 static tuttiResult_t take(struct tt_task *t, struct part *p)
 {
 	struct tuttiComm *c = t->comm;
@@ -76,9 +103,10 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 	if (!c->on_queues) {
 		TRY(tt_progress_hold());
 		c->on_queues = true;
+		atomic_fetch_add_explicit(&on_queues, 1, memory_order_relaxed);
 	}
 	p->in_bytes = tt_task_in_bytes(t);
-	if (t->op.kind == TT_OP_USER) { /* a function of the host */
+	if (needs_host(t)) {
 		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, p->in_bytes, tt_task_out_bytes(t), &t->q));
 		t->hosted = true;
 		p->t = *t;
@@ -102,8 +130,11 @@ static tuttiResult_t take_all(struct tt_task *list, struct part *parts)
 	for (struct tt_task *t = list; t && r == tuttiSuccess; t = t->next) {
 		if (!t->kind)
 			continue;
+		r = enter(t);
+		if (r != tuttiSuccess)
+			break;
 		pthread_mutex_lock(&t->comm->queue_lock);
-		r = take(t, parts++);
+		r = left(t, take(t, parts++));
 		pthread_mutex_unlock(&t->comm->queue_lock);
 		if (r == tuttiSuccess)
 			atomic_fetch_add(&t->comm->inside, 1); /* until give_back */
@@ -124,11 +155,13 @@ static void give_back(struct part *p)
 
 /* ---- enqueueing ---- */
 
-static tuttiResult_t begin(struct part *p)
+static tuttiResult_t begin_here(struct part *p)
 {
 	const struct tt_task *t = &p->t;
 	const void *in = t->in;
 
+	if (!p->prog)
+		return tt_qrun_hosted_begin(t->q, t->queue, in);
 	TRY(tt_qrun_enqueue_begin(t->q, t->queue));
 	if (t->op.kind == TT_OP_PREMULSUM && t->count) {
 		void *to = t->coll == TT_ALLREDUCE ? t->out : tt_qrun_scratch(t->q);
@@ -142,7 +175,7 @@ static tuttiResult_t begin(struct part *p)
 	return tuttiSuccess;
 }
 
-static tuttiResult_t step(struct part *p)
+static tuttiResult_t step_here(struct part *p)
 {
 	if (p->at == p->batches)
 		return tuttiSuccess;
@@ -150,24 +183,30 @@ static tuttiResult_t step(struct part *p)
 	return tt_qrun_enqueue(p->t.q, p->t.queue, p->at++);
 }
 
-static tuttiResult_t end(struct part *p)
+static tuttiResult_t end_here(struct part *p)
 {
 	const struct tt_task *t = &p->t;
 	const void *out = t->out;
 
+	if (!p->prog)
+		return tt_qrun_hosted_end(t->q, t->queue, t->out);
 	if (t->op.kind == tuttiAvg && tt_task_out_bytes(t))
 		TRY(t->kind->reduce(t->queue, t->out, &out, 1, t->count, t->type, &t->op, TT_SCALE_POST));
 	return tt_qrun_enqueue_end(t->q, t->queue);
 }
 
-static tuttiResult_t whole(struct part *p)
+static tuttiResult_t whole_here(struct part *p)
 {
-	if (!p->prog)
-		return tt_qrun_enqueue_hosted(p->t.q, p->t.queue, p->t.in, p->t.out);
-	TRY(begin(p));
+	TRY(begin_here(p));
 	while (p->at < p->batches)
-		TRY(step(p));
-	return end(p);
+		TRY(step_here(p));
+	return end_here(p);
+}
+
+static tuttiResult_t in_place(struct part *p, tuttiResult_t (*what)(struct part *p))
+{
+	TRY(enter(&p->t));
+	return left(&p->t, what(p));
 }
 
 /* Sends before receives, a batch of windows of each in turn: what two ranks want of each other never stands
@@ -178,19 +217,19 @@ static tuttiResult_t messages(struct part *parts, int n)
 
 	for (int i = 0; i < n; i++)
 		if (parts[i].t.coll == TT_SENDRECV)
-			TRY(begin(&parts[i]));
+			TRY(in_place(&parts[i], begin_here));
 	while (more) {
 		more = false;
 		for (int way = 1; way >= 0; way--)
 			for (int i = 0; i < n; i++)
 				if (parts[i].t.coll == TT_SENDRECV && parts[i].t.is_send == way) {
-					TRY(step(&parts[i]));
+					TRY(in_place(&parts[i], step_here));
 					more |= parts[i].at < parts[i].batches;
 				}
 	}
 	for (int i = 0; i < n; i++)
 		if (parts[i].t.coll == TT_SENDRECV)
-			TRY(end(&parts[i]));
+			TRY(in_place(&parts[i], end_here));
 	return tuttiSuccess;
 }
 
@@ -212,7 +251,7 @@ static tuttiResult_t enqueue(struct part *parts, int n)
 			}
 		for (int i = 0; i < n; i++)
 			if (parts[i].t.coll != TT_SENDRECV && parts[i].t.comm->id == id)
-				TRY(whole(&parts[i]));
+				TRY(in_place(&parts[i], whole_here));
 		last = id;
 	}
 	return messages(parts, n);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "cuda_mem.h"
 #include "info_draw.h"
 #include "net.h"
 #include "plan.h"
@@ -134,12 +135,14 @@ static const char *addr_text(const struct tt_local_addr *a, char *out, size_t ro
 
 static void show_machine(const struct machine *m)
 {
-	char text[TT_ADDR_TEXT];
+	char text[TT_ADDR_TEXT], cuda[TT_TEXT];
 
 	printf("tutti %d.%d.%d\n", TUTTI_MAJOR, TUTTI_MINOR, TUTTI_PATCH);
 	printf("host       %s, boot id %s\n", m->host, m->boot_id);
 	printf("cores      %d usable of %d online\n", m->usable, m->online);
 	printf("reduction  kernels for %s\n", tt_reduce_isa());
+	tt_cuda_describe(cuda, sizeof(cuda));
+	printf("cuda       %s\n", cuda);
 	for (int i = 0; i < m->nused; i++)
 		printf("%-10s %s on %s%s%s\n", i ? "" : "addresses", addr_text(&m->used[i], text, sizeof(text)),
 		       m->used[i].name, m->used[i].decoy ? ", a bridge or tunnel: tried late" : "",
@@ -169,7 +172,7 @@ static void json_addr(const struct tt_local_addr *a, const char *why)
 
 static void json_machine(const struct machine *m)
 {
-	char version[32];
+	char version[32], cuda[TT_TEXT];
 
 	snprintf(version, sizeof(version), "%d.%d.%d", TUTTI_MAJOR, TUTTI_MINOR, TUTTI_PATCH);
 	json_pair("version", version);
@@ -179,7 +182,9 @@ static void json_machine(const struct machine *m)
 	json_pair("boot_id", m->boot_id);
 	printf(",\n \"cores\": {\"usable\": %d, \"online\": %d},\n ", m->usable, m->online);
 	json_pair("reduce_isa", tt_reduce_isa());
-	printf(",\n \"addresses\": {\"used\": [");
+	printf(",\n \"cuda\": {\"on\": %s, ", tt_cuda_describe(cuda, sizeof(cuda)) ? "true" : "false");
+	json_pair("words", cuda);
+	printf("},\n \"addresses\": {\"used\": [");
 	for (int i = 0; i < m->nused; i++) {
 		printf(i ? ", " : "");
 		json_addr(&m->used[i], NULL);

@@ -278,7 +278,7 @@ static void call(struct work *w)
 	tuttiResult_t res = make_op(w, &op);
 
 	if (device) /* of host memory too, on a queue; on the default one only what is the device's */
-		stream = is_device(w) && how < 3 ? NULL : w->queue;
+		stream = is_device(w) && how < 3 ? fake_queue_default() : w->queue;
 
 	if (res == tuttiSuccess && group)
 		res = tuttiGroupStart();

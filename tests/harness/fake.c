@@ -7,10 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "mem.h"
+#include "ranks.h"
 #include "test.h"
 
 enum what { COPY, REDUCE, WAIT, SIGNAL, HOLD };
@@ -40,7 +40,7 @@ struct op {
 struct queue {
 	struct queue *next;
 	pthread_mutex_t lock;
-	pthread_cond_t news, empty;
+	pthread_cond_t news;
 	pthread_t thread;
 	struct op *first, **last;
 	bool busy, stop;
@@ -76,12 +76,12 @@ static void *map(int fd, size_t n, int prot)
 	return p;
 }
 
-static tuttiResult_t alloc(size_t n, bool pinned, void **p)
+static tuttiResult_t alloc(size_t n, enum tt_mem_use use, void **p)
 {
 	struct range *r;
 	int fd;
 
-	if (pinned) {
+	if (use == TT_MEM_PINNED) {
 		*p = aligned_alloc(4096, (n + 4095) & ~(size_t)4095);
 		return *p ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory");
 	}
@@ -101,11 +101,11 @@ static tuttiResult_t alloc(size_t n, bool pinned, void **p)
 	return tuttiSuccess;
 }
 
-static void release(void *p, size_t n, bool pinned)
+static void release(void *p, size_t n, enum tt_mem_use use)
 {
 	struct range **at, *r;
 
-	if (pinned) {
+	if (use == TT_MEM_PINNED) {
 		free(p);
 		return;
 	}
@@ -212,7 +212,6 @@ static void *work(void *arg)
 
 		if (!o) {
 			q->busy = false;
-			pthread_cond_broadcast(&q->empty);
 			if (q->stop)
 				break;
 			pthread_cond_wait(&q->news, &q->lock);
@@ -235,7 +234,6 @@ static void *work(void *arg)
 static struct queue *open_queue(void)
 {
 	struct queue *q = calloc(1, sizeof(*q));
-	pthread_condattr_t attr;
 
 	if (!q)
 		wrong("no memory");
@@ -243,9 +241,6 @@ static struct queue *open_queue(void)
 	q->random = test_seed() + (uint64_t)atomic_fetch_add(&fake.made, 1);
 	pthread_mutex_init(&q->lock, NULL);
 	pthread_cond_init(&q->news, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&q->empty, &attr);
 	if (pthread_create(&q->thread, NULL, work, q))
 		wrong("no thread");
 	pthread_mutex_lock(&fake.lock);
@@ -359,66 +354,122 @@ static void add_kind(void)
 	tt_mem_add(&kind);
 }
 
-void fake_start(void)
+static void start(void)
 {
 	pthread_once(&once, add_kind);
 }
 
-void fake_use(bool on)
+static void use(bool on)
 {
 	in_use = on;
 }
 
-void *fake_alloc(size_t n)
+static void *alloc_for_test(size_t n)
 {
 	void *p;
 
-	alloc(n ? n : 1, false, &p);
+	alloc(n, TT_MEM_USERS, &p);
 	return p;
+}
+
+static void free_for_test(void *p)
+{
+	release(p, 0, TT_MEM_USERS);
+}
+
+static void *view(const void *p)
+{
+	return reach(p, 1);
+}
+
+static tuttiStream_t queue_new(void)
+{
+	return (tuttiStream_t)open_queue();
+}
+
+static void queue_free(tuttiStream_t queue)
+{
+	close_queue(queue);
+}
+
+static bool is_idle(tuttiStream_t queue)
+{
+	struct queue *q = queue_of(queue);
+	bool idle;
+
+	pthread_mutex_lock(&q->lock);
+	idle = !q->busy && !q->first;
+	pthread_mutex_unlock(&q->lock);
+	return idle;
+}
+
+static void hold(tuttiStream_t queue, const _Atomic int *until_set)
+{
+	put(queue, &(struct op){ .what = HOLD, .hold = until_set });
+}
+
+static const struct fake_device ours = {
+	.start = start, .use = use, .alloc = alloc_for_test, .free = free_for_test, .view = view,
+	.queue_new = queue_new, .queue_free = queue_free, .is_idle = is_idle, .hold = hold,
+};
+
+static const struct fake_device *device(void)
+{
+	const char *name = getenv("TEST_DEVICE");
+
+	return name && !strcmp(name, "cuda") ? &fake_cuda : &ours;
+}
+
+void fake_start(void)
+{
+	device()->start();
+}
+
+void fake_use(bool on)
+{
+	device()->use(on);
+}
+
+void *fake_alloc(size_t n)
+{
+	return device()->alloc(n ? n : 1);
 }
 
 void fake_free(void *p)
 {
 	if (p)
-		release(p, 0, false);
+		device()->free(p);
 }
 
 void *fake_view(const void *p)
 {
-	return p ? reach(p, 1) : NULL;
+	return p ? device()->view(p) : NULL;
+}
+
+tuttiStream_t fake_queue_default(void)
+{
+	return device()->queue_default;
 }
 
 tuttiStream_t fake_queue_new(void)
 {
-	return (tuttiStream_t)open_queue();
+	return device()->queue_new();
 }
 
 void fake_queue_free(tuttiStream_t queue)
 {
 	if (queue)
-		close_queue(queue);
+		device()->queue_free(queue);
 }
 
 bool fake_queue_wait(tuttiStream_t queue, double seconds)
 {
-	struct queue *q = queue_of(queue);
-	struct timespec end;
-	bool empty;
-	int e = 0;
+	double end = seconds_now() + seconds;
+	bool idle = device()->is_idle(queue);
 
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += (time_t)seconds;
-	end.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
-	if (end.tv_nsec >= 1000000000) {
-		end.tv_nsec -= 1000000000;
-		end.tv_sec++;
-	}
-	pthread_mutex_lock(&q->lock);
-	while ((q->busy || q->first) && !e)
-		e = pthread_cond_timedwait(&q->empty, &q->lock, &end);
-	empty = !q->busy && !q->first;
-	pthread_mutex_unlock(&q->lock);
-	return empty;
+	for (int naps = 0; !idle && seconds_now() < end; idle = device()->is_idle(queue))
+		usleep(naps++ < 100 ? 20 : 500);
+	return idle;
 }
 
 void fake_queue_sync(tuttiStream_t queue)
@@ -430,7 +481,7 @@ void fake_queue_sync(tuttiStream_t queue)
 void fake_hold(tuttiStream_t queue, const _Atomic int *until_set)
 {
 	fake_enter();
-	put(queue, &(struct op){ .what = HOLD, .hold = until_set });
+	device()->hold(queue, until_set);
 	fake_leave();
 }
 

@@ -1,0 +1,134 @@
+/* Reduction kernels: loaded once a process, found by name. SPDX-License-Identifier: Apache-2.0 */
+#include "cuda_code.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { SUM, PROD, MAX, MIN, PRE, POST, FUNCTIONS };
+enum { UNROLL = 4, WAVES = 4 }; /* 16-byte words a thread has under way; blocks a processor */
+
+static const char *const names[FUNCTIONS] = { "sum", "prod", "max", "min", "pre", "post" };
+
+static struct {
+	const struct tt_cuda *f;
+	void *kernels[FUNCTIONS][tuttiNumTypes];
+	bool on;
+	char words[TT_TEXT / 2];
+} code;
+
+static int get_all(void *lib)
+{
+	for (int i = 0; i < FUNCTIONS; i++)
+		for (int t = 0; t < tuttiNumTypes; t++) {
+			char name[64];
+			int e;
+
+			snprintf(name, sizeof(name), "tt_%s_%s", names[i], tt_type_name((tuttiDataType_t)t));
+			e = code.f->cuLibraryGetKernel(&code.kernels[i][t], lib, name);
+			if (e)
+				return e;
+		}
+	return 0;
+}
+
+static const char *what_to_do(int e)
+{
+	return e == TT_CUDA_OLD_PTX || e == TT_CUDA_NO_BINARY ?
+		       "; build with CUDA_SM of this device, or with the nvcc of this driver's version" : "";
+}
+
+void tt_cuda_code_open(const struct tt_cuda *f)
+{
+	char words[TT_TEXT / 4];
+	void *lib;
+	int e;
+
+	code.f = f;
+	if (!tt_cuda_image_size) {
+		snprintf(code.words, sizeof(code.words), "built without kernels, as there was no nvcc: reductions go "
+			 "by way of the host");
+		return;
+	}
+	if (!f->cuLibraryLoadData || !f->cuLibraryGetKernel || !f->cuKernelGetFunction) {
+		snprintf(code.words, sizeof(code.words), "no kernels, as the driver is older than CUDA 12.0: "
+			 "reductions go by way of the host");
+		return;
+	}
+	e = f->cuLibraryLoadData(&lib, tt_cuda_image, NULL, NULL, 0, NULL, NULL, 0);
+	if (!e)
+		e = get_all(lib);
+	code.on = !e;
+	snprintf(code.words, sizeof(code.words), "kernels");
+	if (e)
+		snprintf(code.words, sizeof(code.words), "no kernels, reductions go by way of the host: %s%s",
+			 tt_cuda_words(e, words, sizeof(words)), what_to_do(e));
+}
+
+void tt_cuda_code_load(int device)
+{
+	char words[TT_TEXT / 4];
+
+	for (int i = 0; code.on && i < FUNCTIONS; i++)
+		for (int t = 0; t < tuttiNumTypes; t++) {
+			void *fn;
+			int e = code.f->cuKernelGetFunction(&fn, code.kernels[i][t]);
+
+			if (!e && code.f->cuFuncLoad)
+				e = code.f->cuFuncLoad(fn);
+			if (!e)
+				continue;
+			tt_log(TT_LOG_WARN, "cuda", "kernels cannot be loaded on device %d: %s%s", device,
+			       tt_cuda_words(e, words, sizeof(words)), what_to_do(e));
+			return;
+		}
+}
+
+bool tt_cuda_code_has(tuttiDataType_t type)
+{
+	return code.on;
+}
+
+const char *tt_cuda_code_words(void)
+{
+	return code.words;
+}
+
+static int launch(void *kernel, tuttiStream_t queue, int sms, size_t bytes, void *args)
+{
+	size_t blocks = tt_div_up(bytes, (size_t)TT_CUDA_THREADS * UNROLL * 16);
+	void *list[] = { args };
+
+	blocks = tt_min(tt_max(blocks, 1), (size_t)(WAVES * sms));
+	return code.f->cuLaunchKernel(kernel, (unsigned)blocks, 1, 1, TT_CUDA_THREADS, 1, 1, 0, queue, list, NULL);
+}
+
+static int run_scale(tuttiStream_t queue, int sms, void *dst, const void *src, size_t n, tuttiDataType_t type,
+		     const struct tt_op *op, enum tt_scale scale)
+{
+	struct tt_cuda_scale args = { .dst = dst, .src = src, .n = n, .factor = op->scalar, .divisor = op->nranks };
+
+	return launch(code.kernels[scale == TT_SCALE_PRE ? PRE : POST][type], queue, sms, n * tt_type_size(type),
+		      &args);
+}
+
+static int run_fold(tuttiStream_t queue, int sms, void *dst, const void *const *src, int nsrc, size_t n,
+		    tuttiDataType_t type, int op)
+{
+	struct tt_cuda_fold args;
+
+	args.dst = dst;
+	args.n = n;
+	args.nsrc = nsrc;
+	memcpy(args.src, src, (size_t)nsrc * sizeof(*src));
+	return launch(code.kernels[op][type], queue, sms, n * tt_type_size(type), &args);
+}
+
+int tt_cuda_code_run(tuttiStream_t queue, int sms, void *dst, const void *const *src, int nsrc, size_t count,
+		     tuttiDataType_t type, const struct tt_op *op, enum tt_scale scale)
+{
+	if (!count)
+		return 0;
+	if (scale != TT_SCALE_NONE)
+		return run_scale(queue, sms, dst, src[0], count, type, op, scale);
+	return run_fold(queue, sms, dst, src, nsrc, count, type, op->kind <= tuttiMin ? op->kind : SUM);
+}

@@ -1,0 +1,26 @@
+/* Floor 1: what the host and the kernels (cuda_kernels.cu, C++) share: their names and arguments. A kernel's name is
+ * tt_<operator>_<type>, with types as tt_type_name prints them. */
+#ifndef TT_CUDA_KERNELS_H
+#define TT_CUDA_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum { TT_CUDA_THREADS = 512, TT_CUDA_SRCS = 448 }; /* a kernel's arguments are 4 KiB at most */
+
+struct tt_cuda_fold { /* sum, prod, max, min: as tt_reduce_run */
+	void *dst;
+	size_t n;
+	int nsrc;
+	const void *src[TT_CUDA_SRCS];
+};
+
+struct tt_cuda_scale { /* pre, post: as tt_reduce_pre of PreMulSum and tt_reduce_post of Avg */
+	void *dst;
+	const void *src;
+	size_t n;
+	uint64_t factor; /* an element of the type */
+	int divisor;
+};
+
+#endif

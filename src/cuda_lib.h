@@ -1,0 +1,77 @@
+/* Floor 1: CUDA's driver API, found at run time. Prototypes are written by hand, so that a build needs no CUDA
+ * header; each is that of the version beside it, and that version is asked for: others may have another one. */
+#ifndef TT_CUDA_LIB_H
+#define TT_CUDA_LIB_H
+
+#include "base.h"
+
+typedef uintptr_t tt_cuda_ptr; /* CUdeviceptr; contexts, streams, libraries, kernels and functions are void * */
+
+/* Numbers of cuda.h. */
+enum {
+	TT_CUDA_INVALID_VALUE = 1, TT_CUDA_OUT_OF_MEMORY = 2, TT_CUDA_NOT_INITIALIZED = 3, TT_CUDA_STUB = 34,
+	TT_CUDA_NO_DEVICE = 100, TT_CUDA_INVALID_CONTEXT = 201, TT_CUDA_NO_BINARY = 209, TT_CUDA_OLD_PTX = 222,
+	TT_CUDA_NOT_READY = 600, TT_CUDA_NO_FABRIC = 802, TT_CUDA_MISMATCH = 803,
+};
+enum { TT_CUDA_ATTR_SMS = 16 };
+enum {
+	TT_CUDA_PTR_CONTEXT = 1, TT_CUDA_PTR_TYPE = 2, TT_CUDA_PTR_DEVICE_POINTER = 3, TT_CUDA_PTR_MANAGED = 8,
+	TT_CUDA_PTR_ORDINAL = 9,
+};
+enum { TT_CUDA_TYPE_HOST = 1, TT_CUDA_TYPE_DEVICE = 2 };
+enum { TT_CUDA_HOST_PORTABLE = 1, TT_CUDA_HOST_DEVICEMAP = 2 };
+enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2 };
+
+/* Must be there, from CUDA 11.8 on. */
+#define TT_CUDA_FUNCTIONS(X)                                                                       \
+	X(cuInit, 2000, (unsigned flags))                                                          \
+	X(cuDeviceGetCount, 2000, (int *n))                                                        \
+	X(cuDeviceGetName, 2000, (char *name, int n, int device))                                  \
+	X(cuDeviceGetAttribute, 2000, (int *value, int attribute, int device))                     \
+	X(cuDevicePrimaryCtxRetain, 7000, (void **ctx, int device))                                \
+	X(cuCtxGetCurrent, 4000, (void **ctx))                                                     \
+	X(cuCtxPushCurrent, 4000, (void *ctx))                                                     \
+	X(cuCtxPopCurrent, 4000, (void **ctx))                                                     \
+	X(cuCtxGetDevice, 2000, (int *device))                                                     \
+	X(cuThreadExchangeStreamCaptureMode, 10010, (int *mode))                                   \
+	X(cuMemGetInfo, 3020, (size_t *free, size_t *total))                                       \
+	X(cuMemAlloc, 3020, (tt_cuda_ptr *p, size_t n))                                            \
+	X(cuMemFree, 3020, (tt_cuda_ptr p))                                                        \
+	X(cuMemHostAlloc, 2020, (void **p, size_t n, unsigned flags))                              \
+	X(cuMemFreeHost, 2000, (void *p))                                                          \
+	X(cuMemHostGetDevicePointer, 3020, (tt_cuda_ptr *out, void *p, unsigned flags))            \
+	X(cuPointerGetAttributes, 7000, (unsigned n, int *attributes, void **data, tt_cuda_ptr p)) \
+	X(cuStreamGetCtx, 9020, (void *stream, void **ctx))                                        \
+	X(cuStreamIsCapturing, 10000, (void *stream, int *status))                                 \
+	X(cuMemcpyAsync, 4000, (tt_cuda_ptr dst, tt_cuda_ptr src, size_t n, void *stream))         \
+	X(cuStreamWaitValue32, 11070, (void *stream, tt_cuda_ptr p, uint32_t v, unsigned flags))   \
+	X(cuStreamWriteValue32, 11070, (void *stream, tt_cuda_ptr p, uint32_t v, unsigned flags))  \
+	X(cuLaunchHostFunc, 10000, (void *stream, void (*fn)(void *), void *arg))                  \
+	X(cuLaunchKernel, 4000, (void *fn, unsigned gx, unsigned gy, unsigned gz, unsigned bx,     \
+				 unsigned by, unsigned bz, unsigned shared, void *stream,          \
+				 void **args, void **extra))
+/* NULL in older drivers: then there are no kernels. */
+#define TT_CUDA_OPTIONAL(X)                                                                        \
+	X(cuLibraryLoadData, 12000, (void **lib, const void *code, int *jit, void **jit_values,    \
+				     unsigned njit, int *options, void **values, unsigned n))      \
+	X(cuLibraryGetKernel, 12000, (void **kernel, void *lib, const char *name))                 \
+	X(cuKernelGetFunction, 12000, (void **fn, void *kernel))                                   \
+	X(cuFuncLoad, 12040, (void *fn))
+
+struct tt_cuda {
+#define TT_CUDA_MEMBER(name, version, args) int (*name) args;
+	TT_CUDA_FUNCTIONS(TT_CUDA_MEMBER)
+	TT_CUDA_OPTIONAL(TT_CUDA_MEMBER)
+#undef TT_CUDA_MEMBER
+	int version, devices; /* of the driver: 13000 is CUDA 13.0 */
+};
+
+/* Loads the driver's library. `in_use`: only where this process has it loaded already: memory and streams of devices
+ * come from nowhere else, and whoever uses none pays nothing. NULL: CUDA is off, tt_cuda_why says why and what to do.
+ * An answer stays, but that the library is not loaded. */
+const struct tt_cuda *tt_cuda_open(bool in_use);
+const char *tt_cuda_why(void);
+/* "CUDA_ERROR_NAME (number): the driver's own words" */
+const char *tt_cuda_words(int e, char *out, size_t n);
+
+#endif

@@ -1,0 +1,551 @@
+/* CUDA devices as a kind of memory: everything is enqueued on the user's stream by the thread that calls, in the
+ * context of the stream. Words that streams wait for are pinned host memory. SPDX-License-Identifier: Apache-2.0 */
+#include "cuda_mem.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "cuda_code.h"
+#include "cuda_lib.h"
+
+enum { MAX_PLACES = 64, MAX_DEVICES = 64 };
+
+/* A context in which calls have run. */
+struct place {
+	void *ctx;
+	int device, sms;
+};
+
+/* What an operation had as temporaries, for the next one: the driver's own release waits for all streams of the
+ * device, some of which may wait for the very thread that releases. */
+struct block {
+	struct block *next;
+	void *p;
+	size_t n;
+	const struct place *where; /* NULL: pinned */
+	bool used;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	const struct tt_cuda *f; /* set before the kind is added */
+	struct place places[MAX_PLACES];
+	int nplaces;
+	void *primary[MAX_DEVICES];
+	struct block *blocks;
+} cuda = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static _Thread_local const struct place *here; /* between enter and leave */
+
+static tuttiResult_t failed(int e, const char *what)
+{
+	char words[TT_TEXT / 4];
+
+	return tt_fail(tuttiUnhandledCudaError, "%s: %s", what, tt_cuda_words(e, words, sizeof(words)));
+}
+
+#define CUDA_TRY(call)                                                                             \
+	do {                                                                                       \
+		int try_e = cuda.f->call;                                                          \
+		if (try_e)                                                                         \
+			return failed(try_e, #call);                                               \
+	} while (0)
+
+/* ---- pointers ---- */
+
+enum where { NOWHERE, ON_HOST, PINNED, ON_DEVICE, MANAGED };
+
+struct facts {
+	enum where where;
+	int device;
+	tt_cuda_ptr device_pointer;
+	void *ctx;
+};
+
+/* A call that reads eight bytes and then objects to its first argument. */
+static bool readable(const void *p)
+{
+	const void *at = (const void *)((uintptr_t)p & ~(uintptr_t)7);
+
+	return !(syscall(SYS_rt_sigprocmask, -1, at, NULL, 8) && errno == EFAULT);
+}
+
+static struct facts facts_of(const void *p)
+{
+	int attributes[] = { TT_CUDA_PTR_TYPE, TT_CUDA_PTR_MANAGED, TT_CUDA_PTR_ORDINAL, TT_CUDA_PTR_DEVICE_POINTER,
+			     TT_CUDA_PTR_CONTEXT };
+	struct facts f = { .device = -1 };
+	unsigned type = 0, managed = 0;
+	void *out[] = { &type, &managed, &f.device, &f.device_pointer, &f.ctx };
+
+	if (cuda.f->cuPointerGetAttributes(5, attributes, out, (tt_cuda_ptr)p))
+		type = managed = 0; /* CUDA is no help here: before its first call, or after a fork */
+	if (managed)
+		f.where = MANAGED;
+	else if (type == TT_CUDA_TYPE_DEVICE)
+		f.where = ON_DEVICE;
+	else if (type == TT_CUDA_TYPE_HOST)
+		f.where = PINNED;
+	else
+		f.where = readable(p) ? ON_HOST : NOWHERE;
+	return f;
+}
+
+/* What nobody can read was freed, most likely from a device: place() refuses it, before the host touches it. */
+static bool query(const void *p)
+{
+	enum where w = facts_of(p).where;
+
+	return w != ON_HOST && w != PINNED;
+}
+
+static bool reaches(const void *p)
+{
+	struct facts f;
+
+	if (!p)
+		return true;
+	f = facts_of(p);
+	return f.where == ON_DEVICE || f.where == MANAGED ||
+	       (f.where == PINNED && f.device_pointer == (tt_cuda_ptr)p);
+}
+
+/* ---- contexts and streams ---- */
+
+static bool current(void)
+{
+	void *ctx = NULL;
+
+	return !cuda.f->cuCtxGetCurrent(&ctx) && ctx;
+}
+
+/* 0, 1 and 2 are the default streams of the current context, or of the calling thread there. */
+static bool is_special(tuttiStream_t queue)
+{
+	return (uintptr_t)queue <= 2;
+}
+
+static bool is_queue(tuttiStream_t queue)
+{
+	void *ctx;
+
+	return is_special(queue) || !cuda.f->cuStreamGetCtx(queue, &ctx);
+}
+
+static struct place *find_place(void *ctx)
+{
+	for (int i = 0; i < cuda.nplaces; i++)
+		if (cuda.places[i].ctx == ctx)
+			return &cuda.places[i];
+	return NULL;
+}
+
+/* In the context, which is current. A context's address may come back for another device. */
+static tuttiResult_t learn_place(void *ctx, struct place **out)
+{
+	struct place *p = find_place(ctx);
+	int device;
+
+	CUDA_TRY(cuCtxGetDevice(&device));
+	if (p && p->device == device) {
+		*out = p;
+		return tuttiSuccess;
+	}
+	if (!p && cuda.nplaces == MAX_PLACES)
+		return tt_fail(tuttiUnsupported, "calls came from more than %d CUDA contexts", MAX_PLACES);
+	if (!p)
+		p = &cuda.places[cuda.nplaces];
+	*p = (struct place){ .ctx = ctx, .device = device, .sms = 64 };
+	(void)cuda.f->cuDeviceGetAttribute(&p->sms, TT_CUDA_ATTR_SMS, device);
+	cuda.nplaces += p == &cuda.places[cuda.nplaces];
+	tt_cuda_code_load(device);
+	*out = p;
+	return tuttiSuccess;
+}
+
+static tuttiResult_t place_of(void *ctx, struct place **out)
+{
+	tuttiResult_t r;
+
+	CUDA_TRY(cuCtxPushCurrent(ctx));
+	pthread_mutex_lock(&cuda.lock);
+	r = learn_place(ctx, out);
+	pthread_mutex_unlock(&cuda.lock);
+	cuda.f->cuCtxPopCurrent(&ctx);
+	return r;
+}
+
+/* The context that the runtime uses: for whoever calls with none, or with that of another device. */
+static tuttiResult_t primary_of(int device, struct place **out)
+{
+	int e = 0;
+
+	if (device >= MAX_DEVICES)
+		return tt_fail(tuttiUnsupported, "device %d: at most %d devices", device, MAX_DEVICES);
+	pthread_mutex_lock(&cuda.lock);
+	if (!cuda.primary[device])
+		e = cuda.f->cuDevicePrimaryCtxRetain(&cuda.primary[device], device);
+	pthread_mutex_unlock(&cuda.lock);
+	return e ? failed(e, "cuDevicePrimaryCtxRetain") : place_of(cuda.primary[device], out);
+}
+
+/* device -1: no buffer tells. A thread that has set no device works on the first, as in CUDA's runtime. */
+static tuttiResult_t default_place(int device, struct place **out)
+{
+	void *ctx = NULL;
+
+	CUDA_TRY(cuCtxGetCurrent(&ctx));
+	if (ctx)
+		TRY(place_of(ctx, out));
+	if (ctx && (device < 0 || (*out)->device == device))
+		return tuttiSuccess;
+	return primary_of(device >= 0 ? device : 0, out);
+}
+
+/* Copies and words as they stand would be replayed with values of the past. */
+static tuttiResult_t check_capture(const char *call, tuttiStream_t queue)
+{
+	int capturing = 0;
+
+	CUDA_TRY(cuStreamIsCapturing(queue, &capturing));
+	if (capturing)
+		return tt_fail(tuttiInvalidUsage, "%s: the stream is being captured into a graph, which tutti does "
+			       "not support yet; the communicator stays as it was", call);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t check_buffer(const char *call, const char *name, const struct facts *f, const void *p)
+{
+	if (f->where == NOWHERE && p)
+		return tt_fail(tuttiInvalidArgument, "%s: %s, %p, is neither memory of a device nor of the host: it "
+			       "was freed, or belongs to another process", call, name, p);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t check_devices(const char *call, int in, int out)
+{
+	if (in >= 0 && out >= 0 && in != out)
+		return tt_fail(tuttiInvalidArgument, "%s: sendbuff is on device %d and recvbuff on device %d; both "
+			       "must be on one", call, in, out);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t enter(void *where)
+{
+	struct place *p = where;
+
+	CUDA_TRY(cuCtxPushCurrent(p->ctx));
+	here = p;
+	return tuttiSuccess;
+}
+
+static void leave(void)
+{
+	void *ctx;
+
+	cuda.f->cuCtxPopCurrent(&ctx);
+	here = NULL;
+}
+
+static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int device, struct place *p)
+{
+	tuttiResult_t r;
+
+	if (device >= 0 && device != p->device)
+		return tt_fail(tuttiInvalidArgument, "%s: the buffers are on device %d, the stream on device %d; give "
+			       "it a stream of the buffers' device", call, device, p->device);
+	TRY(enter(p));
+	r = check_capture(call, queue);
+	leave();
+	return r;
+}
+
+static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in, const void *out, void **where)
+{
+	struct facts f[2] = { { .device = -1 }, { .device = -1 } };
+	int device[2], on;
+	struct place *p = NULL;
+	void *ctx;
+
+	if (in)
+		f[0] = facts_of(in);
+	if (out)
+		f[1] = facts_of(out);
+	TRY(check_buffer(call, "sendbuff", &f[0], in));
+	TRY(check_buffer(call, "recvbuff", &f[1], out));
+	for (int i = 0; i < 2; i++)
+		device[i] = f[i].where == ON_DEVICE ? f[i].device : -1;
+	TRY(check_devices(call, device[0], device[1]));
+	on = device[0] >= 0 ? device[0] : device[1];
+	if (is_special(queue)) {
+		if (on < 0) /* managed: the device that it was made on, where none is current */
+			on = current() ? -1 : f[0].where == MANAGED ? f[0].device : f[1].device;
+		TRY(default_place(on, &p));
+	} else {
+		CUDA_TRY(cuStreamGetCtx(queue, &ctx));
+		TRY(place_of(ctx, &p));
+	}
+	*where = p;
+	return check_stream(call, queue, on, p);
+}
+
+/* ---- memory ---- */
+
+/* An allocation is no part of a capture that another thread may have under way. */
+static int alloc_now(size_t n, bool pinned, void **p)
+{
+	int mode = TT_CUDA_CAPTURE_RELAXED, e;
+	tt_cuda_ptr at = 0;
+
+	(void)cuda.f->cuThreadExchangeStreamCaptureMode(&mode);
+	if (pinned) {
+		e = cuda.f->cuMemHostAlloc(p, n, TT_CUDA_HOST_PORTABLE | TT_CUDA_HOST_DEVICEMAP);
+	} else {
+		e = cuda.f->cuMemAlloc(&at, n);
+		*p = (void *)at;
+	}
+	(void)cuda.f->cuThreadExchangeStreamCaptureMode(&mode);
+	return e;
+}
+
+static tuttiResult_t no_memory(int e, size_t n, bool pinned)
+{
+	char words[TT_TEXT / 4];
+	size_t left = 0, all = 0;
+	int device = -1;
+
+	(void)cuda.f->cuCtxGetDevice(&device);
+	(void)cuda.f->cuMemGetInfo(&left, &all);
+	tt_cuda_words(e, words, sizeof(words));
+	if (pinned)
+		return tt_fail(tuttiSystemError, "no %zu bytes of pinned host memory: %s; see ulimit -l and the "
+			       "container's limits", n, words);
+	return tt_fail(tuttiSystemError, "no %zu bytes on device %d: %s; %zu of %zu MiB are free there: use smaller "
+		       "buffers, or leave tutti some", n, device, words, left >> 20, all >> 20);
+}
+
+/* Streams and host know pinned memory by one address, as unified addressing has it. */
+static bool same_address(void *p)
+{
+	tt_cuda_ptr at = 0;
+
+	return !cuda.f->cuMemHostGetDevicePointer(&at, p, 0) && at == (tt_cuda_ptr)p;
+}
+
+static tuttiResult_t alloc_new(size_t n, bool pinned, void **p)
+{
+	int e = alloc_now(n, pinned, p);
+
+	if (e)
+		return no_memory(e, n, pinned);
+	if (!pinned || same_address(*p))
+		return tuttiSuccess;
+	cuda.f->cuMemFreeHost(*p);
+	return tt_fail(tuttiUnsupported, "pinned memory has another address on the device: no unified addressing here");
+}
+
+static struct block *find_block(const struct place *where, size_t n)
+{
+	struct block *best = NULL;
+
+	for (struct block *b = cuda.blocks; b; b = b->next)
+		if (!b->used && b->where == where && b->n >= n && b->n / 2 <= n && (!best || b->n < best->n))
+			best = b;
+	if (best)
+		best->used = true;
+	return best;
+}
+
+static tuttiResult_t alloc_kept(size_t n, const struct place *where, void **p)
+{
+	struct block *b;
+	tuttiResult_t r;
+
+	pthread_mutex_lock(&cuda.lock);
+	b = find_block(where, n);
+	pthread_mutex_unlock(&cuda.lock);
+	if (b) {
+		*p = b->p;
+		return tuttiSuccess;
+	}
+	b = malloc(sizeof(*b));
+	if (!b)
+		return tt_fail(tuttiSystemError, "no memory");
+	r = alloc_new(n, !where, p);
+	if (r != tuttiSuccess) {
+		free(b);
+		return r;
+	}
+	pthread_mutex_lock(&cuda.lock);
+	*b = (struct block){ .next = cuda.blocks, .p = *p, .n = n, .where = where, .used = true };
+	cuda.blocks = b;
+	pthread_mutex_unlock(&cuda.lock);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t alloc(size_t n, enum tt_mem_use use, void **p)
+{
+	return use == TT_MEM_USERS ? alloc_new(n, false, p) : alloc_kept(n, use == TT_MEM_PINNED ? NULL : here, p);
+}
+
+/* Waits for the streams of the device. */
+static void free_device(void *p, void *ctx)
+{
+	if (ctx && cuda.f->cuCtxPushCurrent(ctx))
+		return; /* the context is gone, and its memory with it */
+	(void)cuda.f->cuMemFree((tt_cuda_ptr)p);
+	if (ctx)
+		(void)cuda.f->cuCtxPopCurrent(&ctx);
+}
+
+static void release(void *p, size_t n, enum tt_mem_use use)
+{
+	if (use == TT_MEM_USERS) {
+		free_device(p, facts_of(p).ctx);
+		return;
+	}
+	pthread_mutex_lock(&cuda.lock);
+	for (struct block *b = cuda.blocks; b; b = b->next)
+		if (b->p == p)
+			b->used = false;
+	pthread_mutex_unlock(&cuda.lock);
+}
+
+static struct block *take_unused(void)
+{
+	struct block **at, *b;
+
+	pthread_mutex_lock(&cuda.lock);
+	for (at = &cuda.blocks; *at && (*at)->used; at = &(*at)->next)
+		;
+	b = *at;
+	if (b)
+		*at = b->next;
+	pthread_mutex_unlock(&cuda.lock);
+	return b;
+}
+
+static void trim(void)
+{
+	for (struct block *b = take_unused(); b; b = take_unused()) {
+		if (b->where)
+			free_device(b->p, b->where->ctx);
+		else
+			(void)cuda.f->cuMemFreeHost(b->p);
+		free(b);
+	}
+}
+
+/* ---- enqueueing ---- */
+
+static tuttiResult_t copy(tuttiStream_t queue, void *dst, const void *src, size_t n)
+{
+	CUDA_TRY(cuMemcpyAsync((tt_cuda_ptr)dst, (tt_cuda_ptr)src, n, queue));
+	return tuttiSuccess;
+}
+
+struct host_copy {
+	void *dst;
+	const void *src;
+	size_t n;
+};
+
+static void copy_then(void *arg)
+{
+	struct host_copy *c = arg;
+
+	memcpy(c->dst, c->src, c->n);
+	free(c);
+}
+
+/* The driver's copy of pageable memory would keep the caller until the stream has come to it. */
+static tuttiResult_t copy_host(tuttiStream_t queue, void *dst, const void *src, size_t n)
+{
+	struct host_copy *c = malloc(sizeof(*c));
+	int e;
+
+	if (!c)
+		return tt_fail(tuttiSystemError, "no memory");
+	*c = (struct host_copy){ dst, src, n };
+	e = cuda.f->cuLaunchHostFunc(queue, copy_then, c);
+	if (!e)
+		return tuttiSuccess;
+	free(c);
+	return failed(e, "cuLaunchHostFunc");
+}
+
+static tuttiResult_t reduce(tuttiStream_t queue, void *dst, const void *const *src, int nsrc, size_t count,
+			    tuttiDataType_t type, const struct tt_op *op, enum tt_scale scale)
+{
+	int e;
+
+	if (nsrc > TT_CUDA_SRCS)
+		return tt_fail(tuttiUnsupported, "a reduction of %d sources at once; kernels take %d", nsrc,
+			       TT_CUDA_SRCS);
+	if (nsrc == 1 && scale == TT_SCALE_NONE)
+		return dst == src[0] ? tuttiSuccess : copy(queue, dst, src[0], count * tt_type_size(type));
+	e = tt_cuda_code_run(queue, here->sms, dst, src, nsrc, count, type, op, scale);
+	return e ? failed(e, "cuLaunchKernel") : tuttiSuccess;
+}
+
+static tuttiResult_t stream_wait(tuttiStream_t queue, const _Atomic uint32_t *word, uint32_t value)
+{
+	CUDA_TRY(cuStreamWaitValue32(queue, (tt_cuda_ptr)word, value, TT_CUDA_WAIT_GEQ));
+	return tuttiSuccess;
+}
+
+static tuttiResult_t stream_signal(tuttiStream_t queue, _Atomic uint32_t *word, uint32_t value)
+{
+	CUDA_TRY(cuStreamWriteValue32(queue, (tt_cuda_ptr)word, value, 0));
+	return tuttiSuccess;
+}
+
+static const struct tt_mem_kind kind = {
+	.size = sizeof(kind), .name = "cuda", .query = query, .current = current, .is_queue = is_queue, .alloc = alloc,
+	.release = release, .trim = trim, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
+	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .reaches = reaches,
+	.copy_host = copy_host, .reduces = tt_cuda_code_has,
+};
+
+/* ---- whether there is any ---- */
+
+static const struct tt_cuda *begin(bool in_use)
+{
+	const struct tt_cuda *f = tt_cuda_open(in_use);
+
+	pthread_mutex_lock(&cuda.lock);
+	if (f && !cuda.f) {
+		tt_cuda_code_open(f);
+		cuda.f = f;
+		tt_log(TT_LOG_INFO, "cuda", "CUDA %d.%d, %d device%s, %s", f->version / 1000, f->version % 1000 / 10,
+		       f->devices, f->devices == 1 ? "" : "s", tt_cuda_code_words());
+	}
+	pthread_mutex_unlock(&cuda.lock);
+	return f;
+}
+
+void tt_cuda_look(void)
+{
+	if (begin(true))
+		tt_mem_add(&kind);
+}
+
+bool tt_cuda_describe(char *out, size_t n)
+{
+	char name[128] = "";
+
+	if (!begin(false)) {
+		snprintf(out, n, "off: %s", tt_cuda_why());
+		return false;
+	}
+	(void)cuda.f->cuDeviceGetName(name, sizeof(name), 0);
+	snprintf(out, n, "on: the driver's CUDA %d.%d, %d device%s (the first: %s), %s", cuda.f->version / 1000,
+		 cuda.f->version % 1000 / 10, cuda.f->devices, cuda.f->devices == 1 ? "" : "s", name,
+		 tt_cuda_code_words());
+	return true;
+}
