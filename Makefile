@@ -68,12 +68,12 @@ EXAMPLE_BINS := $(EXAMPLES:%.c=$(B)/%)
 STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/link_perf $(B)/bin/topo_search $(B)/bin/plan_perf
 
 # ---- tests: one program for each file, linked with the static library
-TEST_DIRS := unit conformance collective process
+TEST_DIRS := unit conformance collective process cuda
 HARNESS := $(B)/obj/tests/libharness.a
 HARNESS_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(filter-out %_main.c,$(wildcard tests/harness/*.c)))
 tests_in = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/$(1)/*.c))
 scripts_in = $(wildcard tests/$(1)/*.sh)
-TESTS := $(foreach d,$(TEST_DIRS),$(call tests_in,$(d)))
+TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
 LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
@@ -86,7 +86,7 @@ RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
 all: lib $(BINS) $(EXAMPLE_BINS)
 lib: $(SO) $(A)
-tests: $(TESTS)
+tests: $(TESTS) $(FAKE_CUDA)
 
 # A change of compiler or flags rebuilds.
 FLAGS := $(CC) $(CPPFLAGS) $(ALL_CFLAGS)
@@ -131,6 +131,15 @@ $(foreach t,$(TOOLS),$(eval $(call program,$(B)/bin/$(call name,$(t)),$(t:%.c=$(
 $(foreach t,$(PERF),$(eval $(call program,$(t:benchmarks/%.c=$(B)/bin/%),$(t:%.c=$(B)/obj/%.o) \
 	$(PERF_OBJ))))
 $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%.o))))
+
+# A driver for tests, found by LD_LIBRARY_PATH: with the kernels of the host, and what it says of itself in the
+# environment; the other one as before CUDA 12.
+FAKE_CUDA := $(B)/tests/cuda/libcuda.so.1 $(B)/tests/cuda/11/libcuda.so.1
+$(B)/tests/cuda/11/libcuda.so.1: FAKE_FLAGS := -DFAKE_CUDA_11
+$(FAKE_CUDA): tests/cuda/fake_libcuda.c tests/cuda/fake_streams.c tests/cuda/fake_libcuda.h src/cuda_kernels.h $(A)
+	@mkdir -p $(@D); echo '{ global: cu*; local: *; };' > $(@D)/cu.map
+	$(call say,LD)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(FAKE_FLAGS) -shared -Wl,-soname,libcuda.so.1 \
+		-Wl,--version-script=$(@D)/cu.map $(ALL_LDFLAGS) $(filter %.c,$^) $(A) -o $@
 
 $(HARNESS): $(HARNESS_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^

@@ -1,0 +1,462 @@
+/* A libcuda.so.1 for tests, without a GPU. Device memory is a mapping that nobody may touch, so that a host access
+ * faults; what the device reaches is a second mapping of the same pages. Streams are threads, late now and then.
+ * It is strict where drivers are not: functions come only for the version of their prototype, a call from a thread
+ * of the library ends the program, and so does a copy of pageable memory, which a driver would wait for; releasing
+ * memory waits for all streams. Figures of it are no device's figures.
+ * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
+ * _NO_IMAGE=1 (kernels are refused). SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "fake_libcuda.h"
+
+
+struct range {
+	struct range *next;
+	char *at, *view;
+	size_t n;
+	int kind, device;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct range *ranges;
+	size_t used[MAX_DEVICES];
+	_Atomic int pid; /* that has called cuInit */
+} fake = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+struct ctx contexts[MAX_DEVICES] = { { 0 }, { 1 }, { 2 }, { 3 } };
+static _Thread_local struct ctx *stack[STACK];
+static _Thread_local int depth;
+
+void wrong(const char *text)
+{
+	fprintf(stderr, "fake libcuda: %s\n", text);
+	abort();
+}
+
+long setting(const char *name, long otherwise)
+{
+	const char *s = getenv(name);
+
+	return s && *s ? strtol(s, NULL, 0) : otherwise;
+}
+
+/* Those of the library are named so; CUDA may keep a thread waiting for a stream that waits for it. */
+static void check_thread(void)
+{
+	char name[16] = "";
+
+	pthread_getname_np(pthread_self(), name, sizeof(name));
+	if (!strcmp(name, "tutti-watch") || !strcmp(name, "tutti-progress"))
+		wrong("a call from a thread of the library");
+}
+
+int ready(void)
+{
+	check_thread();
+	if (setting("FAKE_CUDA_STUB", 0))
+		return STUB;
+	return atomic_load(&fake.pid) == getpid() ? 0 : 3;
+}
+
+struct ctx *current(void)
+{
+	return depth ? stack[depth - 1] : NULL;
+}
+
+/* ---- the driver ---- */
+
+int cuInit(unsigned flags)
+{
+	int e = (int)setting("FAKE_CUDA_INIT", 0), pid = atomic_load(&fake.pid);
+
+	check_thread();
+	if (setting("FAKE_CUDA_STUB", 0))
+		return STUB;
+	if (pid && pid != getpid())
+		return 3;
+	if (!e)
+		atomic_store(&fake.pid, getpid());
+	return e;
+}
+
+int cuDriverGetVersion(int *v)
+{
+	if (setting("FAKE_CUDA_STUB", 0))
+		return STUB;
+	*v = (int)setting("FAKE_CUDA_VERSION", 13000);
+	return 0;
+}
+
+int cuGetErrorName(int e, const char **text)
+{
+	*text = e == 2 ? "CUDA_ERROR_OUT_OF_MEMORY" : e == 100 ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR_OTHER";
+	return 0;
+}
+
+int cuGetErrorString(int e, const char **text)
+{
+	*text = e == 2 ? "out of memory" : e == 100 ? "no CUDA-capable device is detected" : "another error";
+	return 0;
+}
+
+int cuDeviceGetCount(int *n)
+{
+	READY();
+	*n = (int)setting("FAKE_CUDA_DEVICES", 1);
+	return 0;
+}
+
+int cuDeviceGetName(char *name, int n, int device)
+{
+	READY();
+	snprintf(name, (size_t)n, "fake device %d", device);
+	return 0;
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int device)
+{
+	READY();
+	if (attribute != 16)
+		return 1;
+	*value = 4; /* processors */
+	return 0;
+}
+
+int cuDevicePrimaryCtxRetain(struct ctx **ctx, int device)
+{
+	READY();
+	if (device < 0 || device >= setting("FAKE_CUDA_DEVICES", 1))
+		return 101;
+	*ctx = &contexts[device];
+	return 0;
+}
+
+int cuCtxGetCurrent(struct ctx **ctx)
+{
+	READY();
+	*ctx = current();
+	return 0;
+}
+
+int cuCtxSetCurrent(struct ctx *ctx)
+{
+	READY();
+	if (!depth)
+		depth = 1;
+	stack[depth - 1] = ctx;
+	depth -= !ctx;
+	return 0;
+}
+
+int cuCtxPushCurrent(struct ctx *ctx)
+{
+	READY();
+	if (!ctx || depth == STACK)
+		return BAD_CONTEXT;
+	stack[depth++] = ctx;
+	return 0;
+}
+
+int cuCtxPopCurrent(struct ctx **ctx)
+{
+	IN_CONTEXT();
+	*ctx = stack[--depth];
+	return 0;
+}
+
+int cuCtxGetDevice(int *device)
+{
+	IN_CONTEXT();
+	*device = current()->device;
+	return 0;
+}
+
+int cuThreadExchangeStreamCaptureMode(int *mode)
+{
+	static _Thread_local int mine;
+	int was = mine;
+
+	READY();
+	mine = *mode;
+	*mode = was;
+	return 0;
+}
+
+/* ---- memory ---- */
+
+static char *map(int fd, size_t n, int prot)
+{
+	void *p = mmap(NULL, n, prot, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		wrong("no memory");
+	return p;
+}
+
+static int add_range(size_t n, int kind, int device, void **out)
+{
+	size_t whole = (n + PAGE - 1) / PAGE * PAGE;
+	struct range *r = calloc(1, sizeof(*r));
+	int fd = memfd_create("fake device", MFD_CLOEXEC);
+
+	if (!r || fd < 0 || ftruncate(fd, (off_t)whole))
+		wrong("no memory");
+	*r = (struct range){ .n = n, .kind = kind, .device = device };
+	r->view = map(fd, whole, PROT_READ | PROT_WRITE);
+	r->at = kind == UNIFIED ? map(fd, whole, PROT_NONE) : r->view;
+	close(fd);
+	pthread_mutex_lock(&fake.lock);
+	r->next = fake.ranges;
+	fake.ranges = r;
+	pthread_mutex_unlock(&fake.lock);
+	*out = r->at;
+	return 0;
+}
+
+/* Under the lock. */
+static struct range *find_range(const void *p)
+{
+	struct range *r;
+
+	for (r = fake.ranges; r; r = r->next)
+		if ((const char *)p >= r->at && (size_t)((const char *)p - r->at) < r->n)
+			break;
+	return r;
+}
+
+static int remove_range(void *p, bool device)
+{
+	struct range **at, *r;
+	size_t whole;
+
+	pthread_mutex_lock(&fake.lock);
+	for (at = &fake.ranges; *at && (*at)->at != p; at = &(*at)->next)
+		;
+	r = *at;
+	if (r && device != (r->kind != PINNED))
+		r = NULL;
+	if (r) {
+		*at = r->next;
+		if (r->kind == UNIFIED)
+			fake.used[r->device] -= r->n;
+	}
+	pthread_mutex_unlock(&fake.lock);
+	if (!r)
+		return 1;
+	whole = (r->n + PAGE - 1) / PAGE * PAGE;
+	munmap(r->view, whole);
+	if (r->view != r->at)
+		munmap(r->at, whole);
+	free(r);
+	return 0;
+}
+
+static long room(void)
+{
+	return setting("FAKE_CUDA_MEMORY", 1l << 34);
+}
+
+int cuMemGetInfo(size_t *left, size_t *all)
+{
+	IN_CONTEXT();
+	*all = (size_t)room();
+	*left = *all - fake.used[current()->device];
+	return 0;
+}
+
+int cuMemAlloc_v2(void **p, size_t n)
+{
+	int device;
+	bool fits;
+
+	IN_CONTEXT();
+	device = current()->device;
+	pthread_mutex_lock(&fake.lock);
+	fits = fake.used[device] + n <= (size_t)room();
+	if (fits)
+		fake.used[device] += n;
+	pthread_mutex_unlock(&fake.lock);
+	return !n ? 1 : !fits ? 2 : add_range(n, UNIFIED, device, p);
+}
+
+int cuMemAllocManaged(void **p, size_t n, unsigned flags)
+{
+	IN_CONTEXT();
+	return add_range(n, MANAGED, current()->device, p);
+}
+
+int cuMemHostAlloc(void **p, size_t n, unsigned flags)
+{
+	IN_CONTEXT();
+	return add_range(n, PINNED, current()->device, p);
+}
+
+int cuMemFree_v2(void *p)
+{
+	IN_CONTEXT();
+	wait_for_all();
+	return remove_range(p, true);
+}
+
+int cuMemFreeHost(void *p)
+{
+	IN_CONTEXT();
+	wait_for_all();
+	return remove_range(p, false);
+}
+
+int cuFakeFree(void *p)
+{
+	return remove_range(p, true);
+}
+
+int cuMemHostGetDevicePointer(void **out, void *p, unsigned flags)
+{
+	READY();
+	*out = p;
+	return 0;
+}
+
+void *cuFakeView(const void *p)
+{
+	char *view = (char *)p;
+	struct range *r;
+
+	pthread_mutex_lock(&fake.lock);
+	r = find_range(p);
+	if (r)
+		view = r->view + ((const char *)p - r->at);
+	pthread_mutex_unlock(&fake.lock);
+	return view;
+}
+
+static int attribute(int which, void *out, const struct range *r, const void *p)
+{
+	switch (which) {
+	case 1:
+		*(void **)out = r ? &contexts[r->device] : NULL;
+		return 0;
+	case 2:
+		*(unsigned *)out = !r ? 0 : r->kind == PINNED ? 1 : 2;
+		return 0;
+	case 3:
+		*(const void **)out = r ? p : NULL;
+		return 0;
+	case 8:
+		*(unsigned *)out = r && r->kind == MANAGED;
+		return 0;
+	case 9:
+		*(int *)out = r ? r->device : -2;
+		return 0;
+	default:
+		return 1;
+	}
+}
+
+int cuPointerGetAttributes(unsigned n, int *which, void **out, const void *p)
+{
+	const struct range *r;
+	int e = 0;
+
+	READY();
+	pthread_mutex_lock(&fake.lock);
+	r = find_range(p);
+	for (unsigned i = 0; i < n && !e; i++)
+		e = attribute(which[i], out[i], r, p);
+	pthread_mutex_unlock(&fake.lock);
+	return e;
+}
+
+/* What a device reaches under an address, at the time when it does. */
+void *reach(const void *p, size_t n, int device)
+{
+	struct range *r;
+	char *view;
+
+	pthread_mutex_lock(&fake.lock);
+	r = find_range(p);
+	if (!r)
+		wrong("the device touches memory that it does not reach: pageable, or freed");
+	if (n > r->n - (size_t)((const char *)p - r->at))
+		wrong("the device touches what is behind the end of its memory");
+	if (r->kind == UNIFIED && r->device != device)
+		wrong("a device touches the memory of another");
+	view = r->view + ((const char *)p - r->at);
+	pthread_mutex_unlock(&fake.lock);
+	return view;
+}
+
+bool is_pinned(const void *p)
+{
+	struct range *r;
+
+	pthread_mutex_lock(&fake.lock);
+	r = find_range(p);
+	pthread_mutex_unlock(&fake.lock);
+	return r && r->kind == PINNED && (uintptr_t)p % 4 == 0;
+}
+
+/* ---- the way to the functions ---- */
+
+#define FUNCTION(name, version, fn) { #name, version, (void (*)(void))fn }
+static const struct {
+	const char *name;
+	int version;
+	void (*fn)(void);
+} functions[] = {
+	FUNCTION(cuInit, 2000, cuInit), FUNCTION(cuDriverGetVersion, 2020, cuDriverGetVersion),
+	FUNCTION(cuGetErrorName, 6000, cuGetErrorName), FUNCTION(cuGetErrorString, 6000, cuGetErrorString),
+	FUNCTION(cuDeviceGetCount, 2000, cuDeviceGetCount), FUNCTION(cuDeviceGetName, 2000, cuDeviceGetName),
+	FUNCTION(cuDeviceGetAttribute, 2000, cuDeviceGetAttribute),
+	FUNCTION(cuDevicePrimaryCtxRetain, 7000, cuDevicePrimaryCtxRetain),
+	FUNCTION(cuCtxGetCurrent, 4000, cuCtxGetCurrent), FUNCTION(cuCtxPushCurrent, 4000, cuCtxPushCurrent),
+	FUNCTION(cuCtxPopCurrent, 4000, cuCtxPopCurrent), FUNCTION(cuCtxGetDevice, 2000, cuCtxGetDevice),
+	FUNCTION(cuThreadExchangeStreamCaptureMode, 10010, cuThreadExchangeStreamCaptureMode),
+	FUNCTION(cuMemGetInfo, 3020, cuMemGetInfo), FUNCTION(cuMemAlloc, 3020, cuMemAlloc_v2),
+	FUNCTION(cuMemFree, 3020, cuMemFree_v2), FUNCTION(cuMemHostAlloc, 2020, cuMemHostAlloc),
+	FUNCTION(cuMemFreeHost, 2000, cuMemFreeHost),
+	FUNCTION(cuMemHostGetDevicePointer, 3020, cuMemHostGetDevicePointer),
+	FUNCTION(cuPointerGetAttributes, 7000, cuPointerGetAttributes),
+	FUNCTION(cuStreamGetCtx, 9020, cuStreamGetCtx), FUNCTION(cuStreamIsCapturing, 10000, cuStreamIsCapturing),
+	FUNCTION(cuMemcpyAsync, 4000, cuMemcpyAsync), FUNCTION(cuStreamWaitValue32, 11070, cuStreamWaitValue32),
+	FUNCTION(cuStreamWriteValue32, 11070, cuStreamWriteValue32),
+	FUNCTION(cuLaunchHostFunc, 10000, cuLaunchHostFunc), FUNCTION(cuLaunchKernel, 4000, cuLaunchKernel),
+	FUNCTION(cuLibraryLoadData, 12000, cuLibraryLoadData),
+	FUNCTION(cuLibraryGetKernel, 12000, cuLibraryGetKernel),
+	FUNCTION(cuKernelGetFunction, 12000, cuKernelGetFunction), FUNCTION(cuFuncLoad, 12040, cuFuncLoad),
+};
+
+int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)
+{
+	const char *missing = getenv("FAKE_CUDA_MISSING");
+
+	*fn = NULL;
+	if (setting("FAKE_CUDA_STUB", 0))
+		return STUB;
+	if (version > setting("FAKE_CUDA_VERSION", 13000))
+		return 1;
+	if (flags != 1)
+		wrong("functions with another default stream");
+	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
+		if (!strcmp(functions[i].name, name) && functions[i].version == version &&
+		    !(missing && !strcmp(name, missing)))
+			memcpy(fn, &functions[i].fn, sizeof(*fn));
+	return 0;
+}
+
+#ifndef FAKE_CUDA_11
+int cuGetProcAddress_v2(const char *name, void **fn, int version, uint64_t flags, int *status)
+{
+	int e = cuGetProcAddress(name, fn, version, flags);
+
+	*status = !*fn;
+	return e;
+}
+#endif

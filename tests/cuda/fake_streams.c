@@ -1,0 +1,424 @@
+/* Streams and kernels of the fake driver: each stream a thread that does one thing after the other, late now and
+ * then. SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cuda_kernels.h"
+#include "fake_libcuda.h"
+#include "reduce.h"
+
+enum what { COPY, FOLD, SCALE, WAIT, WRITE, CALL };
+
+struct kernel {
+	int op, type;
+};
+
+struct op {
+	struct op *next;
+	enum what what;
+	int device;
+	char *dst;
+	const char *src;
+	size_t n;
+	_Atomic uint32_t *word;
+	uint32_t value;
+	void (*fn)(void *);
+	void *arg;
+	struct kernel kernel;
+	struct tt_cuda_fold *fold;
+	struct tt_cuda_scale scale;
+};
+
+struct queue {
+	struct queue *next;
+	pthread_mutex_t lock;
+	pthread_cond_t news;
+	pthread_t thread;
+	struct op *first, **last;
+	bool busy, stop, capturing;
+	struct ctx *ctx;
+	uint64_t random;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct queue *queues;
+	struct queue *legacy[MAX_DEVICES];
+	_Atomic int made;
+} fake = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static struct kernel kernels[6][tuttiNumTypes];
+static _Thread_local struct queue *own[MAX_DEVICES]; /* per-thread default streams */
+
+/* As a driver does, which a caller that others wait for must not ask for. */
+void wait_for_all(void)
+{
+	for (int i = 0; i < 20000; i++) {
+		bool busy = false;
+
+		pthread_mutex_lock(&fake.lock);
+		for (struct queue *q = fake.queues; q; q = q->next) {
+			pthread_mutex_lock(&q->lock);
+			busy |= q->busy || q->first;
+			pthread_mutex_unlock(&q->lock);
+		}
+		pthread_mutex_unlock(&fake.lock);
+		if (!busy)
+			return;
+		usleep(1000);
+	}
+	wrong("a release of memory waits for streams that never end");
+}
+
+static void run_fold(const struct op *o)
+{
+	struct tt_op op = { .kind = o->kernel.op, .commutative = true };
+	tuttiDataType_t type = (tuttiDataType_t)o->kernel.type;
+	size_t bytes = o->fold->n * tt_type_size(type);
+	const void *src[TT_CUDA_SRCS];
+
+	for (int i = 0; i < o->fold->nsrc; i++)
+		src[i] = reach(o->fold->src[i], bytes, o->device);
+	tt_reduce_run(reach(o->fold->dst, bytes, o->device), src, o->fold->nsrc, o->fold->n, type, &op,
+		      TT_STORE_PLAIN);
+}
+
+static void run_scale(const struct op *o)
+{
+	const struct tt_cuda_scale *s = &o->scale;
+	struct tt_op op = { .kind = o->kernel.op == 4 ? TT_OP_PREMULSUM : tuttiAvg, .scalar = s->factor,
+			    .nranks = s->divisor };
+	tuttiDataType_t type = (tuttiDataType_t)o->kernel.type;
+	size_t bytes = s->n * tt_type_size(type);
+	void *dst = reach(s->dst, bytes, o->device);
+	const void *src = reach(s->src, bytes, o->device);
+
+	if (o->kernel.op == 4)
+		tt_reduce_pre(dst, src, s->n, type, &op);
+	else
+		tt_reduce_post(dst, src, s->n, type, &op);
+}
+
+static void run(const struct op *o)
+{
+	switch (o->what) {
+	case COPY:
+		memmove(reach(o->dst, o->n, o->device), reach(o->src, o->n, o->device), o->n);
+		break;
+	case FOLD:
+		run_fold(o);
+		break;
+	case SCALE:
+		run_scale(o);
+		break;
+	case WAIT:
+		while ((int32_t)(atomic_load_explicit(o->word, memory_order_acquire) - o->value) < 0)
+			sched_yield();
+		break;
+	case WRITE:
+		atomic_store_explicit(o->word, o->value, memory_order_release);
+		break;
+	case CALL:
+		o->fn(o->arg);
+	}
+}
+
+/* Now and then late, as devices are. */
+static void lag(struct queue *q)
+{
+	uint32_t r;
+
+	q->random = q->random * 6364136223846793005u + 1442695040888963407u;
+	r = (uint32_t)(q->random >> 33);
+	if (r % 64 == 0)
+		usleep(r / 64 % 200);
+	else if (r % 8 == 0)
+		sched_yield();
+}
+
+static void *work(void *arg)
+{
+	struct queue *q = arg;
+
+	pthread_mutex_lock(&q->lock);
+	while (q->first || !q->stop) {
+		struct op *o = q->first;
+
+		if (!o) {
+			q->busy = false;
+			pthread_cond_wait(&q->news, &q->lock);
+			continue;
+		}
+		q->first = o->next;
+		if (!q->first)
+			q->last = &q->first;
+		q->busy = true;
+		pthread_mutex_unlock(&q->lock);
+		lag(q);
+		run(o);
+		free(o->fold);
+		free(o);
+		pthread_mutex_lock(&q->lock);
+	}
+	pthread_mutex_unlock(&q->lock);
+	return NULL;
+}
+
+static struct queue *open_queue(struct ctx *ctx)
+{
+	struct queue *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		wrong("no memory");
+	q->last = &q->first;
+	q->ctx = ctx;
+	q->random = (uint64_t)setting("TEST_SEED", 1) + (uint64_t)atomic_fetch_add(&fake.made, 1);
+	pthread_mutex_init(&q->lock, NULL);
+	pthread_cond_init(&q->news, NULL);
+	if (pthread_create(&q->thread, NULL, work, q))
+		wrong("no thread");
+	pthread_mutex_lock(&fake.lock);
+	q->next = fake.queues;
+	fake.queues = q;
+	pthread_mutex_unlock(&fake.lock);
+	return q;
+}
+
+static struct queue *legacy(struct ctx *ctx)
+{
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	struct queue *q;
+
+	pthread_mutex_lock(&lock);
+	q = fake.legacy[ctx->device];
+	if (!q)
+		q = fake.legacy[ctx->device] = open_queue(ctx);
+	pthread_mutex_unlock(&lock);
+	return q;
+}
+
+/* 0 and 1: the context's; 2: the thread's there. NULL: no such stream, or no context. */
+static struct queue *queue_of(void *stream)
+{
+	struct ctx *ctx = current();
+	struct queue *q;
+
+	if ((uintptr_t)stream <= 2 && !ctx)
+		return NULL;
+	if ((uintptr_t)stream < 2)
+		return legacy(ctx);
+	if ((uintptr_t)stream == 2) {
+		if (!own[ctx->device])
+			own[ctx->device] = open_queue(ctx);
+		return own[ctx->device];
+	}
+	pthread_mutex_lock(&fake.lock);
+	for (q = fake.queues; q && q != stream; q = q->next)
+		;
+	pthread_mutex_unlock(&fake.lock);
+	return q;
+}
+
+int cuStreamCreate(void **stream, unsigned flags)
+{
+	IN_CONTEXT();
+	*stream = open_queue(current());
+	return 0;
+}
+
+int cuStreamDestroy_v2(struct queue *q)
+{
+	struct queue **at;
+
+	READY();
+	pthread_mutex_lock(&q->lock);
+	q->stop = true;
+	pthread_cond_signal(&q->news);
+	pthread_mutex_unlock(&q->lock);
+	pthread_join(q->thread, NULL);
+	pthread_mutex_lock(&fake.lock);
+	for (at = &fake.queues; *at != q; at = &(*at)->next)
+		;
+	*at = q->next;
+	pthread_mutex_unlock(&fake.lock);
+	free(q);
+	return 0;
+}
+
+int cuStreamQuery(void *stream)
+{
+	struct queue *q = queue_of(stream);
+	bool busy;
+
+	READY();
+	if (!q)
+		return BAD_HANDLE;
+	pthread_mutex_lock(&q->lock);
+	busy = q->busy || q->first;
+	pthread_mutex_unlock(&q->lock);
+	return busy ? NOT_READY : 0;
+}
+
+int cuStreamSynchronize(void *stream)
+{
+	int e;
+
+	while ((e = cuStreamQuery(stream)) == NOT_READY)
+		usleep(50);
+	return e;
+}
+
+int cuStreamGetCtx(void *stream, struct ctx **ctx)
+{
+	struct queue *q = queue_of(stream);
+
+	READY();
+	if (!q)
+		return BAD_HANDLE;
+	*ctx = q->ctx;
+	return 0;
+}
+
+int cuStreamIsCapturing(void *stream, int *status)
+{
+	struct queue *q = queue_of(stream);
+
+	READY();
+	if (!q)
+		return BAD_HANDLE;
+	*status = q->capturing;
+	return 0;
+}
+
+int cuStreamBeginCapture_v2(struct queue *q, int mode)
+{
+	q->capturing = true;
+	return 0;
+}
+
+int cuStreamEndCapture(struct queue *q, void **graph)
+{
+	q->capturing = false;
+	return 0;
+}
+
+/* ---- what is enqueued ---- */
+
+static int put(void *stream, const struct op *what)
+{
+	struct op *o = malloc(sizeof(*o));
+	struct queue *q;
+
+	IN_CONTEXT();
+	q = queue_of(stream);
+	if (!q || q->ctx != current())
+		return BAD_HANDLE;
+	if (q->capturing)
+		wrong("work for a stream that is being captured");
+	if (!o)
+		wrong("no memory");
+	*o = *what;
+	o->next = NULL;
+	o->device = q->ctx->device;
+	pthread_mutex_lock(&q->lock);
+	*q->last = o;
+	q->last = &o->next;
+	q->busy = true;
+	pthread_cond_signal(&q->news);
+	pthread_mutex_unlock(&q->lock);
+	return 0;
+}
+
+int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream)
+{
+	return put(stream, &(struct op){ .what = COPY, .dst = dst, .src = src, .n = n });
+}
+
+int cuStreamWaitValue32(void *stream, void *word, uint32_t value, unsigned flags)
+{
+	if (!is_pinned(word) || flags)
+		return 1;
+	return put(stream, &(struct op){ .what = WAIT, .word = word, .value = value });
+}
+
+int cuStreamWriteValue32(void *stream, void *word, uint32_t value, unsigned flags)
+{
+	if (!is_pinned(word) || flags)
+		return 1;
+	return put(stream, &(struct op){ .what = WRITE, .word = word, .value = value });
+}
+
+int cuLaunchHostFunc(void *stream, void (*fn)(void *), void *arg)
+{
+	return put(stream, &(struct op){ .what = CALL, .fn = fn, .arg = arg });
+}
+
+int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+		   unsigned shared, void *stream, void **args, void **extra)
+{
+	struct op o = { .what = k->op < 4 ? FOLD : SCALE, .kernel = *k };
+	int e;
+
+	if (!gx || gy != 1 || gz != 1 || bx != TT_CUDA_THREADS || by != 1 || bz != 1 || extra)
+		return 1;
+	if (o.what == SCALE) {
+		o.scale = *(const struct tt_cuda_scale *)args[0];
+		return put(stream, &o);
+	}
+	o.fold = malloc(sizeof(*o.fold));
+	if (!o.fold)
+		wrong("no memory");
+	*o.fold = *(const struct tt_cuda_fold *)args[0];
+	e = put(stream, &o);
+	if (e)
+		free(o.fold);
+	return e;
+}
+
+/* ---- kernels, by name ---- */
+
+int cuLibraryLoadData(void **lib, const void *code, int *jit, void **jit_values, unsigned njit, int *options,
+		      void **values, unsigned n)
+{
+	READY();
+	if (setting("FAKE_CUDA_NO_IMAGE", 0) || *(const uint32_t *)code != 0xba55ed50) /* of a fatbin */
+		return NO_IMAGE;
+	*lib = kernels;
+	return 0;
+}
+
+int cuLibraryGetKernel(void **kernel, void *lib, const char *name)
+{
+	static const char *const ops[] = { "sum", "prod", "max", "min", "pre", "post" };
+	char want[64];
+
+	for (int i = 0; i < 6; i++)
+		for (int t = 0; t < tuttiNumTypes; t++) {
+			snprintf(want, sizeof(want), "tt_%s_%s", ops[i], tt_type_name((tuttiDataType_t)t));
+			if (strcmp(name, want))
+				continue;
+			pthread_mutex_lock(&fake.lock);
+			kernels[i][t] = (struct kernel){ i, t };
+			pthread_mutex_unlock(&fake.lock);
+			*kernel = &kernels[i][t];
+			return 0;
+		}
+	return NOT_FOUND;
+}
+
+int cuKernelGetFunction(void **fn, void *kernel)
+{
+	IN_CONTEXT();
+	*fn = kernel;
+	return 0;
+}
+
+int cuFuncLoad(void *fn)
+{
+	IN_CONTEXT();
+	return 0;
+}

@@ -1,0 +1,30 @@
+#!/bin/bash
+# The tests of device memory over the real CUDA kind and a driver that is a fake (fake_libcuda.c): with the kernels
+# that the build has, without any, and with a driver from before CUDA 12. SPDX-License-Identifier: Apache-2.0
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+build=${BUILD:-build}
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+good=0 bad=0
+export TEST_DEVICE=cuda
+
+run() { # words for people, folder of the driver, program, settings...
+	local words=$1 driver=$2 program=$3
+	shift 3
+	if env "$@" LD_LIBRARY_PATH="$driver" "$build/tests/collective/$program" > "$out" 2>&1; then
+		good=$((good + 1))
+	else
+		bad=$((bad + 1))
+		echo "FAIL $program, $words"
+		tail -n 40 "$out"
+	fi
+}
+
+for program in device random; do
+	run "kernels of the build" "$build/tests/cuda" $program
+	run "no kernels" "$build/tests/cuda" $program FAKE_CUDA_NO_IMAGE=1
+done
+run "CUDA 11.8" "$build/tests/cuda/11" device FAKE_CUDA_VERSION=11080
+echo "$good passed, $bad failed"
+[ $bad -eq 0 ]
