@@ -8,6 +8,7 @@
 #   make check-rdma       on soft-RoCE and soft-iWARP in an emulated machine; check-rdma-smoke: a minute of it
 #   make fuzz             each fuzzer for FUZZ_SECONDS
 #   make demo             a first run: what this machine is, and allreduce between two processes
+#   make RELEASE=1        CUDA kernels for all kinds of devices; NVCC=: none, CUDA_SM='80 90': for these
 #   make docs-settings    docs/settings.md from the table in src/env.c
 #   make bench-peers      the same measurements for other libraries, where they are installed
 #   make bench-rdma       our verbs transport beside perftest, and beside our TCP, in an emulated machine
@@ -49,6 +50,15 @@ ISAS := $(or $(ISAS_$(MACHINE)),generic)
 ISA_avx2 := -mavx2 -mf16c
 ISA_avx512 := -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 
+# Kernels for CUDA devices, where nvcc is: machine code for some, from which the driver of another makes its own.
+NVCC ?= $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_SM ?= $(if $(RELEASE),75 80 89 90 100 120,75 90)
+CUDA_PTX ?= $(if $(RELEASE),90,75)
+FATBIN := $(if $(NVCC),$(B)/obj/src/cuda_kernels.fatbin)
+NVCC_FLAGS := -std=c++17 -O3 -fmad=false -Isrc -Xptxas -v -Xfatbin=-compress-all \
+	$(foreach n,$(CUDA_SM),-gencode arch=compute_$(n),code=sm_$(n)) \
+	$(foreach n,$(CUDA_PTX),-gencode arch=compute_$(n),code=compute_$(n))
+
 LIB_SRC := $(filter-out src/reduce_kernels.c,$(wildcard src/*.c transports/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o) \
 	$(if $(wildcard src/reduce_kernels.c),$(ISAS:%=$(B)/obj/src/reduce_kernels_%.o))
@@ -74,6 +84,9 @@ HARNESS_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(filter-out %_main.c,$(wildcard test
 tests_in = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/$(1)/*.c))
 scripts_in = $(wildcard tests/$(1)/*.sh)
 TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
+# These need a driver, and their scripts run them.
+CUDA_TESTS := $(filter-out $(B)/tests/cuda/fake_%,$(call tests_in,cuda)) \
+	$(if $(shell command -v $(CXX) 2> /dev/null),$(B)/tests/cuda/kernels)
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
 LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
@@ -86,7 +99,7 @@ RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
 all: lib $(BINS) $(EXAMPLE_BINS)
 lib: $(SO) $(A)
-tests: $(TESTS) $(FAKE_CUDA)
+tests: $(TESTS) $(FAKE_CUDA) $(CUDA_TESTS)
 
 # A change of compiler or flags rebuilds.
 FLAGS := $(CC) $(CPPFLAGS) $(ALL_CFLAGS)
@@ -103,6 +116,17 @@ $(ISAS:%=$(B)/obj/src/reduce_kernels_%.o): $(B)/obj/src/reduce_kernels_%.o: src/
 		-DTT_KERNELS=tt_kernels_$* -MMD -MP -c $< -o $@
 
 $(B)/obj/tests/%.o $(B)/obj/benchmarks/%.o: OBJ_FLAGS := -iquote tests/harness -iquote benchmarks
+
+$(B)/cuda_flags: FORCE
+	@mkdir -p $(@D); echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' | cmp -s - $@ || \
+		echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' > $@
+# What ptxas says of registers and spills is kept for tests/cuda/kernels.sh.
+$(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.cu src/cuda_kernels.h src/reduce_convert.h $(B)/cuda_flags
+	@mkdir -p $(@D)
+	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) --fatbin $< -o $@ > $(@:.fatbin=.report) 2>&1 || \
+		{ cat $(@:.fatbin=.report); echo "make NVCC= builds without CUDA kernels"; exit 1; }
+$(B)/obj/src/cuda_image.o: $(FATBIN) $(B)/cuda_flags
+$(B)/obj/src/cuda_image.o: OBJ_FLAGS := $(if $(FATBIN),-DTT_CUDA_FATBIN='"$(FATBIN)"')
 
 # Version script: tutti.h has no export attributes, the linker keeps everything else inside.
 $(B)/lib/libtutti.map:
@@ -141,6 +165,12 @@ $(FAKE_CUDA): tests/cuda/fake_libcuda.c tests/cuda/fake_streams.c tests/cuda/fak
 	$(call say,LD)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(FAKE_FLAGS) -shared -Wl,-soname,libcuda.so.1 \
 		-Wl,--version-script=$(@D)/cu.map $(ALL_LDFLAGS) $(filter %.c,$^) $(A) -o $@
 
+# The kernels once more, for the host: a thread after the other.
+$(B)/tests/cuda/kernels: tests/cuda/kernels.cpp src/cuda_kernels.cu src/cuda_kernels.h src/reduce_convert.h $(A)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CXX) -std=c++17 -O2 -g $(filter -W%,$(WARN:-W%-prototypes=)) -ffp-contract=off -Wno-unknown-pragmas \
+		-Iinclude -iquote src -pthread $(LDFLAGS) $< $(A) -o $@
+
 $(HARNESS): $(HARNESS_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 $(B)/tests/%: $(B)/obj/tests/%.o $(B)/obj/tests/harness/$(MAIN)_main.o $(HARNESS) $(A)
@@ -161,7 +191,7 @@ SAN_TESTS ?= $(filter-out $(if $(findstring thread,$(SAN)),unit/sched unit/topo%
 	collective,$(patsubst tests/%.c,%,$(wildcard tests/$(d)/*.c))))
 check-sanitize:
 	@$(MAKE) --no-print-directory B=$(B)/san-$(firstword $(subst $(comma), ,$(SAN))) \
-		SAN_FLAGS=$(SAN) MAIN=plain SAN_TESTS='$(SAN_TESTS)' sanitized
+		SAN_FLAGS=$(SAN) MAIN=plain NVCC= SAN_TESTS='$(SAN_TESTS)' sanitized
 comma := ,
 sanitized: $(SAN_TESTS:%=$(B)/tests/%)
 	@TEST_QUICK=1 TEST_TIMEOUT_SCALE=5 TEST_SANITIZE=$(SAN_FLAGS) $(RUN) $^
@@ -169,9 +199,9 @@ sanitized: $(SAN_TESTS:%=$(B)/tests/%)
 LONG_PARTS := $(TEST_DIRS) matrix sanitize fuzz
 check-long: $(LONG_PARTS:%=check-long-%)
 $(TEST_DIRS:%=check-long-%): check-long-%: check-deps
-	@$(MAKE) --no-print-directory all $(call tests_in,$*)
+	@$(MAKE) --no-print-directory all $(if $(findstring cuda,$*),$(FAKE_CUDA) $(CUDA_TESTS),$(call tests_in,$*))
 	@TEST_LONG=1 TEST_TIMEOUT_SCALE=20 TEST_TIMEOUT=3600 BUILD=$(abspath $(B)) tests/harness/run.sh \
-		$(call tests_in,$*) $(call scripts_in,$*)
+		$(filter $(TESTS),$(call tests_in,$*)) $(call scripts_in,$*)
 check-long-matrix: all
 	@BUILD=$(abspath $(B)) tests/matrix/allreduce.sh
 check-long-sanitize:
@@ -205,7 +235,7 @@ FUZZ_B := $(B)/fuzz
 fuzz:
 	@$(if $(FUZZERS),,echo "no fuzzers in tests/fuzz"; exit 0;) \
 	command -v clang > /dev/null || tools/setup.sh fuzz && \
-	$(MAKE) --no-print-directory CC=clang B=$(FUZZ_B) SAN_FLAGS=fuzzer-no-link,address,undefined \
+	$(MAKE) --no-print-directory CC=clang B=$(FUZZ_B) NVCC= SAN_FLAGS=fuzzer-no-link,address,undefined \
 		$(FUZZERS:%=$(FUZZ_B)/fuzz/%) && \
 	FUZZ_SECONDS=$(FUZZ_SECONDS) tests/harness/fuzz.sh $(FUZZERS:%=$(FUZZ_B)/fuzz/%)
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/%.o $(A)

@@ -116,8 +116,11 @@ static void run(const struct op *o)
 		run_scale(o);
 		break;
 	case WAIT:
-		while ((int32_t)(atomic_load_explicit(o->word, memory_order_acquire) - o->value) < 0)
-			sched_yield();
+		for (int n = 0; (int32_t)(atomic_load_explicit(o->word, memory_order_acquire) - o->value) < 0; n++)
+			if (n < 50)
+				sched_yield();
+			else
+				usleep(20);
 		break;
 	case WRITE:
 		atomic_store_explicit(o->word, o->value, memory_order_release);

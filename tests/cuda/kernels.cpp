@@ -1,0 +1,209 @@
+/* The kernels of src/cuda_kernels.cu, compiled for the host and run a thread after the other, against the host's own
+ * reductions: all types and operators, sizes about words and tiles, buffers that begin anywhere, in place. What it
+ * cannot show: the device's own conversions of half, and speed. SPDX-License-Identifier: Apache-2.0 */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define __device__
+#define __forceinline__ inline
+#define __global__
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct uint4 {
+	unsigned x, y, z, w;
+};
+struct index3 {
+	unsigned x;
+};
+static index3 blockIdx, blockDim, gridDim, threadIdx;
+
+#include "../../src/cuda_kernels.cu"
+
+extern "C" {
+#define restrict
+#include "tutti.h"
+struct tt_op {
+	int kind;
+	bool commutative;
+	int nranks;
+	uint64_t scalar;
+	tuttiUserOp_t fn;
+	void *context;
+};
+void tt_reduce_run(void *dst, const void *const *src, int nsrc, size_t n, tuttiDataType_t type, const tt_op *op,
+		   int store);
+void tt_reduce_pre(void *dst, const void *src, size_t n, tuttiDataType_t type, const tt_op *op);
+void tt_reduce_post(void *dst, const void *src, size_t n, tuttiDataType_t type, const tt_op *op);
+size_t tt_type_size(tuttiDataType_t t);
+const char *tt_type_name(tuttiDataType_t t);
+}
+
+typedef void (*fold_fn)(tt_cuda_fold);
+typedef void (*scale_fn)(tt_cuda_scale);
+struct row {
+	tuttiDataType_t type;
+	fold_fn fold[4];
+	scale_fn pre, post;
+};
+#define ROW(t, name)                                                                               \
+	{ t, { tt_sum_##name, tt_prod_##name, tt_max_##name, tt_min_##name }, tt_pre_##name, tt_post_##name }
+static const row rows[] = {
+	ROW(tuttiInt8, int8), ROW(tuttiUint8, uint8), ROW(tuttiInt32, int32), ROW(tuttiUint32, uint32),
+	ROW(tuttiInt64, int64), ROW(tuttiUint64, uint64), ROW(tuttiFloat32, float), ROW(tuttiFloat64, double),
+	ROW(tuttiFloat16, half), ROW(tuttiBfloat16, bfloat16), ROW(tuttiFloat8e4m3, f8e4m3),
+	ROW(tuttiFloat8e5m2, f8e5m2),
+};
+
+enum { ROOM = 70000, MANY = 5 };
+alignas(64) static unsigned char source[MANY][ROOM], mine[ROOM], theirs[ROOM];
+static uint64_t seed = 1;
+static int tests, failures;
+
+static uint32_t roll(uint32_t n)
+{
+	seed = seed * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t)(seed >> 33) % n;
+}
+
+template <class Fn, class Args> static void run(Fn fn, const Args &args, unsigned blocks, unsigned threads)
+{
+	gridDim.x = blocks;
+	blockDim.x = threads;
+	for (blockIdx.x = 0; blockIdx.x < blocks; blockIdx.x++)
+		for (threadIdx.x = 0; threadIdx.x < threads; threadIdx.x++)
+			fn(args);
+}
+
+/* NaNs are equal: of which payload, devices and hosts decide. */
+static bool is_nan(tuttiDataType_t type, const unsigned char *p)
+{
+	uint16_t h;
+	float f;
+	double d;
+
+	switch (type) {
+	case tuttiFloat32:
+		memcpy(&f, p, 4);
+		return isnan(f);
+	case tuttiFloat64:
+		memcpy(&d, p, 8);
+		return isnan(d);
+	case tuttiFloat16:
+		memcpy(&h, p, 2);
+		return (h & 0x7fff) > 0x7c00;
+	case tuttiBfloat16:
+		memcpy(&h, p, 2);
+		return (h & 0x7fff) > 0x7f80;
+	case tuttiFloat8e4m3:
+		return (*p & 0x7f) == 0x7f;
+	case tuttiFloat8e5m2:
+		return (*p & 0x7f) > 0x7c;
+	default:
+		return false;
+	}
+}
+
+static void compare(const row &r, const char *what, size_t n, size_t at, const unsigned char *got)
+{
+	size_t size = tt_type_size(r.type);
+
+	tests++;
+	for (size_t i = 0; i < n; i++) {
+		const unsigned char *a = got + i * size, *b = theirs + at + i * size;
+
+		if (memcmp(a, b, size) && !(is_nan(r.type, a) && is_nan(r.type, b))) {
+			failures++;
+			printf("FAIL %s %s, %zu elements: element %zu\n", what, tt_type_name(r.type), n, i);
+			return;
+		}
+	}
+	if (got == mine + at && (mine[at + n * size] != 0xa5 || (at && mine[at - 1] != 0xa5))) {
+		failures++;
+		printf("FAIL %s %s, %zu elements: wrote beside them\n", what, tt_type_name(r.type), n);
+	}
+}
+
+/* Random bits hold every special value; small numbers besides, as most pairs of random ones saturate. */
+static void fill(tuttiDataType_t type)
+{
+	bool small = roll(2);
+
+	for (int k = 0; k < MANY; k++)
+		for (size_t i = 0; i < ROOM; i++)
+			source[k][i] = (unsigned char)roll(256);
+	if (small && type == tuttiFloat32)
+		for (int k = 0; k < MANY; k++)
+			for (size_t i = 0; i + 4 <= ROOM; i += 4) {
+				float f = (float)((int)roll(2000) - 1000) / 7;
+
+				memcpy(source[k] + i, &f, 4);
+			}
+	memset(mine, 0xa5, sizeof(mine));
+	memset(theirs, 0xa5, sizeof(theirs));
+}
+
+static void folds(const row &r, size_t n, bool together)
+{
+	static const char *const names[] = { "sum", "prod", "max", "min" };
+	size_t size = tt_type_size(r.type), at = roll(40) * (together ? size : 1);
+
+	for (int op = 0; op < 4; op++) {
+		tt_op o = {};
+		tt_cuda_fold a = {};
+		const void *src[MANY];
+		bool in_place;
+
+		fill(r.type);
+		o.kind = op;
+		o.commutative = true;
+		a.n = n;
+		a.nsrc = 2 + (int)roll(MANY - 1);
+		in_place = roll(3) == 0;
+		for (int k = 0; k < a.nsrc; k++)
+			a.src[k] = src[k] = source[k] + (together ? at : roll(40));
+		tt_reduce_run(theirs + at, src, a.nsrc, n, r.type, &o, 0);
+		a.dst = in_place ? (void *)src[roll((uint32_t)a.nsrc)] : mine + at;
+		run(r.fold[op], a, 1 + roll(4), 32);
+		compare(r, names[op], n, at, (unsigned char *)a.dst);
+	}
+}
+
+static void scales(const row &r, size_t n, bool together)
+{
+	size_t size = tt_type_size(r.type), at = roll(40) * (together ? size : 1);
+
+	for (int post = 0; post < 2; post++) {
+		tt_op o = {};
+		tt_cuda_scale a = {};
+
+		fill(r.type);
+		o.kind = post ? (int)tuttiAvg : 5;
+		o.nranks = a.divisor = 1 + (int)roll(300);
+		memcpy(&o.scalar, source[1], size);
+		a.factor = o.scalar;
+		a.n = n;
+		a.src = source[0] + (together ? at : roll(40));
+		(post ? tt_reduce_post : tt_reduce_pre)(theirs + at, a.src, n, r.type, &o);
+		a.dst = roll(3) ? mine + at : (void *)a.src;
+		run(post ? r.post : r.pre, a, 1 + roll(4), 32);
+		compare(r, post ? "avg" : "premulsum", n, at, (unsigned char *)a.dst);
+	}
+}
+
+int main(void)
+{
+	static const size_t sizes[] = { 0, 1, 2, 3, 7, 8, 15, 16, 17, 33, 100, 511, 512, 513, 1030, 4100, 8200 };
+
+	for (const row &r : rows)
+		for (size_t n : sizes)
+			for (int together = 0; together < 2; together++) {
+				folds(r, n, together);
+				scales(r, n, together);
+			}
+	printf("%d passed, %d failed\n", tests - failures, failures);
+	return failures != 0;
+}
