@@ -84,7 +84,8 @@ HARNESS_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(filter-out %_main.c,$(wildcard test
 tests_in = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/$(1)/*.c))
 scripts_in = $(wildcard tests/$(1)/*.sh)
 TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
-# These need a driver, and their scripts run them.
+# These need a driver, and their scripts run them with one that is a fake.
+FAKE_CUDA := $(B)/tests/cuda/libcuda.so.1 $(B)/tests/cuda/11/libcuda.so.1
 CUDA_TESTS := $(filter-out $(B)/tests/cuda/fake_%,$(call tests_in,cuda)) \
 	$(if $(shell command -v $(CXX) 2> /dev/null),$(B)/tests/cuda/kernels)
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
@@ -158,7 +159,6 @@ $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%
 
 # A driver for tests, found by LD_LIBRARY_PATH: with the kernels of the host, and what it says of itself in the
 # environment; the other one as before CUDA 12.
-FAKE_CUDA := $(B)/tests/cuda/libcuda.so.1 $(B)/tests/cuda/11/libcuda.so.1
 $(B)/tests/cuda/11/libcuda.so.1: FAKE_FLAGS := -DFAKE_CUDA_11
 $(FAKE_CUDA): tests/cuda/fake_libcuda.c tests/cuda/fake_streams.c tests/cuda/fake_libcuda.h src/cuda_kernels.h $(A)
 	@mkdir -p $(@D); echo '{ global: cu*; local: *; };' > $(@D)/cu.map

@@ -25,6 +25,7 @@ struct tt_qprog {
 struct tt_qrun {
 	struct tt_qrun *next;
 	const struct tt_mem_kind *kind;
+	const void *where; /* the kind's: device memory is of one device */
 	struct tt_qprog *prog;
 	struct tt_call call;
 	uint32_t ndirs, *count, count_max; /* messages enqueued, per direction */
@@ -155,17 +156,18 @@ static bool is_free(const struct tt_qrun *q)
 	       (!q->words || tt_qrun_ended(q));
 }
 
-static struct tt_qrun *find_free(struct tt_qrun **pool, const struct tt_mem_kind *kind)
+static struct tt_qrun *find_free(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where)
 {
 	struct tt_qrun *q;
 
 	for (q = *pool; q; q = q->next)
-		if (q->kind == kind && is_free(q))
+		if (q->kind == kind && q->where == where && is_free(q))
 			return q;
 	q = calloc(1, sizeof(*q));
 	if (!q)
 		return NULL;
 	q->kind = kind;
+	q->where = where;
 	q->next = *pool;
 	*pool = q;
 	return q;
@@ -216,10 +218,10 @@ static tuttiResult_t taken(struct tt_qrun *q, tuttiResult_t r, struct tt_qrun **
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, struct tt_qprog *prog,
-			   const struct tt_call *call, size_t scratch, struct tt_qrun **out)
+tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where,
+			   struct tt_qprog *prog, const struct tt_call *call, size_t scratch, struct tt_qrun **out)
 {
-	struct tt_qrun *q = find_free(pool, kind);
+	struct tt_qrun *q = find_free(pool, kind, where);
 	size_t tmp;
 
 	if (!q)
@@ -233,10 +235,10 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 	return taken(q, reserve_all(q, q->slot * SLOTS * q->ndirs, q->scratch_at + scratch), out);
 }
 
-tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, size_t in_bytes,
-				  size_t out_bytes, struct tt_qrun **out)
+tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where,
+				  size_t in_bytes, size_t out_bytes, struct tt_qrun **out)
 {
-	struct tt_qrun *q = find_free(pool, kind);
+	struct tt_qrun *q = find_free(pool, kind, where);
 
 	if (!q)
 		return tt_fail(tuttiSystemError, "no memory for an operation on a device");

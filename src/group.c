@@ -180,6 +180,7 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 		r->in = s->in;
 		r->kind = r->kind ? r->kind : s->kind;
 		r->queue = r->queue ? r->queue : s->queue;
+		r->where = r->where ? r->where : s->where;
 		r->paired = true;
 		*p = s->next;
 		free(s);

@@ -6,7 +6,8 @@
 
 size_t tt_task_in_bytes(const struct tt_task *t)
 {
-	bool here = t->coll == TT_SENDRECV ? t->is_send : t->coll != TT_BROADCAST || t->root == t->comm->rank;
+	bool here = t->coll == TT_SENDRECV ? t->is_send || t->paired :
+					     t->coll != TT_BROADCAST || t->root == t->comm->rank;
 
 	return here * t->count * tt_type_size(t->type) * (t->coll == TT_REDUCESCATTER ? (size_t)t->comm->nranks : 1);
 }

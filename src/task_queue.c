@@ -107,7 +107,7 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 	}
 	p->in_bytes = tt_task_in_bytes(t);
 	if (needs_host(t)) {
-		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, p->in_bytes, tt_task_out_bytes(t), &t->q));
+		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, t->where, p->in_bytes, tt_task_out_bytes(t), &t->q));
 		t->hosted = true;
 		p->t = *t;
 		t->in = tt_qrun_in(t->q);
@@ -117,7 +117,7 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 	TRY(take_qprog(t, &row, &p->prog));
 	p->call = tt_task_call(t, 0, row.window);
 	scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
-	TRY(tt_qrun_open(&c->qruns, t->kind, p->prog->prog, &p->call, scratch, &t->q));
+	TRY(tt_qrun_open(&c->qruns, t->kind, t->where, p->prog->prog, &p->call, scratch, &t->q));
 	p->t = *t;
 	return tuttiSuccess;
 }

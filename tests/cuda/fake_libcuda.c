@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base.h"
 #include "fake_libcuda.h"
 
 
@@ -267,7 +268,9 @@ int cuMemGetInfo(size_t *left, size_t *all)
 {
 	IN_CONTEXT();
 	*all = (size_t)room();
-	*left = *all - fake.used[current()->device];
+	pthread_mutex_lock(&fake.lock);
+	*left = *all - tt_min(*all, fake.used[current()->device]);
+	pthread_mutex_unlock(&fake.lock);
 	return 0;
 }
 

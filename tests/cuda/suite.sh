@@ -21,10 +21,9 @@ run() { # words for people, folder of the driver, program, settings...
 	fi
 }
 
-for program in device random; do
-	run "kernels of the build" "$build/tests/cuda" $program
-	run "no kernels" "$build/tests/cuda" $program FAKE_CUDA_NO_IMAGE=1
-done
-run "CUDA 11.8" "$build/tests/cuda/11" device FAKE_CUDA_VERSION=11080
+run "kernels of the build" "$build/tests/cuda" device
+run "kernels of the build" "$build/tests/cuda" random TEST_CASES=500
+run "no kernels" "$build/tests/cuda" random FAKE_CUDA_NO_IMAGE=1 TEST_CASES=200
+run "CUDA 11.8" "$build/tests/cuda/11" random FAKE_CUDA_VERSION=11080 TEST_QUICK=1
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]
