@@ -3,6 +3,7 @@
 #include "cuda_lib.h"
 
 #include <dlfcn.h>
+#include <link.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -150,9 +151,22 @@ static bool use(void *so)
 	return start();
 }
 
+static int is_driver(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	const char *slash = strrchr(info->dlpi_name, '/');
+
+	return !strncmp(slash ? slash + 1 : info->dlpi_name, "libcuda.so", strlen("libcuda.so"));
+}
+
+/* dlopen's own way to ask would search the disk, and takes most of a MiB the first time. */
+static bool is_loaded(void)
+{
+	return dl_iterate_phdr(is_driver, NULL) != 0;
+}
+
 static void load(bool in_use)
 {
-	void *so = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | (in_use ? RTLD_NOLOAD : 0));
+	void *so = in_use && !is_loaded() ? NULL : dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL | (in_use ? RTLD_NOLOAD : 0));
 	bool on = so && use(so);
 
 	if (!so && in_use)
