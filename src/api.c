@@ -79,7 +79,7 @@ static const struct tt_mem_kind *kind_of_stream(tuttiStream_t s)
 }
 
 /* Whose memory and whose stream; both must be of one kind, where host memory goes with all. */
-static tuttiResult_t check_place(const char *call, struct tt_task *t)
+static tuttiResult_t find_place(const char *call, struct tt_task *t)
 {
 	const void *from = tt_task_in_bytes(t) ? t->in : NULL, *to = tt_task_out_bytes(t) ? t->out : NULL;
 	const struct tt_mem_kind *in = tt_mem_kind_of(from), *out = tt_mem_kind_of(to);
@@ -101,6 +101,11 @@ static tuttiResult_t check_place(const char *call, struct tt_task *t)
 	t->queue = t->stream;
 	t->stream = NULL;
 	return t->kind->place ? bad(t->kind->place(call, t->queue, from, to, &t->where)) : tuttiSuccess;
+}
+
+static tuttiResult_t check_place(const char *call, struct tt_task *t)
+{
+	return t->stream || tt_mem_kinds() ? find_place(call, t) : tuttiSuccess;
 }
 
 static tuttiResult_t check_root(const char *call, const struct tuttiComm *c, int root)

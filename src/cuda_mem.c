@@ -56,6 +56,12 @@ static tuttiResult_t failed(int e, const char *what)
 			return failed(try_e, #call);                                               \
 	} while (0)
 
+/* What the library does besides is no part of a capture that another thread may have under way; again: as it was. */
+static void swap_capture_mode(int *mode)
+{
+	(void)cuda.f->cuThreadExchangeStreamCaptureMode(mode);
+}
+
 /* ---- pointers ---- */
 
 enum where { NOWHERE, ON_HOST, PINNED, ON_DEVICE, MANAGED };
@@ -170,12 +176,15 @@ static tuttiResult_t learn_place(void *ctx, struct place **out)
 
 static tuttiResult_t place_of(void *ctx, struct place **out)
 {
+	int mode = TT_CUDA_CAPTURE_RELAXED;
 	tuttiResult_t r;
 
 	CUDA_TRY(cuCtxPushCurrent(ctx));
+	swap_capture_mode(&mode);
 	pthread_mutex_lock(&cuda.lock);
 	r = learn_place(ctx, out);
 	pthread_mutex_unlock(&cuda.lock);
+	swap_capture_mode(&mode);
 	cuda.f->cuCtxPopCurrent(&ctx);
 	return r;
 }
@@ -296,20 +305,19 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 
 /* ---- memory ---- */
 
-/* An allocation is no part of a capture that another thread may have under way. */
 static int alloc_now(size_t n, bool pinned, void **p)
 {
 	int mode = TT_CUDA_CAPTURE_RELAXED, e;
 	tt_cuda_ptr at = 0;
 
-	(void)cuda.f->cuThreadExchangeStreamCaptureMode(&mode);
+	swap_capture_mode(&mode);
 	if (pinned) {
 		e = cuda.f->cuMemHostAlloc(p, n, TT_CUDA_HOST_PORTABLE | TT_CUDA_HOST_DEVICEMAP);
 	} else {
 		e = cuda.f->cuMemAlloc(&at, n);
 		*p = (void *)at;
 	}
-	(void)cuda.f->cuThreadExchangeStreamCaptureMode(&mode);
+	swap_capture_mode(&mode);
 	return e;
 }
 
@@ -329,6 +337,23 @@ static tuttiResult_t no_memory(int e, size_t n, bool pinned)
 		       "buffers, or leave tutti some", n, device, words, left >> 20, all >> 20);
 }
 
+/* Waits for the streams of the device. ctx NULL: the current one will do. */
+static void free_now(void *p, void *ctx, bool pinned)
+{
+	int mode = TT_CUDA_CAPTURE_RELAXED;
+
+	if (ctx && cuda.f->cuCtxPushCurrent(ctx))
+		return; /* the context is gone, and its memory with it */
+	swap_capture_mode(&mode);
+	if (pinned)
+		(void)cuda.f->cuMemFreeHost(p);
+	else
+		(void)cuda.f->cuMemFree((tt_cuda_ptr)p);
+	swap_capture_mode(&mode);
+	if (ctx)
+		(void)cuda.f->cuCtxPopCurrent(&ctx);
+}
+
 /* Streams and host know pinned memory by one address, as unified addressing has it. */
 static bool same_address(void *p)
 {
@@ -345,7 +370,7 @@ static tuttiResult_t alloc_new(size_t n, bool pinned, void **p)
 		return no_memory(e, n, pinned);
 	if (!pinned || same_address(*p))
 		return tuttiSuccess;
-	cuda.f->cuMemFreeHost(*p);
+	free_now(*p, NULL, true);
 	return tt_fail(tuttiUnsupported, "pinned memory has another address on the device: no unified addressing here");
 }
 
@@ -393,20 +418,10 @@ static tuttiResult_t alloc(size_t n, enum tt_mem_use use, void **p)
 	return use == TT_MEM_USERS ? alloc_new(n, false, p) : alloc_kept(n, use == TT_MEM_PINNED ? NULL : here, p);
 }
 
-/* Waits for the streams of the device. */
-static void free_device(void *p, void *ctx)
-{
-	if (ctx && cuda.f->cuCtxPushCurrent(ctx))
-		return; /* the context is gone, and its memory with it */
-	(void)cuda.f->cuMemFree((tt_cuda_ptr)p);
-	if (ctx)
-		(void)cuda.f->cuCtxPopCurrent(&ctx);
-}
-
 static void release(void *p, size_t n, enum tt_mem_use use)
 {
 	if (use == TT_MEM_USERS) {
-		free_device(p, facts_of(p).ctx);
+		free_now(p, facts_of(p).ctx, false);
 		return;
 	}
 	pthread_mutex_lock(&cuda.lock);
@@ -433,10 +448,7 @@ static struct block *take_unused(void)
 static void trim(void)
 {
 	for (struct block *b = take_unused(); b; b = take_unused()) {
-		if (b->where)
-			free_device(b->p, b->where->ctx);
-		else
-			(void)cuda.f->cuMemFreeHost(b->p);
+		free_now(b->p, b->where ? b->where->ctx : facts_of(b->p).ctx, !b->where);
 		free(b);
 	}
 }

@@ -59,7 +59,8 @@ void tt_queue_free(struct tuttiComm *c)
 	if (!c->on_queues)
 		return;
 	tt_progress_drop();
-	if (atomic_fetch_sub_explicit(&on_queues, 1, memory_order_acq_rel) == 1)
+	/* An abort must not wait for streams, as a device does that takes memory back: then it is kept for the next. */
+	if (atomic_fetch_sub_explicit(&on_queues, 1, memory_order_acq_rel) == 1 && !atomic_load(&c->aborting))
 		tt_mem_trim();
 }
 

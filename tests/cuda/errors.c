@@ -145,19 +145,42 @@ static void not_used(void)
 	CHECK(strstr(tt_cuda_why(), "has not loaded libcuda.so.1"));
 }
 
-static void after_fork(void)
+static void in_child(void (*fn)(void))
 {
+	pid_t pid = fork();
 	int status;
-	pid_t pid;
 
-	fake_start();
-	pid = fork();
 	if (pid == 0) {
-		host_works();
-		_exit(strstr(tt_cuda_why(), "used before this process forked") ? 0 : 1);
+		fn();
+		_exit(0);
 	}
 	CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
 	CHECKF(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status %x", status);
+}
+
+static void works_and_says_why(void)
+{
+	host_works();
+	CHECK(strstr(tt_cuda_why(), "used before this process forked"));
+}
+
+static void gives_host_memory(void)
+{
+	void *p;
+
+	CHECK(tuttiMemAlloc(&p, 10) == tuttiSuccess);
+	memset(p, 0, 10);
+	CHECK(tuttiMemFree(p) == tuttiSuccess);
+}
+
+/* CUDA stays with the parent; what the host does goes on in the child. */
+static void after_fork(void)
+{
+	fake_start();
+	in_child(works_and_says_why);
+	host_works();
+	fake_use(true); /* memory of the device, in the parent */
+	in_child(gives_host_memory);
 }
 
 /* That the tests would notice. */
@@ -401,6 +424,30 @@ static void memory(void)
 	ranks_run(2, 20, memory_rank, NULL);
 }
 
+/* Abort comes back though the stream is busy with something else, which only the caller can end. */
+static void held_rank(struct rank *r)
+{
+	static _Atomic int go;
+	tuttiStream_t q = fake_queue_new();
+	float *x = sort("device"), *y = sort("device");
+
+	fake_hold(q, &go);
+	RANK_OK(r, sum(r, x, y, q));
+	RANK_OK(r, tuttiCommAbort(r->comm));
+	r->comm = NULL;
+	RANK_CHECKF(r, !fake_queue_wait(q, 0) || atomic_load(&go), "nothing held the stream");
+	atomic_store(&go, 1);
+	RANK_CHECKF(r, fake_queue_wait(q, 5), "the stream still waits");
+	fake_queue_free(q);
+}
+
+static void held(void)
+{
+	fake_start();
+	setenv("TUTTI_LOG", "none", 1);
+	ranks_run(2, 20, held_rank, NULL);
+}
+
 const struct test tests[] = {
 	{ "the stub of the toolkit", stub, 20 },
 	{ "a driver that is too old", old, 20 },
@@ -417,5 +464,6 @@ const struct test tests[] = {
 	{ "other devices, freed memory", devices, 30 },
 	{ "a stream that is captured", capture, 30 },
 	{ "out of device memory", memory, 30 },
+	{ "abort while a stream is held", held, 30 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
