@@ -100,7 +100,7 @@ static tuttiResult_t find_place(const char *call, struct tt_task *t)
 				   call));
 	t->queue = t->stream;
 	t->stream = NULL;
-	return t->kind->place ? bad(t->kind->place(call, t->queue, from, to, &t->where)) : tuttiSuccess;
+	return t->kind->place ? bad(t->kind->place(call, t->queue, from, to, &t->at)) : tuttiSuccess;
 }
 
 static tuttiResult_t check_place(const char *call, struct tt_task *t)

@@ -224,7 +224,7 @@ struct tt_task {
 	int opcode, root;
 	const struct tt_mem_kind *kind; /* NULL: on host memory */
 	tuttiStream_t queue;            /* of that kind */
-	void *where;                    /* the kind's, for enter */
+	struct tt_mem_place at;
 	struct tt_qrun *q;
 	bool hosted;                    /* on copies in host memory */
 	uint64_t first, stream_first; /* start when so many before it have finished */

@@ -110,15 +110,10 @@ static bool query(const void *p)
 	return w != ON_HOST && w != PINNED;
 }
 
-static bool reaches(const void *p)
+/* Pinned memory may have another address on the device, where a program has registered it. */
+static bool is_far(const struct facts *f, const void *p)
 {
-	struct facts f;
-
-	if (!p)
-		return true;
-	f = facts_of(p);
-	return f.where == ON_DEVICE || f.where == MANAGED ||
-	       (f.where == PINNED && f.device_pointer == (tt_cuda_ptr)p);
+	return p && (f->where == ON_HOST || (f->where == PINNED && f->device_pointer != (tt_cuda_ptr)p));
 }
 
 /* ---- contexts and streams ---- */
@@ -274,7 +269,8 @@ static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int dev
 	return r;
 }
 
-static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in, const void *out, void **where)
+static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in, const void *out,
+			   struct tt_mem_place *at)
 {
 	struct facts f[2] = { { .device = -1 }, { .device = -1 } };
 	int device[2], on;
@@ -299,7 +295,7 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 		CUDA_TRY(cuStreamGetCtx(queue, &ctx));
 		TRY(place_of(ctx, &p));
 	}
-	*where = p;
+	*at = (struct tt_mem_place){ p, is_far(&f[0], in), is_far(&f[1], out) };
 	return check_stream(call, queue, on, p);
 }
 
@@ -520,8 +516,8 @@ static tuttiResult_t stream_signal(tuttiStream_t queue, _Atomic uint32_t *word, 
 static const struct tt_mem_kind kind = {
 	.size = sizeof(kind), .name = "cuda", .query = query, .current = current, .is_queue = is_queue, .alloc = alloc,
 	.release = release, .trim = trim, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
-	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .reaches = reaches,
-	.copy_host = copy_host, .reduces = tt_cuda_code_has,
+	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .copy_host = copy_host,
+	.reduces = tt_cuda_code_has,
 };
 
 /* ---- whether there is any ---- */

@@ -59,12 +59,12 @@ struct tt_qprog;
 tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog **out);
 void tt_qprog_free(struct tt_qprog *p);
 /* Takes a run of the pool that is over, or a new one; its memory is kept for the next. `scratch`: bytes of device
- * memory beside the temporaries; `where`: the task's. Hosted: the whole input is copied to the host and the result
+ * memory beside the temporaries. Hosted: the whole input is copied to the host and the result
  * back, and the caller runs an ordinary program on tt_qrun_in and tt_qrun_out in between (what the device cannot do
  * itself). */
-tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where,
+tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 			   struct tt_qprog *prog, const struct tt_call *call, size_t scratch, struct tt_qrun **out);
-tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where,
+tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 				  size_t in_bytes, size_t out_bytes, struct tt_qrun **out);
 void tt_qrun_cancel(struct tt_qrun *q); /* nothing of it was enqueued */
 void tt_qrun_free_all(struct tt_qrun **pool); /* waits a second for each that its queue has not ended */

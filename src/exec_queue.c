@@ -25,7 +25,7 @@ struct tt_qprog {
 struct tt_qrun {
 	struct tt_qrun *next;
 	const struct tt_mem_kind *kind;
-	const void *where; /* the kind's: device memory is of one device */
+	struct tt_mem_place at; /* device memory is of one place */
 	struct tt_qprog *prog;
 	struct tt_call call;
 	uint32_t ndirs, *count, count_max; /* messages enqueued, per direction */
@@ -156,20 +156,23 @@ static bool is_free(const struct tt_qrun *q)
 	       (!q->words || tt_qrun_ended(q));
 }
 
-static struct tt_qrun *find_free(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where)
+static struct tt_qrun *find_free(struct tt_qrun **pool, const struct tt_mem_kind *kind,
+				 const struct tt_mem_place *at)
 {
 	struct tt_qrun *q;
 
 	for (q = *pool; q; q = q->next)
-		if (q->kind == kind && q->where == where && is_free(q))
-			return q;
-	q = calloc(1, sizeof(*q));
-	if (!q)
-		return NULL;
-	q->kind = kind;
-	q->where = where;
-	q->next = *pool;
-	*pool = q;
+		if (q->kind == kind && q->at.where == at->where && is_free(q))
+			break;
+	if (!q) {
+		q = calloc(1, sizeof(*q));
+		if (!q)
+			return NULL;
+		q->kind = kind;
+		q->next = *pool;
+		*pool = q;
+	}
+	q->at = *at;
 	return q;
 }
 
@@ -218,10 +221,10 @@ static tuttiResult_t taken(struct tt_qrun *q, tuttiResult_t r, struct tt_qrun **
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where,
+tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 			   struct tt_qprog *prog, const struct tt_call *call, size_t scratch, struct tt_qrun **out)
 {
-	struct tt_qrun *q = find_free(pool, kind, where);
+	struct tt_qrun *q = find_free(pool, kind, at);
 	size_t tmp;
 
 	if (!q)
@@ -235,10 +238,10 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 	return taken(q, reserve_all(q, q->slot * SLOTS * q->ndirs, q->scratch_at + scratch), out);
 }
 
-tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const void *where,
+tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 				  size_t in_bytes, size_t out_bytes, struct tt_qrun **out)
 {
-	struct tt_qrun *q = find_free(pool, kind, where);
+	struct tt_qrun *q = find_free(pool, kind, at);
 
 	if (!q)
 		return tt_fail(tuttiSystemError, "no memory for an operation on a device");
@@ -390,24 +393,24 @@ tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t b
 
 /* Between pinned memory and a user's of either side. */
 static tuttiResult_t enqueue_user_copy(struct tt_qrun *q, tuttiStream_t queue, void *dst, const void *src,
-				       const void *users, size_t n)
+				       bool users_is_host, size_t n)
 {
 	if (!n)
 		return tuttiSuccess;
-	return q->kind->reaches && !q->kind->reaches(users) ? q->kind->copy_host(queue, dst, src, n) :
-							      q->kind->copy(queue, dst, src, n);
+	return users_is_host && q->kind->copy_host ? q->kind->copy_host(queue, dst, src, n) :
+						     q->kind->copy(queue, dst, src, n);
 }
 
 tuttiResult_t tt_qrun_hosted_begin(struct tt_qrun *q, tuttiStream_t queue, const void *in)
 {
-	TRY(enqueue_user_copy(q, queue, q->slots, in, in, q->in_bytes));
+	TRY(enqueue_user_copy(q, queue, q->slots, in, q->at.in_host, q->in_bytes));
 	return tt_qrun_enqueue_begin(q, queue);
 }
 
 tuttiResult_t tt_qrun_hosted_end(struct tt_qrun *q, tuttiStream_t queue, void *out)
 {
 	TRY(q->kind->stream_wait(queue, &q->words[LINE], 1));
-	TRY(enqueue_user_copy(q, queue, out, tt_qrun_out(q), out, q->out_bytes));
+	TRY(enqueue_user_copy(q, queue, out, tt_qrun_out(q), q->at.out_host, q->out_bytes));
 	return tt_qrun_enqueue_end(q, queue);
 }
 

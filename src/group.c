@@ -178,9 +178,11 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 			return tt_fail(tuttiMismatch, "Send of %zu %s and Recv of %zu %s on the own rank %d",
 				       s->count, tt_type_name(s->type), r->count, tt_type_name(r->type), s->root);
 		r->in = s->in;
+		r->at.where = r->kind ? r->at.where : s->at.where;
+		r->at.in_host = s->at.in_host || !s->kind;
+		r->at.out_host |= !r->kind;
 		r->kind = r->kind ? r->kind : s->kind;
 		r->queue = r->queue ? r->queue : s->queue;
-		r->where = r->where ? r->where : s->where;
 		r->paired = true;
 		*p = s->next;
 		free(s);

@@ -8,6 +8,12 @@ enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
 /* Memory of the device for users and for operations, and pinned: of the host, in reach of both. */
 enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
 
+/* Where a call runs (the kind's word for it), and whether its buffers are out of the device's reach. */
+struct tt_mem_place {
+	void *where;
+	bool in_host, out_host;
+};
+
 /* A kind of device memory. Its *queues* are what the user calls streams: what is enqueued runs in order, later,
  * out of step with the caller; NULL is the default queue. The functions from `copy` on only enqueue, and are
  * called only by a thread that is inside an API call: the threads of the library never call into a device.
@@ -33,10 +39,11 @@ struct tt_mem_kind {
 	tuttiResult_t (*stream_signal)(tuttiStream_t queue, _Atomic uint32_t *word, uint32_t value);
 	/* The rest may be NULL. Where a call with this queue and these buffers (NULL: none) runs, or why it cannot;
 	 * its alloc and all that it enqueues stand between enter and leave. */
-	tuttiResult_t (*place)(const char *call, tuttiStream_t queue, const void *in, const void *out, void **where);
+	tuttiResult_t (*place)(const char *call, tuttiStream_t queue, const void *in, const void *out,
+			       struct tt_mem_place *at);
 	tuttiResult_t (*enter)(void *where);
 	void (*leave)(void);
-	bool (*reaches)(const void *p);    /* else host memory, which only copy_host copies; NULL: it reaches all */
+	/* Between pinned and any host memory. NULL: copy does that. */
 	tuttiResult_t (*copy_host)(tuttiStream_t queue, void *dst, const void *src, size_t n);
 	bool (*reduces)(tuttiDataType_t type); /* NULL: all types */
 };

@@ -75,7 +75,7 @@ struct part {
 
 static tuttiResult_t enter(const struct tt_task *t)
 {
-	return t->kind->enter ? t->kind->enter(t->where) : tuttiSuccess;
+	return t->kind->enter ? t->kind->enter(t->at.where) : tuttiSuccess;
 }
 
 static tuttiResult_t left(const struct tt_task *t, tuttiResult_t r)
@@ -89,10 +89,9 @@ static tuttiResult_t left(const struct tt_task *t, tuttiResult_t r)
 static bool needs_host(const struct tt_task *t)
 {
 	const struct tt_mem_kind *k = t->kind;
-	const void *in = tt_task_in_bytes(t) ? t->in : NULL, *out = tt_task_out_bytes(t) ? t->out : NULL;
 
 	return t->op.kind == TT_OP_USER || (t->opcode >= 0 && k->reduces && !k->reduces(t->type)) ||
-	       (k->reaches && !(k->reaches(in) && k->reaches(out)));
+	       (k->copy_host && (t->at.in_host || t->at.out_host));
 }
 
 static tuttiResult_t take(struct tt_task *t, struct part *p)
@@ -108,7 +107,7 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 	}
 	p->in_bytes = tt_task_in_bytes(t);
 	if (needs_host(t)) {
-		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, t->where, p->in_bytes, tt_task_out_bytes(t), &t->q));
+		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, &t->at, p->in_bytes, tt_task_out_bytes(t), &t->q));
 		t->hosted = true;
 		p->t = *t;
 		t->in = tt_qrun_in(t->q);
@@ -118,7 +117,7 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 	TRY(take_qprog(t, &row, &p->prog));
 	p->call = tt_task_call(t, 0, row.window);
 	scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
-	TRY(tt_qrun_open(&c->qruns, t->kind, t->where, p->prog->prog, &p->call, scratch, &t->q));
+	TRY(tt_qrun_open(&c->qruns, t->kind, &t->at, p->prog->prog, &p->call, scratch, &t->q));
 	p->t = *t;
 	return tuttiSuccess;
 }
