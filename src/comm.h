@@ -102,7 +102,10 @@ struct tuttiComm {
 	pthread_mutex_t queue_lock; /* of the pools for calls on queues of devices */
 	struct tt_qprog_entry *qprogs;
 	struct tt_qrun *qruns;
-	bool on_queues; /* holds the progress thread */
+	bool on_queues; /* holds the progress thread, and is in task_queue.c's list */
+	struct tuttiComm *next_on_queue;
+	const void *line; /* of the queue that a call is about to join */
+	int joining;      /* such calls */
 	struct tt_op user_ops[TT_USER_OPS];
 	tuttiDataType_t user_types[TT_USER_OPS];
 	bool user_used[TT_USER_OPS];

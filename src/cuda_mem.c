@@ -269,6 +269,12 @@ static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int dev
 	return r;
 }
 
+/* 0 and 1 are one stream of a context, 2 one of each thread. */
+static const void *line_of(tuttiStream_t queue, const struct place *p)
+{
+	return !is_special(queue) ? (const void *)queue : (uintptr_t)queue < 2 ? p->ctx : NULL;
+}
+
 static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in, const void *out,
 			   struct tt_mem_place *at)
 {
@@ -295,7 +301,7 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 		CUDA_TRY(cuStreamGetCtx(queue, &ctx));
 		TRY(place_of(ctx, &p));
 	}
-	*at = (struct tt_mem_place){ p, is_far(&f[0], in), is_far(&f[1], out) };
+	*at = (struct tt_mem_place){ p, line_of(queue, p), is_far(&f[0], in), is_far(&f[1], out) };
 	return check_stream(call, queue, on, p);
 }
 

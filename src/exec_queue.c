@@ -156,6 +156,13 @@ static bool is_free(const struct tt_qrun *q)
 	       (!q->words || tt_qrun_ended(q));
 }
 
+bool tt_qrun_any(const struct tt_qrun *pool, const void *line)
+{
+	while (pool && (pool->at.line != line || is_free(pool)))
+		pool = pool->next;
+	return pool != NULL;
+}
+
 static struct tt_qrun *find_free(struct tt_qrun **pool, const struct tt_mem_kind *kind,
 				 const struct tt_mem_place *at)
 {

@@ -8,9 +8,11 @@ enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
 /* Memory of the device for users and for operations, and pinned: of the host, in reach of both. */
 enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
 
-/* Where a call runs (the kind's word for it), and whether its buffers are out of the device's reach. */
+/* Where a call runs (the kind's word for it), on which of all queues (NULL: on one that no other thread has), and
+ * whether its buffers are out of the device's reach. */
 struct tt_mem_place {
 	void *where;
+	const void *line;
 	bool in_host, out_host;
 };
 

@@ -44,10 +44,84 @@ static tuttiResult_t take_qprog(const struct tt_task *t, const struct tt_row *ro
 	return tuttiSuccess;
 }
 
-static _Atomic int on_queues; /* communicators */
+/* ---- who is on which queue ---- */
+
+static struct {
+	pthread_mutex_t lock;
+	struct tuttiComm *first; /* of those that have been on any */
+} users = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* A call of c there has not ended, or is about to begin. */
+static bool is_on(struct tuttiComm *c, const void *line)
+{
+	bool on = c->joining && c->line == line;
+
+	pthread_mutex_lock(&c->queue_lock);
+	on = on || tt_qrun_any(c->qruns, line);
+	pthread_mutex_unlock(&c->queue_lock);
+	return on;
+}
+
+static tuttiResult_t check_alone(const struct tt_task *t)
+{
+	for (struct tuttiComm *o = users.first; o && t->at.line; o = o->next_on_queue)
+		if (o != t->comm && o->id == t->comm->id && is_on(o, t->at.line))
+			return tt_fail(tuttiInvalidUsage, "rank %d of this communicator has a call on the same stream, "
+				       "for which rank %d's would wait for ever: give each rank a stream of its own "
+				       "(NULL is one stream of a device for all threads)", o->rank, t->comm->rank);
+	return tuttiSuccess;
+}
+
+static tuttiResult_t join(const struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	tuttiResult_t r;
+
+	pthread_mutex_lock(&users.lock);
+	r = check_alone(t);
+	if (r == tuttiSuccess && !c->on_queues) {
+		r = tt_progress_hold();
+		if (r == tuttiSuccess) {
+			c->on_queues = true;
+			c->next_on_queue = users.first;
+			users.first = c;
+		}
+	}
+	if (r == tuttiSuccess) {
+		c->line = t->at.line;
+		c->joining++;
+	}
+	pthread_mutex_unlock(&users.lock);
+	return r;
+}
+
+/* Its run tells from here on. */
+static void joined(const struct tt_task *t)
+{
+	pthread_mutex_lock(&users.lock);
+	t->comm->joining--;
+	pthread_mutex_unlock(&users.lock);
+}
+
+/* True: it was the last. */
+static bool depart(struct tuttiComm *c)
+{
+	struct tuttiComm **at;
+	bool last;
+
+	pthread_mutex_lock(&users.lock);
+	for (at = &users.first; *at != c; at = &(*at)->next_on_queue)
+		;
+	*at = c->next_on_queue;
+	last = !users.first;
+	pthread_mutex_unlock(&users.lock);
+	return last;
+}
 
 void tt_queue_free(struct tuttiComm *c)
 {
+	bool last = c->on_queues && depart(c);
+
 	while (c->qprogs) {
 		struct tt_qprog_entry *e = c->qprogs;
 
@@ -56,11 +130,10 @@ void tt_queue_free(struct tuttiComm *c)
 		free(e);
 	}
 	tt_qrun_free_all(&c->qruns);
-	if (!c->on_queues)
-		return;
-	tt_progress_drop();
+	if (c->on_queues)
+		tt_progress_drop();
 	/* An abort must not wait for streams, as a device does that takes memory back: then it is kept for the next. */
-	if (atomic_fetch_sub_explicit(&on_queues, 1, memory_order_acq_rel) == 1 && !atomic_load(&c->aborting))
+	if (last && !atomic_load(&c->aborting))
 		tt_mem_trim();
 }
 
@@ -100,11 +173,6 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 	struct tt_row row = tt_task_row(t);
 	size_t scratch;
 
-	if (!c->on_queues) {
-		TRY(tt_progress_hold());
-		c->on_queues = true;
-		atomic_fetch_add_explicit(&on_queues, 1, memory_order_relaxed);
-	}
 	p->in_bytes = tt_task_in_bytes(t);
 	if (needs_host(t)) {
 		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, &t->at, p->in_bytes, tt_task_out_bytes(t), &t->q));
@@ -130,12 +198,14 @@ static tuttiResult_t take_all(struct tt_task *list, struct part *parts)
 	for (struct tt_task *t = list; t && r == tuttiSuccess; t = t->next) {
 		if (!t->kind)
 			continue;
+		TRY(join(t));
 		r = enter(t);
-		if (r != tuttiSuccess)
-			break;
-		pthread_mutex_lock(&t->comm->queue_lock);
-		r = left(t, take(t, parts++));
-		pthread_mutex_unlock(&t->comm->queue_lock);
+		if (r == tuttiSuccess) {
+			pthread_mutex_lock(&t->comm->queue_lock);
+			r = left(t, take(t, parts++));
+			pthread_mutex_unlock(&t->comm->queue_lock);
+		}
+		joined(t);
 		if (r == tuttiSuccess)
 			atomic_fetch_add(&t->comm->inside, 1); /* until give_back */
 	}

@@ -424,6 +424,32 @@ static void memory(void)
 	ranks_run(2, 20, memory_rank, NULL);
 }
 
+/* Ranks as threads on stream NULL, which is one stream: the second is told, and abort lets the first go. */
+static void shared_rank(struct rank *r)
+{
+	static _Atomic int good, told;
+	float *x = sort("device"), *y = sort("device");
+	tuttiResult_t res = sum(r, x, y, NULL);
+
+	if (res != tuttiSuccess)
+		refused(r, res, tuttiInvalidUsage, "has a call on the same stream", "a stream of its own");
+	atomic_fetch_add(res == tuttiSuccess ? &good : &told, 1);
+	while (atomic_load(&good) + atomic_load(&told) < r->n)
+		sleep_s(0.01);
+	RANK_CHECKF(r, atomic_load(&good) == 1, "%d of %d were let in", atomic_load(&good), r->n);
+	tuttiCommAbort(r->comm);
+	r->comm = NULL;
+	RANK_CHECKF(r, fake_queue_wait(NULL, 5), "the stream still waits");
+}
+
+static void shared(void)
+{
+	fake_start();
+	load_driver();
+	setenv("TUTTI_LOG", "none", 1);
+	ranks_run(3, 20, shared_rank, NULL);
+}
+
 /* Abort comes back though the stream is busy with something else, which only the caller can end. */
 static void held_rank(struct rank *r)
 {
@@ -465,5 +491,6 @@ const struct test tests[] = {
 	{ "a stream that is captured", capture, 30 },
 	{ "out of device memory", memory, 30 },
 	{ "abort while a stream is held", held, 30 },
+	{ "ranks on one stream", shared, 30 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
