@@ -182,9 +182,10 @@ static tuttiResult_t measure_all(struct tuttiComm *c, struct tt_cal *cal)
 
 	TRY(tt_comm_facts(c, &b.facts));
 	b.room = tt_min(MOST_BYTES, HOST_BYTES / 2 / (size_t)b.facts.per_host) & ~(size_t)4095;
-	b.buf = calloc(2, b.room);
+	b.buf = malloc(2 * b.room);
 	if (!b.buf)
 		return tt_fail(tuttiSystemError, "no memory: %zu bytes for calibration", 2 * b.room);
+	memset(b.buf, 1, 2 * b.room); /* pages that nobody has written are all the same one, and that is in the cache */
 	r = measure(&b);
 	free(b.buf);
 	c->plan = before;
