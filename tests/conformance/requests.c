@@ -85,13 +85,15 @@ static void move(struct rig *r, struct ends e, char *from, char *to, int n, size
 
 static void chunks_are_announced(void)
 {
-	char *from = aligned_alloc(4096, BIG), *to = aligned_alloc(4096, BIG);
+	char *from, *to;
 	void *handles[2];
 	struct rig r;
 	struct ends e;
 
 	if (!begin(&r, &e, 3001))
 		return;
+	from = aligned_alloc(4096, BIG);
+	to = aligned_alloc(4096, BIG);
 	CHECK(tt_verbs.reg(r.ep[0], from, BIG, false, &handles[0]) == tuttiSuccess);
 	CHECK(tt_verbs.reg(r.ep[1], to, BIG, false, &handles[1]) == tuttiSuccess);
 	lead_posts(&r, count);
@@ -126,7 +128,7 @@ static void post_receive(struct rig *r, const struct msg_flow *flow, struct op *
 /* Of memory that is not registered: the sender has nothing more to do, and may not come back for long. */
 static void what_is_done_needs_no_poll(void)
 {
-	char *from = calloc(1, EACH), *to = calloc(1, EACH);
+	char *from, *to;
 	uint64_t until = tt_now_ns() + 20000000000ull;
 	struct rig r;
 	struct ends e;
@@ -134,6 +136,8 @@ static void what_is_done_needs_no_poll(void)
 
 	if (!begin(&r, &e, 3001))
 		return;
+	from = calloc(1, EACH);
+	to = calloc(1, EACH);
 	in = (struct op){ .link = e.b, .kind = OP_RECV, .p = to, .n = EACH };
 	out = (struct op){ .link = e.a, .kind = OP_SEND, .p = from, .n = EACH };
 	fill_bytes(from, EACH, 3);
@@ -230,7 +234,7 @@ static void *let_go(void *unused)
 static void close_waits_for_another_connection(void)
 {
 	enum { N = 2 * VB_SHARE };
-	char *from = calloc(1, N), *to = calloc(1, N);
+	char *from, *to;
 	struct op out, in;
 	struct msg_flow *flow;
 	struct msg_peer *peer;
@@ -241,6 +245,8 @@ static void close_waits_for_another_connection(void)
 	setenv("TUTTI_IB_QPS_PER_CONNECTION", "2", 1);
 	if (!begin(&r, &e, 3001))
 		return;
+	from = calloc(1, N);
+	to = calloc(1, N);
 	flow = ((struct msg_link *)e.a)->flow;
 	peer = flow->peer;
 	CHECK(peer->nout == 2);
@@ -288,7 +294,7 @@ static int accept_and_drop(struct rdma_cm_id *id, struct rdma_conn_param *param)
 /* The first connection is accepted, and over before anything comes by it. */
 static void iwarp_dials_again(void)
 {
-	char *from = calloc(1, BIG), *to = calloc(1, BIG), why[160];
+	char *from, *to, why[160];
 	struct tt_caps caps;
 	struct vb_ep *other;
 	struct rig r;
@@ -297,6 +303,8 @@ static void iwarp_dials_again(void)
 
 	if (!tt_verbs.probe(&caps, why, sizeof(why)))
 		return;
+	from = calloc(1, BIG);
+	to = calloc(1, BIG);
 	rig_begin(&r, &tt_verbs);
 	other = r.ep[1];
 	if (is_iwarp(&r)) {
