@@ -453,12 +453,15 @@ static void shared(void)
 /* Abort comes back though the stream is busy with something else, which only the caller can end. */
 static void held_rank(struct rank *r)
 {
-	static _Atomic int go;
+	static _Atomic int go, in;
 	tuttiStream_t q = fake_queue_new();
 	float *x = sort("device"), *y = sort("device");
 
 	fake_hold(q, &go);
 	RANK_OK(r, sum(r, x, y, q));
+	atomic_fetch_add(&in, 1);
+	while (atomic_load(&in) < r->n) /* a call after the other's abort is refused */
+		sleep_s(0.001);
 	RANK_OK(r, tuttiCommAbort(r->comm));
 	r->comm = NULL;
 	RANK_CHECKF(r, !fake_queue_wait(q, 0) || atomic_load(&go), "nothing held the stream");
