@@ -423,7 +423,7 @@ static int wrong_secret(int i)
 		struct tt_root_id id = board->id;
 
 		id.secret[31] ^= 1;
-		NEED(tt_root_join(&id, 1, 2, "x", 1, after(0.5), NULL, &t) == tuttiTimeout);
+		NEED(tt_root_join(&id, 1, 2, "x", 1, after(2), NULL, &t) == tuttiTimeout);
 		NEED(strstr(tt_last_error(), "does not have the secret") != NULL);
 	}
 	NEED(meet_all(0, 2));
