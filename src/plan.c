@@ -245,9 +245,28 @@ static struct tt_row row_of(int algo, const char *name, bool ordered)
 				.flat = ordered, .window = window < 1024 ? 1024 : window };
 }
 
+/* What was measured scatters: what the formulas choose gives way only to what is faster by more than that. */
+#define CLEARLY 1.1
+
+static void keep_choice(struct tt_candidate *c, int n, const struct tt_algo *choice)
+{
+	int k = 0;
+
+	while (k < n && c[k].algo != choice)
+		k++;
+	if (k < n && !c[0].forced && c[k].seconds < CLEARLY * c[0].seconds) {
+		struct tt_candidate kept = c[k];
+
+		memmove(c + 1, c, (size_t)k * sizeof(*c));
+		c[0] = kept;
+	}
+}
+
 int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes, bool ordered,
 		       struct tt_candidate *out, int max)
 {
+	const struct tt_algo *choice = NULL;
+	double least = 0;
 	int n = 0;
 
 	for (int i = 0; i < tt_nalgos && n < max; i++) {
@@ -257,11 +276,17 @@ int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes
 		out[n].algo = a;
 		out[n].row = row_of(i, a->name, ordered);
 		out[n].forced = forced(a->name, coll);
-		out[n].seconds = tt_plan_seconds(f, a, coll, bytes, out[n].row.window) *
-				 tt_cal_factor(f->cal, coll, i, bytes);
-		n += out[n].forced || tt_plan_fits(a, coll, f, bytes);
+		out[n].seconds = tt_plan_seconds(f, a, coll, bytes, out[n].row.window);
+		if (!out[n].forced && !tt_plan_fits(a, coll, f, bytes))
+			continue;
+		if (!choice || out[n].seconds < least) {
+			choice = a;
+			least = out[n].seconds;
+		}
+		out[n++].seconds *= tt_cal_factor(f->cal, coll, i, bytes);
 	}
 	qsort(out, (size_t)n, sizeof(*out), by_cost);
+	keep_choice(out, n, choice);
 	return n;
 }
 

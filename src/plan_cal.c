@@ -111,31 +111,56 @@ struct pool {
 	int n; /* read; the last ones stand */
 };
 
-static float middle(const struct pool *p, int c, int a, int k)
+static int by_size(const void *a, const void *b)
 {
-	float v[TT_CAL_RECORDS];
-	int n = 0;
+	float x = *(const float *)a, y = *(const float *)b;
 
-	for (int i = 0; i < p->n && i < TT_CAL_RECORDS; i++) {
-		float f = p->cal[i].factor[c][a][k];
-		int at = n;
+	return x < y ? -1 : x > y;
+}
 
-		if (f <= 0)
-			continue;
-		for (; at > 0 && v[at - 1] > f; at--)
-			v[at] = v[at - 1];
-		v[at] = f;
-		n++;
-	}
+/* The median of n; none: 0. */
+static float middle(float *v, int n)
+{
+	qsort(v, (size_t)n, sizeof(*v), by_size);
 	return !n ? 0 : n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+/* One collective at one point. A machine that is slow for a while is so for all algorithms of a record alike: they are
+ * compared within their record, and only what comes of that between records. */
+static void combine(const struct pool *p, int c, int k, struct tt_cal *out)
+{
+	int records = tt_min(p->n, TT_CAL_RECORDS), nlevels = 0;
+	float level[TT_CAL_RECORDS], v[tt_max(TT_CAL_RECORDS, TT_CAL_ALGOS)], all;
+
+	for (int i = 0; i < records; i++) {
+		int n = 0;
+
+		for (int a = 0; a < TT_CAL_ALGOS; a++)
+			if (p->cal[i].factor[c][a][k] > 0)
+				v[n++] = p->cal[i].factor[c][a][k];
+		level[i] = middle(v, n);
+	}
+	for (int a = 0; a < TT_CAL_ALGOS; a++) {
+		int n = 0;
+
+		for (int i = 0; i < records; i++)
+			if (p->cal[i].factor[c][a][k] > 0)
+				v[n++] = p->cal[i].factor[c][a][k] / level[i];
+		out->factor[c][a][k] = middle(v, n);
+	}
+	for (int i = 0; i < records; i++)
+		if (level[i] > 0)
+			v[nlevels++] = level[i];
+	all = middle(v, nlevels);
+	for (int a = 0; a < TT_CAL_ALGOS; a++)
+		out->factor[c][a][k] *= all;
 }
 
 static void medians(const struct pool *p, struct tt_cal *out)
 {
 	for (int c = 0; c < TT_CAL_COLLS; c++)
-		for (int a = 0; a < TT_CAL_ALGOS; a++)
-			for (int k = 0; k < TT_CAL_POINTS; k++)
-				out->factor[c][a][k] = middle(p, c, a, k);
+		for (int k = 0; k < TT_CAL_POINTS; k++)
+			combine(p, c, k, out);
 }
 
 static tuttiResult_t read_all(const char *text, const char *key, struct pool *p)

@@ -129,6 +129,39 @@ static void choice(void)
 	CHECK(tt_plan_candidates(&f, TT_ALLREDUCE, 1 << 20, false, after, 16) == n);
 	CHECK(after[0].algo == before[1].algo && after[n - 1].algo == before[0].algo);
 	CHECK(near(after[n - 1].seconds, 1000 * before[0].seconds));
+	/* By less than measurements scatter: the formulas' choice stays, and its time is told as measured. */
+	for (int k = 0; k < TT_CAL_POINTS; k++)
+		c.factor[TT_ALLREDUCE][before[0].row.algo][k] =
+			(float)(1.05 * before[1].seconds / before[0].seconds);
+	CHECK(tt_plan_candidates(&f, TT_ALLREDUCE, 1 << 20, false, after, 16) == n);
+	CHECK(after[0].algo == before[0].algo && after[1].algo == before[1].algo);
+	CHECK(near(after[0].seconds, 1.05 * before[1].seconds));
+}
+
+/* A record of a slow hour says nothing about which algorithm is the better one. */
+static void slow_hour(void)
+{
+	static const float level[] = { 1, 10, 1 }, ratio[] = { 0.9f, 0.5f, 0.7f };
+	char all[8192] = "";
+	struct tt_cal back;
+	int n;
+
+	for (int i = 0; i < 3; i++) {
+		struct tt_cal c = { 0 };
+		char *text;
+
+		c.factor[TT_ALLREDUCE][RING][2] = level[i];
+		c.factor[TT_ALLREDUCE][DIRECT][2] = level[i] * ratio[i];
+		c.factor[TT_ALLREDUCE][DIRECT1][2] = level[i] * 2;
+		text = tt_cal_write("k", &c);
+		CHECK(text && strlen(all) + strlen(text) < sizeof(all));
+		strcat(all, text);
+		free(text);
+	}
+	CHECK(tt_cal_read(all, "k", NULL, &back, &n) == tuttiSuccess && n == 3);
+	CHECKF(near(back.factor[TT_ALLREDUCE][RING][2], 1), "%g", (double)back.factor[TT_ALLREDUCE][RING][2]);
+	CHECKF(near(back.factor[TT_ALLREDUCE][DIRECT][2], 0.7), "%g", (double)back.factor[TT_ALLREDUCE][DIRECT][2]);
+	CHECKF(near(back.factor[TT_ALLREDUCE][DIRECT1][2], 2), "%g", (double)back.factor[TT_ALLREDUCE][DIRECT1][2]);
 }
 
 const struct test tests[] = {
@@ -137,5 +170,6 @@ const struct test tests[] = {
 	{ "the last ones", last_ones, 0 },
 	{ "refused", refused, 0 },
 	{ "choice", choice, 0 },
+	{ "a slow hour", slow_hour, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
