@@ -67,7 +67,7 @@ int main(int argc, char **argv)
 	printf("seed %llu (TEST_SEED repeats it)\n", (unsigned long long)test_seed());
 	signal(SIGALRM, too_late);
 	for (int i = 0; i < ntests; i++) {
-		if (!wanted(tests[i].name, argc, argv))
+		if (!wanted(tests[i].name, argc, argv) || !test_named(tests[i].name))
 			continue;
 		announce(tests[i].name, tests[i].timeout_s);
 		tests[i].run();

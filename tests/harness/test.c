@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static uint64_t seed;
@@ -43,6 +44,13 @@ uint32_t test_rand(uint64_t *state)
 	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
 	x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
 	return (uint32_t)((x ^ (x >> 31)) >> 16);
+}
+
+bool test_named(const char *name)
+{
+	const char *only = getenv("TEST_ONLY");
+
+	return !only || strstr(name, only);
 }
 
 const char *test_transport(void)

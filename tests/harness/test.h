@@ -3,6 +3,7 @@
 #ifndef TT_TEST_H
 #define TT_TEST_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct test {
@@ -31,6 +32,8 @@ void test_fail(const char *file, int line, const char *fmt, ...)
 uint64_t test_seed(void);
 /* A small deterministic generator. */
 uint32_t test_rand(uint64_t *state);
+/* TEST_ONLY: only the tests with this in their names; empty: all. */
+bool test_named(const char *name);
 /* TEST_TRANSPORT: only this one is tested; NULL: all. */
 const char *test_transport(void);
 /* TEST_DEVICES: of these one or two RDMA devices, what is opened next uses the one whose turn is `i`. */
