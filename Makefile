@@ -55,6 +55,7 @@ NVCC ?= $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bi
 CUDA_SM ?= $(if $(RELEASE),75 80 89 90 100 120,75 90)
 CUDA_PTX ?= $(if $(RELEASE),90,75)
 FATBIN := $(if $(NVCC),$(B)/obj/src/cuda_kernels.fatbin)
+GPU_FATBIN := $(if $(NVCC),$(B)/obj/tools/gpu_kernels.fatbin)
 NVCC_FLAGS := -std=c++17 -O3 -fmad=false -Isrc -Xptxas -v -Xfatbin=-compress-all \
 	$(foreach n,$(CUDA_SM),-gencode arch=compute_$(n),code=sm_$(n)) \
 	$(foreach n,$(CUDA_PTX),-gencode arch=compute_$(n),code=compute_$(n))
@@ -67,15 +68,17 @@ A := $(B)/lib/libtutti.a
 
 # ---- programs
 name = $(subst _,-,$(notdir $(basename $(1))))
-TOOLS := $(filter-out tools/info_%,$(wildcard tools/*.c))
+TOOLS := $(filter-out tools/info_% tools/gpu%,$(wildcard tools/*.c))
 INFO_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/info_*.c))
+GPU_OBJ := $(patsubst %,$(B)/obj/tools/%.o,gpu gpu_image)
+PROBE_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard tools/gpu_probe*.c)) $(GPU_OBJ)
 PERF := $(filter-out benchmarks/perf_%,$(wildcard benchmarks/*.c))
-PERF_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard benchmarks/perf_*.c))
+PERF_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(wildcard benchmarks/perf_*.c)) $(GPU_OBJ)
 EXAMPLES := $(wildcard examples/*.c)
 BINS := $(foreach t,$(TOOLS),$(B)/bin/$(call name,$(t))) $(PERF:benchmarks/%.c=$(B)/bin/%)
 EXAMPLE_BINS := $(EXAMPLES:%.c=$(B)/%)
 # These see internals, which the shared library does not export.
-STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/link_perf $(B)/bin/topo_search $(B)/bin/plan_perf
+STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/tutti-gpu-probe $(B)/bin/link_perf $(B)/bin/topo_search $(B)/bin/plan_perf
 
 # ---- tests: one program for each file, linked with the static library
 TEST_DIRS := unit conformance collective process cuda
@@ -116,7 +119,7 @@ $(ISAS:%=$(B)/obj/src/reduce_kernels_%.o): $(B)/obj/src/reduce_kernels_%.o: src/
 	$(call say,CC)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -O3 -fno-trapping-math -fno-math-errno -Wno-pass-failed $(ISA_$*) \
 		-DTT_KERNELS=tt_kernels_$* -MMD -MP -c $< -o $@
 
-$(B)/obj/tests/%.o $(B)/obj/benchmarks/%.o: OBJ_FLAGS := -iquote tests/harness -iquote benchmarks
+$(B)/obj/tests/%.o $(B)/obj/benchmarks/%.o: OBJ_FLAGS := -iquote tests/harness -iquote benchmarks -iquote tools
 
 $(B)/cuda_flags: FORCE
 	@mkdir -p $(@D); echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' | cmp -s - $@ || \
@@ -128,6 +131,14 @@ $(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.cu src/cuda_kernels.h src/red
 		{ cat $(@:.fatbin=.report); echo "make NVCC= builds without CUDA kernels"; exit 1; }
 $(B)/obj/src/cuda_image.o: $(FATBIN) $(B)/cuda_flags
 $(B)/obj/src/cuda_image.o: OBJ_FLAGS := $(if $(FATBIN),-DTT_CUDA_FATBIN='"$(FATBIN)"')
+
+# Those of tools and benchmarks are none of the library's.
+$(B)/obj/tools/gpu_kernels.fatbin: tools/gpu_kernels.cu tools/gpu_kernels.h $(B)/cuda_flags
+	@mkdir -p $(@D)
+	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) --fatbin $< -o $@ > $(@:.fatbin=.report) 2>&1 || \
+		{ cat $(@:.fatbin=.report); exit 1; }
+$(B)/obj/tools/gpu_image.o: $(GPU_FATBIN) $(B)/cuda_flags
+$(B)/obj/tools/gpu_image.o: OBJ_FLAGS := $(if $(GPU_FATBIN),-DTT_GPU_FATBIN='"$(GPU_FATBIN)"')
 
 # Version script: tutti.h has no export attributes, the linker keeps everything else inside.
 $(B)/lib/libtutti.map:
@@ -152,7 +163,7 @@ $(1): $(2) $(SO)
 	$$(call say,LD)$$(CC) $$(ALL_LDFLAGS) $(2) $$(LINK) -lm -o $$@
 endef
 $(foreach t,$(TOOLS),$(eval $(call program,$(B)/bin/$(call name,$(t)),$(t:%.c=$(B)/obj/%.o) \
-	$(if $(findstring info,$(t)),$(INFO_OBJ)))))
+	$(if $(findstring info,$(t)),$(INFO_OBJ)) $(if $(findstring probe,$(t)),$(PROBE_OBJ)))))
 $(foreach t,$(PERF),$(eval $(call program,$(t:benchmarks/%.c=$(B)/bin/%),$(t:%.c=$(B)/obj/%.o) \
 	$(PERF_OBJ))))
 $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%.o))))
@@ -160,9 +171,9 @@ $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%
 # A driver for tests, found by LD_LIBRARY_PATH: with the kernels of the host, and what it says of itself in the
 # environment; the other one as before CUDA 12.
 $(B)/tests/cuda/11/libcuda.so.1: FAKE_FLAGS := -DFAKE_CUDA_11
-$(FAKE_CUDA): tests/cuda/fake_libcuda.c tests/cuda/fake_streams.c tests/cuda/fake_libcuda.h src/cuda_kernels.h $(A)
+$(FAKE_CUDA): $(wildcard tests/cuda/fake_*.c) tests/cuda/fake_libcuda.h src/cuda_kernels.h tools/gpu_kernels.h $(A)
 	@mkdir -p $(@D); echo '{ global: cu*; local: *; };' > $(@D)/cu.map
-	$(call say,LD)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(FAKE_FLAGS) -shared -Wl,-soname,libcuda.so.1 \
+	$(call say,LD)$(CC) $(CPPFLAGS) -iquote tools $(ALL_CFLAGS) $(FAKE_FLAGS) -shared -Wl,-soname,libcuda.so.1 \
 		-Wl,--version-script=$(@D)/cu.map $(ALL_LDFLAGS) $(filter %.c,$^) $(A) -o $@
 
 # The kernels once more, for the host: a thread after the other.

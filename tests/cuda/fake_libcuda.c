@@ -4,7 +4,7 @@
  * of the library ends the program, and so does a copy of pageable memory, which a driver would wait for; releasing
  * memory waits for all streams. Figures of it are no device's figures.
  * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
- * _NO_IMAGE=1 (kernels are refused). SPDX-License-Identifier: Apache-2.0 */
+ * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns). SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -434,11 +434,15 @@ static const struct {
 	FUNCTION(cuLibraryLoadData, 12000, cuLibraryLoadData),
 	FUNCTION(cuLibraryGetKernel, 12000, cuLibraryGetKernel),
 	FUNCTION(cuKernelGetFunction, 12000, cuKernelGetFunction), FUNCTION(cuFuncLoad, 12040, cuFuncLoad),
+	FUNCTION(cuCtxSetCurrent, 4000, cuCtxSetCurrent), FUNCTION(cuMemAllocManaged, 6000, cuMemAllocManaged),
+	FUNCTION(cuStreamCreate, 2000, cuStreamCreate), FUNCTION(cuStreamDestroy, 4000, cuStreamDestroy_v2),
+	FUNCTION(cuStreamQuery, 2000, cuStreamQuery), FUNCTION(cuStreamSynchronize, 2000, cuStreamSynchronize),
 };
 
 int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)
 {
-	const char *missing = getenv("FAKE_CUDA_MISSING");
+	const char *missing = getenv("FAKE_CUDA_MISSING"), *hang = getenv("FAKE_CUDA_HANG");
+	void (*never)(void) = (void (*)(void))fake_never;
 
 	*fn = NULL;
 	if (setting("FAKE_CUDA_STUB", 0))
@@ -450,7 +454,7 @@ int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)
 	for (size_t i = 0; i < sizeof(functions) / sizeof(functions[0]); i++)
 		if (!strcmp(functions[i].name, name) && functions[i].version == version &&
 		    !(missing && !strcmp(name, missing)))
-			memcpy(fn, &functions[i].fn, sizeof(*fn));
+			memcpy(fn, hang && !strcmp(name, hang) ? &never : &functions[i].fn, sizeof(*fn));
 	return 0;
 }
 

@@ -40,6 +40,12 @@ void *reach(const void *p, size_t n, int device);
 bool is_pinned(const void *p);
 void wait_for_all(void);
 
+/* Kernels of our tools (fake_gpu.c). */
+const void *fake_gpu_find(const char *name);
+bool fake_gpu_is(const void *kernel);
+int fake_gpu_launch(const void *kernel, void *stream, void **args);
+int fake_never(void);
+
 /* No driver's: what the device has at an address, and a release that waits for no stream. */
 void *cuFakeView(const void *p);
 int cuFakeFree(void *p);

@@ -363,9 +363,12 @@ int cuLaunchHostFunc(void *stream, void (*fn)(void *), void *arg)
 int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
 		   unsigned shared, void *stream, void **args, void **extra)
 {
-	struct op o = { .what = k->op < 4 ? FOLD : SCALE, .kernel = *k };
+	struct op o;
 	int e;
 
+	if (fake_gpu_is(k))
+		return fake_gpu_launch(k, stream, args);
+	o = (struct op){ .what = k->op < 4 ? FOLD : SCALE, .kernel = *k };
 	if (!gx || gy != 1 || gz != 1 || bx != TT_CUDA_THREADS || by != 1 || bz != 1 || extra)
 		return 1;
 	if (o.what == SCALE) {
@@ -399,6 +402,9 @@ int cuLibraryGetKernel(void **kernel, void *lib, const char *name)
 	static const char *const ops[] = { "sum", "prod", "max", "min", "pre", "post" };
 	char want[64];
 
+	*kernel = (void *)fake_gpu_find(name);
+	if (*kernel)
+		return 0;
 	for (int i = 0; i < 6; i++)
 		for (int t = 0; t < tuttiNumTypes; t++) {
 			snprintf(want, sizeof(want), "tt_%s_%s", ops[i], tt_type_name((tuttiDataType_t)t));
