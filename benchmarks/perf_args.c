@@ -23,10 +23,16 @@ static const char usage[] =
 	"                          f8e4m3 f8e5m2 all (default float)\n"
 	"  -r, --root RANK|all     root of rooted collectives (default 0)\n"
 	"  -t, --nthreads N        ranks a process, each a thread (default 1)\n"
-	"  -g, --ngpus 1           accepted for nccl-tests' command lines; buffers are host memory\n"
-	"  -z, --blocking 0|1      1: blocking calls (default); 0: calls queued on a host stream\n"
+	"  -g, --ngpus N           ranks a thread of -t, each with a thread of its own (default 1)\n"
+	"      --memory KIND       host (default); cuda, managed, pinned: on streams of CUDA devices, rank i of a\n"
+	"                          host on device i modulo their number, so several ranks may share one\n"
+	"  -z, --blocking 0|1      1: the clock waits for each call (default for host memory); 0: calls are queued on\n"
+	"                          a stream (default for the others), one of the host for host memory\n"
+	"  -y, --stream_null 0|1   1: on the default stream, NULL (default 0)\n"
 	"  -a, --average 0|1|2|3   time shown: of rank 0, average, min, max over ranks (default 3)\n"
 	"  -R, --local_register 0|1  1: buffers of MemAlloc, registered with CommRegister (default 0)\n"
+	"  -G, --cudagraph 0       graphs are not supported\n"
+	"      --load              multiply-adds on rank 0's device beside the calls, and what they lose by it\n"
 	"  -J, --output_file FILE  write the results as JSON too\n"
 	"  -h, --help              this text\n"
 	"Environment: TUTTI_PERF_CORRUPT=1 flips one bit of one rank's result before each check, to show\n"
@@ -45,6 +51,8 @@ static const struct option options[] = {
 	{ "nthreads", required_argument, NULL, 't' },     { "ngpus", required_argument, NULL, 'g' },
 	{ "blocking", required_argument, NULL, 'z' },     { "average", required_argument, NULL, 'a' },
 	{ "local_register", required_argument, NULL, 'R' },
+	{ "cudagraph", required_argument, NULL, 'G' },    { "stream_null", required_argument, NULL, 'y' },
+	{ "memory", required_argument, NULL, 'M' },       { "load", no_argument, NULL, 'L' },
 	{ "output_file", required_argument, NULL, 'J' },  { "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 }
 };
@@ -90,6 +98,28 @@ static int name_arg(int letter, const char *s, const char *const *names, int n)
 	bad(letter, s, "no such name");
 }
 
+static enum perf_memory memory_arg(const char *s)
+{
+	int i = name_arg('-', s, perf_memory_names, PERF_MEMORIES);
+
+	if (i < 0)
+		bad('-', s, "one kind of memory is wanted");
+	return (enum perf_memory)i;
+}
+
+static void no_graphs(const char *s)
+{
+	if (int_arg('G', s, 0, 1 << 30))
+		bad('G', s, "CUDA graphs are not supported yet: tutti refuses streams under capture");
+}
+
+static bool registered_arg(const char *s)
+{
+	if (int_arg('R', s, 0, 2) == 2)
+		bad('R', s, "there are no symmetric windows; 1 registers buffers");
+	return s[0] == '1';
+}
+
 static void apply(struct perf_args *a, int letter, const char *s)
 {
 	switch (letter) {
@@ -104,10 +134,13 @@ static void apply(struct perf_args *a, int letter, const char *s)
 	case 'd': a->type = name_arg(letter, s, perf_type_names, tuttiNumTypes); break;
 	case 'r': a->root = strcmp(s, "all") ? int_arg(letter, s, -1, 1 << 30) : -1; break;
 	case 't': a->nthreads = int_arg(letter, s, 1, 1024); break;
-	case 'g': int_arg(letter, s, 1, 1); break;
-	case 'z': a->blocking = int_arg(letter, s, 0, 1) == 1; break;
+	case 'g': a->ngpus = int_arg(letter, s, 1, 1024); break;
+	case 'y': a->stream_null = int_arg(letter, s, 0, 1) == 1; break;
+	case 'M': a->memory = memory_arg(s); break;
+	case 'G': no_graphs(s); break;
+	case 'L': a->load = true; break;
 	case 'a': a->average = int_arg(letter, s, 0, 3); break;
-	case 'R': a->registered = int_arg(letter, s, 0, 1) == 1; break;
+	case 'R': a->registered = registered_arg(s); break;
 	case 'J': a->json_path = s; break;
 	default: exit(2); /* getopt has said why */
 	}
@@ -116,20 +149,27 @@ static void apply(struct perf_args *a, int letter, const char *s)
 void perf_parse(int argc, char **argv, const struct perf_coll *coll, struct perf_args *a)
 {
 	const char *corrupt = getenv("TUTTI_PERF_CORRUPT");
-	int letter;
+	int letter, blocking = -1;
 
 	*a = (struct perf_args){ .min_bytes = 32 << 20, .max_bytes = 32 << 20, .step_bytes = 1 << 20,
 				 .step_factor = 1, .iters = 20, .warmup = 5, .check = 1, .nthreads = 1,
-				 .average = 3, .type = tuttiFloat32, .blocking = true,
+				 .ngpus = 1, .average = 3, .type = tuttiFloat32,
 				 .argc = argc, .argv = argv };
 	a->corrupt = corrupt && *corrupt && strcmp(corrupt, "0");
-	while ((letter = getopt_long(argc, argv, "b:e:i:f:n:w:c:o:d:r:t:g:z:a:R:J:h", options, NULL)) != -1) {
+	while ((letter = getopt_long(argc, argv, "b:e:i:f:n:w:c:o:d:r:t:g:z:y:a:R:G:J:h", options, NULL)) != -1) {
 		if (letter == 'h') {
 			printf(usage, argv[0], coll->name);
 			exit(0);
 		}
-		apply(a, letter, optarg);
+		if (letter == 'z')
+			blocking = int_arg(letter, optarg, 0, 1);
+		else
+			apply(a, letter, optarg);
 	}
+	a->blocking = blocking < 0 ? a->memory == PERF_HOST : blocking;
+	a->nthreads *= a->ngpus;
+	if (a->load && a->memory == PERF_HOST)
+		bad('-', "--load", "it needs a device: --memory cuda");
 	if (optind < argc)
 		bad('h', argv[optind], "what should this word be?");
 	if (a->max_bytes < a->min_bytes)

@@ -16,8 +16,8 @@ struct rank {
 	tuttiUniqueId id;
 	tuttiComm_t comm;
 	tuttiStream_t stream; /* NULL: blocking calls */
-	int rank, nranks;
-	uint8_t *send, *recv; /* PERF_GUARD bytes before and behind max_bytes */
+	int rank, nranks, device; /* -1: host memory */
+	struct perf_buf send, recv; /* PERF_GUARD bytes before and behind max_bytes */
 	uint8_t *expected;
 	void *handles[2];       /* of send and recv, where registered */
 	bool ok;
@@ -49,6 +49,14 @@ static bool set(const char *name)
 static bool launched(void)
 {
 	return set("TUTTI_RANK") || (set("RANK") && set("WORLD_SIZE") && set("MASTER_ADDR"));
+}
+
+/* Among the processes of this host. */
+static int local_process(int proc)
+{
+	const char *s = set("TUTTI_LOCAL_RANK") ? getenv("TUTTI_LOCAL_RANK") : getenv("LOCAL_RANK");
+
+	return s && *s ? atoi(s) : proc;
 }
 
 /* A launcher that tutti cannot ask would start N jobs of one rank each, and every one would look
@@ -88,27 +96,18 @@ static void share_id(tuttiComm_t procs, int proc, tuttiUniqueId *id)
 
 /* ---- buffers ---- */
 
-static uint8_t *buffer(size_t bytes, bool registered)
+static void new_buffer(struct rank *k, struct perf_buf *b, size_t bytes, void **handle)
 {
-	void *p;
-	size_t all = bytes + 2 * PERF_GUARD;
-
-	if (registered)
-		must(tuttiMemAlloc(&p, all), "MemAlloc");
-	else if (posix_memalign(&p, 4096, all))
-		perf_die("no memory for a buffer of %zu bytes", all);
-	memset(p, 0x5a, all); /* touches every page before the clock runs */
-	return p;
+	perf_buf_new(b, k->args, bytes + 2 * PERF_GUARD);
+	if (b->registered)
+		must(tuttiCommRegister(k->comm, b->at, bytes, handle), "CommRegister");
 }
 
-static void free_buffer(const struct rank *k, uint8_t *p, void *handle)
+static void free_buffer(struct rank *k, struct perf_buf *b, void *handle)
 {
-	if (!k->args->registered) {
-		free(p);
-		return;
-	}
-	must(tuttiCommDeregister(k->comm, handle), "CommDeregister");
-	must(tuttiMemFree(p), "MemFree");
+	if (b->registered)
+		must(tuttiCommDeregister(k->comm, handle), "CommDeregister");
+	perf_buf_free(b);
 }
 
 /* Elements of a row of `bytes`, and that in bytes of the larger buffer. */
@@ -140,12 +139,32 @@ static void pointers(const struct rank *k, const struct perf_case *c, bool in_pl
 {
 	size_t el = perf_type_size(c->type), me = (size_t)k->rank;
 
-	*send = k->send + PERF_GUARD;
-	*recv = k->recv + PERF_GUARD;
+	*send = k->send.at + PERF_GUARD;
+	*recv = k->recv.at + PERF_GUARD;
 	if (!in_place)
 		return;
-	*send = k->recv + PERF_GUARD + c->sizes.send_offset * me * el;
+	*send = k->recv.at + PERF_GUARD + c->sizes.send_offset * me * el;
 	*recv += c->sizes.recv_offset * me * el;
+}
+
+static uint8_t *view_of(const struct rank *k, const uint8_t *p)
+{
+	const struct perf_buf *b = p >= k->send.at && p < k->send.at + k->send.n ? &k->send : &k->recv;
+
+	return b->view + (p - b->at);
+}
+
+/* What the host has written goes to where the call reads it, and back. */
+static void put(struct rank *k, const struct perf_case *c)
+{
+	perf_buf_put(&k->send, row_bytes(c) + 2 * PERF_GUARD, k->stream);
+	perf_buf_put(&k->recv, row_bytes(c) + 2 * PERF_GUARD, k->stream);
+}
+
+static void get(struct rank *k, const struct perf_case *c)
+{
+	perf_buf_get(&k->send, row_bytes(c) + 2 * PERF_GUARD, k->stream);
+	perf_buf_get(&k->recv, row_bytes(c) + 2 * PERF_GUARD, k->stream);
 }
 
 /* ---- agreement ---- */
@@ -182,11 +201,12 @@ static tuttiResult_t call(const struct rank *k, const struct perf_case *c, tutti
 	tuttiResult_t r = tuttiSuccess, s;
 
 	pointers(k, c, in_place, &send, &recv);
-	while (times-- > 0 && r == tuttiSuccess)
+	while (times-- > 0 && r == tuttiSuccess) {
 		r = k->coll->run(send, recv, c, op, k->comm, k->stream);
-	if (!k->stream)
-		return r;
-	s = tuttiHostStreamSynchronize(k->stream);
+		if (r == tuttiSuccess && times && k->args->blocking)
+			r = perf_stream_wait(k->stream, k->comm);
+	}
+	s = perf_stream_wait(k->stream, k->comm);
 	return r != tuttiSuccess ? r : s;
 }
 
@@ -213,17 +233,20 @@ static void check(struct rank *k, const struct perf_case *c, tuttiRedOp_t op, bo
 	int64_t n[2];
 
 	pointers(k, c, in_place, &send, &recv);
-	memset(k->recv + PERF_GUARD, 0xee, bytes);
-	guard_set(k->send, bytes);
-	guard_set(k->recv, bytes);
-	perf_input(c, k->rank, 0, c->sizes.send, send);
+	recv = view_of(k, recv);
+	memset(k->recv.view + PERF_GUARD, 0xee, bytes);
+	guard_set(k->send.view, bytes);
+	guard_set(k->recv.view, bytes);
+	perf_input(c, k->rank, 0, c->sizes.send, view_of(k, send));
+	put(k, c);
 	must(call(k, c, op, in_place, 1), k->coll->name);
+	get(k, c);
 	if (corrupts && c->sizes.recv)
 		recv[c->sizes.recv / 2 * el] ^= 1;
 	if (has_result)
 		k->coll->expect(c, k->expected);
 	n[0] = has_result ? differences(recv, k->expected, c->sizes.recv, el) : 0;
-	n[1] = guard_count(k->recv, bytes) + guard_count(k->send, bytes);
+	n[1] = guard_count(k->recv.view, bytes) + guard_count(k->send.view, bytes);
 	agree_counts(k, n);
 	*wrong = n[0];
 	*outside += n[1];
@@ -238,6 +261,21 @@ static void fill_timing(const struct rank *k, const struct perf_case *c, double 
 	t->wrong = -1;
 }
 
+static double time_calls(struct rank *k, const struct perf_case *c, tuttiRedOp_t op, bool in_place)
+{
+	bool load = k->args->load && k->rank == 0;
+	double start;
+
+	if (load)
+		perf_load_begin();
+	start = now_us();
+	must(call(k, c, op, in_place, k->args->iters), k->coll->name);
+	start = now_us() - start;
+	if (load)
+		perf_load_end();
+	return start / k->args->iters;
+}
+
 /* False where the combination is not supported; every other failure ends the program. */
 static bool row(struct rank *k, struct perf_case *c, tuttiRedOp_t op, uint64_t *seed)
 {
@@ -247,18 +285,16 @@ static bool row(struct rank *k, struct perf_case *c, tuttiRedOp_t op, uint64_t *
 	for (int in_place = 0; in_place < 2; in_place++) {
 		uint8_t *send, *recv;
 		tuttiResult_t r;
-		double start;
 
 		pointers(k, c, in_place, &send, &recv);
-		perf_input(c, k->rank, 0, c->sizes.send, send);
+		perf_input(c, k->rank, 0, c->sizes.send, view_of(k, send));
+		put(k, c);
 		r = call(k, c, op, in_place, k->args->warmup ? k->args->warmup : 1);
 		if (r == tuttiUnsupported)
 			return false;
 		must(r, k->coll->name);
 		must(tuttiBarrier(k->comm, NULL), "Barrier");
-		start = now_us();
-		must(call(k, c, op, in_place, k->args->iters), k->coll->name);
-		fill_timing(k, c, agree_time(k, (now_us() - start) / k->args->iters), &t[in_place]);
+		fill_timing(k, c, agree_time(k, time_calls(k, c, op, in_place)), &t[in_place]);
 		c->seed = ++*seed;
 		if (k->args->check)
 			check(k, c, op, in_place, &t[in_place].wrong, &outside);
@@ -338,6 +374,7 @@ static void gather_names(struct rank *k, struct perf_rank_info *all)
 
 	memset(me, 0, sizeof *me);
 	me->pid = (int32_t)getpid();
+	me->device = k->device;
 	gethostname(me->host, sizeof me->host - 1);
 	must(tuttiAllGather(me, all, sizeof *me, tuttiUint8, k->comm, NULL),
 	     "AllGather of the names");
@@ -351,23 +388,25 @@ static void run_rank(struct rank *k)
 
 	if (!names)
 		perf_die("no memory");
-	k->send = buffer(room, k->args->registered);
-	k->recv = buffer(room, k->args->registered);
-	k->expected = buffer(k->args->check ? room : 0, false);
-	if (k->args->registered) {
-		must(tuttiCommRegister(k->comm, k->send, room, &k->handles[0]), "CommRegister");
-		must(tuttiCommRegister(k->comm, k->recv, room, &k->handles[1]), "CommRegister");
-	}
-	if (!k->args->blocking)
-		must(tuttiHostStreamCreate(&k->stream), "HostStreamCreate");
+	new_buffer(k, &k->send, room, &k->handles[0]);
+	new_buffer(k, &k->recv, room, &k->handles[1]);
+	k->expected = calloc(1, k->args->check ? room : 1);
+	if (!k->expected)
+		perf_die("no memory for %zu bytes", room);
+	k->stream = perf_stream_new(k->args);
+	if (k->args->load && k->rank == 0)
+		perf_load_start(k->device);
 	gather_names(k, names);
 	if (k->rank == 0)
 		perf_report_begin(k->report, names, k->nranks);
 	all_settings(k);
-	must(tuttiHostStreamDestroy(k->stream), "HostStreamDestroy");
+	if (k->args->load && k->rank == 0)
+		perf_load_stop();
+	must(tuttiBarrier(k->comm, NULL), "Barrier"); /* freeing waits for the device, which may wait for a rank */
+	perf_stream_free(k->stream);
 	free(names);
-	free_buffer(k, k->send, k->handles[0]);
-	free_buffer(k, k->recv, k->handles[1]);
+	free_buffer(k, &k->send, k->handles[0]);
+	free_buffer(k, &k->recv, k->handles[1]);
 	free(k->expected);
 }
 
@@ -375,6 +414,7 @@ static void *rank_thread(void *arg)
 {
 	struct rank *k = arg;
 
+	perf_mem_use(k->device);
 	if (!k->comm)
 		must(tuttiCommInitRank(&k->comm, k->nranks, k->id, k->rank), "CommInitRank");
 	run_rank(k);
@@ -408,11 +448,12 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
 	struct perf_report report = { .coll = coll, .args = &args };
 	tuttiComm_t procs = NULL;
 	tuttiUniqueId id = { { 0 } };
-	int proc = 0, nprocs = 1, t;
+	int proc = 0, nprocs = 1, t, devices;
 	struct rank *ranks;
 	bool ok;
 
 	perf_parse(argc, argv, coll, &args);
+	devices = perf_mem_start(args.memory);
 	if (launched()) {
 		must(tuttiCommInitFromEnv(&procs, NULL), "CommInitFromEnv");
 		must(tuttiCommUserRank(procs, &proc), "CommUserRank");
@@ -433,6 +474,7 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
 					  .id = id,
 					  .rank = proc * t + i,
 					  .nranks = nprocs * t,
+					  .device = devices ? (local_process(proc) * t + i) % devices : -1,
 					  .ok = true };
 	if (t == 1)
 		ranks[0].comm = procs;

@@ -39,6 +39,33 @@ struct perf_coll {
 			     tuttiComm_t comm, tuttiStream_t stream);
 };
 
+/* ---- perf_mem.c: where buffers are ---- */
+enum perf_memory { PERF_HOST, PERF_CUDA, PERF_MANAGED, PERF_PINNED, PERF_MEMORIES };
+extern const char *const perf_memory_names[PERF_MEMORIES];
+struct perf_args;
+struct perf_buf {
+	uint8_t *at, *view;  /* as calls take it; as the host fills and reads it: the same, or put and get move it */
+	size_t n;
+	enum perf_memory memory;
+	bool registered;
+};
+int perf_mem_start(enum perf_memory memory); /* before the first communicator; how many devices */
+void perf_mem_use(int device);               /* on this thread */
+void perf_mem_name(int device, char *out, size_t n);
+void perf_buf_new(struct perf_buf *b, const struct perf_args *a, size_t n);
+void perf_buf_free(struct perf_buf *b);
+void perf_buf_put(struct perf_buf *b, size_t n, tuttiStream_t stream); /* the first n bytes; waits */
+void perf_buf_get(struct perf_buf *b, size_t n, tuttiStream_t stream);
+tuttiStream_t perf_stream_new(const struct perf_args *a);
+void perf_stream_free(tuttiStream_t s);
+tuttiResult_t perf_stream_wait(tuttiStream_t s, tuttiComm_t comm);
+
+/* ---- perf_load.c: kernels beside the calls; one rank's thread ---- */
+void perf_load_start(int device);
+void perf_load_begin(void); /* from here to the end of the timed calls they are counted */
+void perf_load_end(void);
+void perf_load_stop(void);
+
 int perf_main(int argc, char **argv, const struct perf_coll *coll);
 
 /* ---- perf_data.c: inputs whose results are known exactly, in every type, for every operator ---- */
@@ -53,9 +80,10 @@ extern const char *const perf_op_names[PERF_NOPS];
 /* ---- perf_args.c ---- */
 struct perf_args {
 	size_t min_bytes, max_bytes, step_bytes, step_factor;
-	int iters, warmup, check, nthreads, average;
+	int iters, warmup, check, nthreads, ngpus, average;
 	int op, type, root;      /* -1: all */
-	bool blocking, registered, corrupt;
+	enum perf_memory memory;
+	bool blocking, registered, corrupt, stream_null, load;
 	const char *json_path;
 	int argc;
 	char **argv;
@@ -64,8 +92,8 @@ void perf_parse(int argc, char **argv, const struct perf_coll *coll, struct perf
 
 /* ---- perf_report.c: the table on stdout and the JSON file; rank 0 only ---- */
 struct perf_rank_info {
-	int32_t pid;
-	char host[60];
+	int32_t pid, device;     /* -1: none */
+	char host[56];
 };
 struct perf_timing {
 	double us, algbw, busbw;

@@ -47,12 +47,12 @@ static void json_begin(struct perf_report *r, const struct perf_rank_info *ranks
 	fprintf(f,
 		"],\n  \"config\": {\"nthreads\": %d, \"min_bytes\": %zu, \"max_bytes\": %zu, "
 		"\"step_bytes\": %zu, \"step_factor\": %zu, \"warmup_iters\": %d, \"iters\": %d, "
-		"\"check\": %d, \"blocking\": %d, \"average\": %d},\n  \"ranks\": [",
+		"\"check\": %d, \"blocking\": %d, \"average\": %d, \"memory\": \"%s\"},\n  \"ranks\": [",
 		a->nthreads, a->min_bytes, a->max_bytes, a->step_bytes, a->step_factor, a->warmup,
-		a->iters, a->check, a->blocking, a->average);
+		a->iters, a->check, a->blocking, a->average, perf_memory_names[a->memory]);
 	for (int i = 0; i < nranks; i++) {
-		fprintf(f, "%s\n    {\"rank\": %d, \"pid\": %d, \"host\": ", i ? "," : "", i,
-			ranks[i].pid);
+		fprintf(f, "%s\n    {\"rank\": %d, \"pid\": %d, \"device\": %d, \"host\": ", i ? "," : "", i,
+			ranks[i].pid, ranks[i].device);
 		json_string(f, ranks[i].host);
 		fputc('}', f);
 	}
@@ -86,22 +86,42 @@ static void json_row(struct perf_report *r, const struct perf_case *c, size_t by
 	fputc('}', f);
 }
 
+static const char *how(const struct perf_args *a)
+{
+	if (a->memory != PERF_HOST)
+		return a->blocking ? "each call waited for" : a->stream_null ? "on the default stream" : "on a stream";
+	return a->blocking ? "blocking calls" : "on a host stream";
+}
+
+/* Devices of other hosts are taken for this one's. */
+static void print_device(int device)
+{
+	char name[128] = "";
+
+	if (device >= 0) {
+		perf_mem_name(device, name, sizeof(name));
+		printf(" device %2d %s", device, name);
+	}
+	putchar('\n');
+}
+
 void perf_report_begin(struct perf_report *r, const struct perf_rank_info *ranks, int nranks)
 {
 	const struct perf_args *a = r->args;
 	static const char *const times[] = { "rank 0", "average over ranks", "min over ranks",
 					     "max over ranks" };
 
-	printf("# nThread %d nGpus 1 minBytes %zu maxBytes %zu step: %zu(%s) warmup iters: %d iters: %d "
+	printf("# nThread %d nGpus %d minBytes %zu maxBytes %zu step: %zu(%s) warmup iters: %d iters: %d "
 	       "agg iters: 1 validation: %d graph: 0\n#\n",
-	       a->nthreads, a->min_bytes, a->max_bytes,
+	       a->nthreads / a->ngpus, a->ngpus, a->min_bytes, a->max_bytes,
 	       a->step_factor > 1 ? a->step_factor : a->step_bytes,
 	       a->step_factor > 1 ? "factor" : "bytes", a->warmup, a->iters, a->check);
-	printf("# tutti %d.%d.%d %s, %s, time: %s\n#\n# Using ranks\n", TUTTI_MAJOR, TUTTI_MINOR,
-	       TUTTI_PATCH, r->coll->name, a->blocking ? "blocking calls" : "on a host stream",
-	       times[a->average]);
-	for (int i = 0; i < nranks; i++)
-		printf("#  Rank %2d Group  0 Pid %6d on %s\n", i, ranks[i].pid, ranks[i].host);
+	printf("# tutti %d.%d.%d %s, %s memory, %s, time: %s\n#\n# Using ranks\n", TUTTI_MAJOR, TUTTI_MINOR,
+	       TUTTI_PATCH, r->coll->name, perf_memory_names[a->memory], how(a), times[a->average]);
+	for (int i = 0; i < nranks; i++) {
+		printf("#  Rank %2d Group  0 Pid %6d on %s", i, ranks[i].pid, ranks[i].host);
+		print_device(ranks[i].device);
+	}
 	printf("#\n# %10s  %12s  %8s  %6s  %6s  %32s  %32s\n", "", "", "", "", "",
 	       "out-of-place          ", "in-place            ");
 	printf("# %10s  %12s  %8s  %6s  %6s  %7s  %6s  %6s %6s  %7s  %6s  %6s %6s\n", "size",
