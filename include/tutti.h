@@ -98,12 +98,13 @@ typedef struct {
 	double initDeadline;       /* seconds until init gives up with a roll call; default 120 */
 	double deadline;           /* seconds without a byte moving once data moves; default 60 */
 	double arrivalDeadline;    /* seconds to wait for a live rank that has not called; 0: for ever */
+	int device;                /* this rank's CUDA device, -1: none; default: the thread's current one */
 } tuttiConfig_t;
 
 #define TUTTI_CONFIG_MAGIC 0x7a771c0du
 #define TUTTI_CONFIG_INITIALIZER                                                                   \
 	{ sizeof(tuttiConfig_t), TUTTI_CONFIG_MAGIC, TUTTI_VERSION_CODE, TUTTI_UNDEF_INT, NULL, -1.0,  \
-	  -1.0, -1.0 }
+	  -1.0, -1.0, TUTTI_UNDEF_INT }
 
 /* ---- Version and errors ------------------------------------------------------------------------ */
 
@@ -137,8 +138,9 @@ tuttiResult_t tuttiCommInitRank(tuttiComm_t *comm, int nranks, tuttiUniqueId id,
 tuttiResult_t tuttiCommInitRankConfig(tuttiComm_t *comm, int nranks, tuttiUniqueId id, int rank,
 				      tuttiConfig_t *config);
 
-/* Makes all ndev ranks of a communicator in this process; comms[i] is rank i. devlist must be NULL
- * or hold -1 (host) only, until devices arrive. Drive them from ndev threads or in groups. */
+/* Makes all ndev ranks of a communicator in this process; comms[i] is rank i, its config.device devlist[i]: a CUDA
+ * device, which may be there several times, or -1. devlist NULL: the thread's current device for all. Drive them from
+ * ndev threads or in groups. */
 tuttiResult_t tuttiCommInitAll(tuttiComm_t *comms, int ndev, const int *devlist);
 
 /* Makes a communicator from what the launcher left in the environment: tutti-run's TUTTI_RANK,
@@ -168,6 +170,10 @@ tuttiResult_t tuttiCommGetAsyncError(tuttiComm_t comm, tuttiResult_t *asyncError
 
 tuttiResult_t tuttiCommCount(const tuttiComm_t comm, int *count);
 tuttiResult_t tuttiCommUserRank(const tuttiComm_t comm, int *rank);
+
+/* Sets *device to the CUDA device of this rank: config.device, or the thread's current one when the communicator was
+ * made; -1: none. Where config.device named it, calls with memory or streams of another are InvalidArgument. */
+tuttiResult_t tuttiCommCuDevice(const tuttiComm_t comm, int *device);
 
 /* ---- Memory ------------------------------------------------------------------------------------- */
 

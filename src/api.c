@@ -105,6 +105,7 @@ static tuttiResult_t find_place(const char *call, struct tt_task *t)
 
 static tuttiResult_t check_place(const char *call, struct tt_task *t)
 {
+	t->at.device = t->comm->bound;
 	return t->stream || tt_mem_kinds() ? find_place(call, t) : tuttiSuccess;
 }
 

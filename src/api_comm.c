@@ -111,6 +111,7 @@ tuttiResult_t tuttiCommInitRankConfig(tuttiComm_t *comm, int nranks, tuttiUnique
 {
 	struct tt_job j = { .run = run_init, .out = comm, .nranks = nranks, .rank = rank };
 	tuttiConfig_t known;
+	int device;
 
 	if (!comm || nranks < 1 || rank < 0 || rank >= nranks)
 		return tt_group_error(tt_fail(tuttiInvalidArgument, "CommInitRank: comm is NULL, or rank %d is not in "
@@ -120,8 +121,10 @@ tuttiResult_t tuttiCommInitRankConfig(tuttiComm_t *comm, int nranks, tuttiUnique
 	memcpy(&j.id, &id, sizeof(j.id));
 	*comm = NULL;
 	tt_mem_look();
+	TRY(tt_group_error(tt_mem_home(known.device, &device)));
 	TRY(tt_comm_new(&known, NULL, &j.comm));
 	j.comm->rank = rank;
+	j.comm->device = device;
 	if (!j.comm->blocking && !tt_group_open())
 		return init_nonblocking(&j);
 	return tt_submit_job(&j);
@@ -134,18 +137,21 @@ tuttiResult_t tuttiCommInitRank(tuttiComm_t *comm, int nranks, tuttiUniqueId id,
 
 tuttiResult_t tuttiCommInitAll(tuttiComm_t *comms, int ndev, const int *devlist)
 {
+	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
 	tuttiUniqueId id;
+	int device;
 
 	if (!comms || ndev < 1)
 		return tt_fail(tuttiInvalidArgument, "CommInitAll: comms is NULL or ndev is %d", ndev);
 	for (int i = 0; devlist && i < ndev; i++)
-		if (devlist[i] != -1)
-			return tt_fail(tuttiUnsupported, "CommInitAll: device %d: devices are not supported yet; pass "
-				       "NULL", devlist[i]);
+		TRY(tt_mem_home(devlist[i], &device));
 	TRY(tuttiGetUniqueId(&id));
 	TRY(tuttiGroupStart());
-	for (int i = 0; i < ndev; i++)
-		tuttiCommInitRank(&comms[i], ndev, id, i);
+	for (int i = 0; i < ndev; i++) {
+		if (devlist)
+			config.device = devlist[i];
+		tuttiCommInitRankConfig(&comms[i], ndev, id, i, &config);
+	}
 	return tuttiGroupEnd();
 }
 
@@ -266,7 +272,7 @@ tuttiResult_t tuttiCommSplit(tuttiComm_t comm, int color, int key, tuttiComm_t *
 			     tuttiConfig_t *config)
 {
 	struct tt_job j = { .run = run_split, .out = newcomm, .parent = comm, .color = color, .key = key };
-	int init;
+	int init, device;
 
 	if (!tt_comm_valid(comm) || !newcomm || (color < 0 && color != TUTTI_SPLIT_NOCOLOR))
 		return tt_group_error(tt_fail(tuttiInvalidArgument, "CommSplit: comm or newcomm is NULL, or color "
@@ -280,6 +286,8 @@ tuttiResult_t tuttiCommSplit(tuttiComm_t comm, int color, int key, tuttiComm_t *
 	TRY(check_config("CommSplit", config));
 	j.has_config = config != NULL;
 	j.config = known_part(config);
+	if (j.config.device != TUTTI_UNDEF_INT)
+		TRY(tt_group_error(tt_mem_home(j.config.device, &device)));
 	*newcomm = NULL;
 	return tt_submit_job(&j);
 }
@@ -403,5 +411,13 @@ tuttiResult_t tuttiCommUserRank(const tuttiComm_t c, int *rank)
 	if (!tt_comm_valid(c) || !rank || atomic_load(&c->init_state) == tuttiInProgress)
 		return tt_fail(tuttiInvalidArgument, "CommUserRank: comm or rank is NULL, or init has not finished");
 	*rank = c->rank;
+	return tuttiSuccess;
+}
+
+tuttiResult_t tuttiCommCuDevice(const tuttiComm_t c, int *device)
+{
+	if (!tt_comm_valid(c) || !device || atomic_load(&c->init_state) == tuttiInProgress)
+		return tt_fail(tuttiInvalidArgument, "CommCuDevice: comm or device is NULL, or init has not finished");
+	*device = c->device;
 	return tuttiSuccess;
 }

@@ -47,6 +47,8 @@ static void configure(struct tuttiComm *c, const tuttiConfig_t *g, const struct 
 	if (!g)
 		g = &none;
 	c->blocking = g->blocking != 0;
+	c->device = g->device != TUTTI_UNDEF_INT ? g->device : parent ? parent->device : -1;
+	c->bound = g->device != TUTTI_UNDEF_INT ? g->device : parent ? parent->bound : -1;
 	if (g->commName)
 		snprintf(c->name, sizeof(c->name), "%s", g->commName);
 	c->init_deadline = seconds_of(g->initDeadline, "INIT_DEADLINE");

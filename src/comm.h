@@ -82,6 +82,7 @@ struct tuttiComm {
 	uint64_t id, job;
 	char name[64];
 	bool blocking;
+	int device, bound; /* -1: none; bound: it was asked for, and nothing else will do */
 	double init_deadline;
 	uint64_t deadline_ns, arrival_ns, spin_ns;
 	uint32_t pauses; /* TT_PATIENT, or fewer: how often a waiting rank looks before it gives its core away */

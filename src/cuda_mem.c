@@ -256,6 +256,15 @@ static void leave(void)
 	here = NULL;
 }
 
+/* `bound`: the device that this rank was made for. */
+static tuttiResult_t check_bound(const char *call, int bound, int device, const char *what)
+{
+	if (bound >= 0 && device >= 0 && device != bound)
+		return tt_fail(tuttiInvalidArgument, "%s: the %s on device %d, and this rank was made for device %d "
+			       "(config.device)", call, what, device, bound);
+	return tuttiSuccess;
+}
+
 static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int device, struct place *p)
 {
 	tuttiResult_t r;
@@ -279,7 +288,7 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 			   struct tt_mem_place *at)
 {
 	struct facts f[2] = { { .device = -1 }, { .device = -1 } };
-	int device[2], on;
+	int device[2], on, bound = at->device;
 	struct place *p = NULL;
 	void *ctx;
 
@@ -293,7 +302,10 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 		device[i] = f[i].where == ON_DEVICE ? f[i].device : -1;
 	TRY(check_devices(call, device[0], device[1]));
 	on = device[0] >= 0 ? device[0] : device[1];
+	TRY(check_bound(call, bound, on, "buffers are"));
 	if (is_special(queue)) {
+		if (on < 0 && bound >= 0)
+			on = bound;
 		if (on < 0) /* managed: the device that it was made on, where none is current */
 			on = current() ? -1 : f[0].where == MANAGED ? f[0].device : f[1].device;
 		TRY(default_place(on, &p));
@@ -301,7 +313,8 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 		CUDA_TRY(cuStreamGetCtx(queue, &ctx));
 		TRY(place_of(ctx, &p));
 	}
-	*at = (struct tt_mem_place){ p, line_of(queue, p), is_far(&f[0], in), is_far(&f[1], out) };
+	TRY(check_bound(call, bound, p->device, "stream is"));
+	*at = (struct tt_mem_place){ bound, p, line_of(queue, p), is_far(&f[0], in), is_far(&f[1], out) };
 	return check_stream(call, queue, on, p);
 }
 
@@ -547,6 +560,26 @@ void tt_cuda_look(void)
 {
 	if (begin(true))
 		tt_mem_add(&kind);
+}
+
+tuttiResult_t tt_cuda_home(int wanted, int *device)
+{
+	struct place *p;
+
+	if (wanted == TUTTI_UNDEF_INT) {
+		if (begin(true) && current())
+			(void)cuda.f->cuCtxGetDevice(device);
+		return tuttiSuccess;
+	}
+	if (!begin(false))
+		return tt_fail(tuttiInvalidArgument, "device %d is asked for, but CUDA is off: %s", wanted,
+			       tt_cuda_why());
+	if (wanted < 0 || wanted >= cuda.f->devices)
+		return tt_fail(tuttiInvalidArgument, "device %d is asked for; here are %d, counted from 0, or -1 for "
+			       "none", wanted, cuda.f->devices);
+	tt_mem_add(&kind);
+	*device = wanted;
+	return primary_of(wanted, &p);
 }
 
 bool tt_cuda_describe(char *out, size_t n)

@@ -8,6 +8,8 @@
  * kind does: the threads of the library never call CUDA, which may keep them waiting for the very stream that
  * waits for them. */
 void tt_cuda_look(void);
+/* As tt_mem_home; `wanted` TUTTI_UNDEF_INT: that of the thread's context, or -1. */
+tuttiResult_t tt_cuda_home(int wanted, int *device);
 /* One line for people: what CUDA is here, or why it is off; looks further than tt_cuda_look. True: it is on. */
 bool tt_cuda_describe(char *out, size_t n);
 

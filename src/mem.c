@@ -42,6 +42,12 @@ void tt_mem_look(void)
 	tt_cuda_look();
 }
 
+tuttiResult_t tt_mem_home(int wanted, int *device)
+{
+	*device = -1;
+	return wanted == -1 ? tuttiSuccess : tt_cuda_home(wanted, device);
+}
+
 void tt_mem_trim(void)
 {
 	int n = atomic_load_explicit(&nkinds, memory_order_acquire);

@@ -11,6 +11,7 @@ enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
 /* Where a call runs (the kind's word for it), on which of all queues (NULL: on one that no other thread has), and
  * whether its buffers are out of the device's reach. */
 struct tt_mem_place {
+	int device; /* in: that of the rank, by its own word, or -1 */
 	void *where;
 	const void *line;
 	bool in_host, out_host;
@@ -53,6 +54,8 @@ struct tt_mem_kind {
 /* Adds the kinds of devices that this process has begun to use; those it does not use cost nothing. On a thread
  * that is inside an API call. */
 void tt_mem_look(void);
+/* The device of a rank that wants this one (config.device); -1: none. */
+tuttiResult_t tt_mem_home(int wanted, int *device);
 void tt_mem_trim(void); /* no queue waits for this library any more */
 /* Kinds stay. */
 void tt_mem_add(const struct tt_mem_kind *kind);

@@ -327,12 +327,19 @@ static tuttiResult_t enqueue(struct part *parts, int n)
 	return messages(parts, n);
 }
 
+/* NULL is a stream of each device. */
+static bool same_queue(const struct tt_task *a, const struct tt_task *b)
+{
+	return a->kind == b->kind && ((a->queue == b->queue && a->at.where == b->at.where) ||
+				      (a->at.line && a->at.line == b->at.line));
+}
+
 /* Ranks of one communicator that wait for each other must not stand in one queue. */
 static tuttiResult_t check_queues(const struct tt_task *list)
 {
 	for (const struct tt_task *t = list; t; t = t->next)
 		for (const struct tt_task *o = list; t->kind && o != t; o = o->next)
-			if (o->kind == t->kind && o->queue == t->queue && o->comm != t->comm &&
+			if (same_queue(o, t) && o->comm != t->comm &&
 			    o->comm->id == t->comm->id)
 				return tt_fail(tuttiInvalidUsage, "ranks %d and %d of a communicator share a stream "
 					       "in a group; give each rank a stream of its own",
