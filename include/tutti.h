@@ -208,8 +208,10 @@ tuttiResult_t tuttiCommDeregister(const tuttiComm_t comm, void *handle);
 
 /* ---- Operators ---------------------------------------------------------------------------------- */
 
-/* An operator that multiplies this rank's input by *scalar (one element of datatype; read during the
- * call with tuttiScalarHostImmediate) and sums. For `comm` only. */
+/* An operator that multiplies this rank's input by *scalar (one element of datatype) and sums. For `comm` only.
+ * tuttiScalarHostImmediate: the scalar is in host memory and read now. tuttiScalarDevice: it stays the operator's until
+ * its last operation is done; in device memory, which goes with device buffers of the same device, it is read when the
+ * stream comes to the operation, in host memory when the collective is called. */
 tuttiResult_t tuttiRedOpCreatePreMulSum(tuttiRedOp_t *op, void *scalar, tuttiDataType_t datatype,
 					tuttiScalarResidence_t residence, tuttiComm_t comm);
 

@@ -103,10 +103,33 @@ static tuttiResult_t find_place(const char *call, struct tt_task *t)
 	return t->kind->place ? bad(t->kind->place(call, t->queue, from, to, &t->at)) : tuttiSuccess;
 }
 
+/* A scalar of a device must be one that the call's stream reaches; one of the host is read now. */
+static tuttiResult_t check_scalar(const char *call, struct tt_task *t)
+{
+	const void *p = t->op.scalar_at;
+	const struct tt_mem_kind *kind = tt_mem_kind_of(p);
+	struct tt_mem_place at = { .device = t->comm->bound };
+
+	if (!p)
+		return tuttiSuccess;
+	if (!kind) {
+		memcpy(&t->op.scalar, p, tt_type_size(t->type));
+		t->op.scalar_at = NULL;
+		return tuttiSuccess;
+	}
+	if (kind == t->kind && (!kind->place || (kind->place(call, t->queue, p, NULL, &at) == tuttiSuccess &&
+						 at.where == t->at.where)))
+		return tuttiSuccess;
+	return bad(tt_fail(tuttiInvalidArgument, "%s: the scalar of PreMulSum, %p, is not on the device that this call "
+			   "runs on%s", call, p, t->kind ? "" : ", which is the host"));
+}
+
 static tuttiResult_t check_place(const char *call, struct tt_task *t)
 {
 	t->at.device = t->comm->bound;
-	return t->stream || tt_mem_kinds() ? find_place(call, t) : tuttiSuccess;
+	if (t->stream || tt_mem_kinds())
+		TRY(find_place(call, t));
+	return t->op.scalar_at ? check_scalar(call, t) : tuttiSuccess;
 }
 
 static tuttiResult_t check_root(const char *call, const struct tuttiComm *c, int root)
@@ -338,10 +361,13 @@ tuttiResult_t tuttiRedOpCreatePreMulSum(tuttiRedOp_t *op, void *scalar, tuttiDat
 	if (residence != tuttiScalarHostImmediate && residence != tuttiScalarDevice)
 		return tt_fail(tuttiInvalidArgument, "RedOpCreatePreMulSum: residence %d does not exist",
 			       (int)residence);
-	if (tt_mem_kind_of(scalar))
-		return tt_fail(tuttiInvalidArgument, "RedOpCreatePreMulSum: a scalar in %s memory is not supported "
-			       "yet; give it in host memory", tt_mem_kind_of(scalar)->name);
-	memcpy(&o.scalar, scalar, tt_type_size(datatype));
+	if (residence == tuttiScalarDevice)
+		o.scalar_at = scalar;
+	else if (tt_mem_kind_of(scalar))
+		return tt_fail(tuttiInvalidArgument, "RedOpCreatePreMulSum: the scalar is in %s memory, which is read "
+			       "with tuttiScalarDevice alone", tt_mem_kind_of(scalar)->name);
+	else
+		memcpy(&o.scalar, scalar, tt_type_size(datatype));
 	return add_op(op, comm, &o, datatype);
 }
 

@@ -105,7 +105,8 @@ static int launch(void *kernel, tuttiStream_t queue, int sms, size_t bytes, void
 static int run_scale(tuttiStream_t queue, int sms, void *dst, const void *src, size_t n, tuttiDataType_t type,
 		     const struct tt_op *op, enum tt_scale scale)
 {
-	struct tt_cuda_scale args = { .dst = dst, .src = src, .n = n, .factor = op->scalar, .divisor = op->nranks };
+	struct tt_cuda_scale args = { .dst = dst, .src = src, .n = n, .factor = op->scalar,
+				       .factor_at = op->scalar_at, .divisor = op->nranks };
 
 	return launch(code.kernels[scale == TT_SCALE_PRE ? PRE : POST][type], queue, sms, n * tt_type_size(type),
 		      &args);

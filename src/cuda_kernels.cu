@@ -235,7 +235,9 @@ template <class T, class Wide, class Op> static HERE void scale(const struct tt_
 
 template <class T> static HERE typename T::acc factor_of(const struct tt_cuda_scale &a)
 {
-	return T::open(load<typename T::mem>(&a.factor, 0, true));
+	const void *p = a.factor_at ? a.factor_at : &a.factor;
+
+	return T::open(load<typename T::mem>(p, 0, phase(p, sizeof(typename T::mem)) == 0));
 }
 
 /* ---- the kernels ---- */

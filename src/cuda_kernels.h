@@ -20,6 +20,7 @@ struct tt_cuda_scale { /* pre, post: as tt_reduce_pre of PreMulSum and tt_reduce
 	const void *src;
 	size_t n;
 	uint64_t factor; /* an element of the type */
+	const void *factor_at; /* or where it is, in the device's reach */
 	int divisor;
 };
 

@@ -78,6 +78,7 @@ void tt_qrun_bind(struct tt_qrun *q, const struct tt_call *call);
 uint32_t tt_qrun_batches(const struct tt_qrun *q);
 tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t batch);
 tuttiResult_t tt_qrun_enqueue_end(struct tt_qrun *q, tuttiStream_t queue);
+void *tt_qrun_scalar(const struct tt_qrun *q); /* room for an element, beside a hosted run's in and out */
 tuttiResult_t tt_qrun_hosted_begin(struct tt_qrun *q, tuttiStream_t queue, const void *in);
 tuttiResult_t tt_qrun_hosted_end(struct tt_qrun *q, tuttiStream_t queue, void *out);
 /* On whichever thread drives the network. */

@@ -256,7 +256,7 @@ tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kin
 	q->in_bytes = in_bytes;
 	q->out_bytes = out_bytes;
 	q->slot = (in_bytes + 63) & ~(size_t)63;
-	return taken(q, reserve_all(q, q->slot + out_bytes, 0), out);
+	return taken(q, reserve_all(q, q->slot + out_bytes + 2 * 64, 0), out);
 }
 
 void tt_qrun_cancel(struct tt_qrun *q)
@@ -396,6 +396,11 @@ tuttiResult_t tt_qrun_enqueue(struct tt_qrun *q, tuttiStream_t queue, uint32_t b
 				TRY(enqueue_step(q, queue, i, first + turn - skew));
 		}
 	return tuttiSuccess;
+}
+
+void *tt_qrun_scalar(const struct tt_qrun *q)
+{
+	return (void *)(((uintptr_t)tt_qrun_out(q) + q->out_bytes + 63) & ~(uintptr_t)63);
 }
 
 /* Between pinned memory and a user's of either side. */

@@ -242,16 +242,17 @@ static void scale_low(const struct tt_kernels *k, char *dst, const void *src, si
 
 void tt_reduce_pre(void *dst, const void *src, size_t n, tuttiDataType_t type, const struct tt_op *op)
 {
+	const void *scalar = op->scalar_at ? op->scalar_at : &op->scalar;
 	const struct tt_kernels *k = kernels();
 	float factor;
 
 	if (op->kind != TT_OP_PREMULSUM) {
 		tt_copy_bytes(dst, src, n * tt_type_size(type), TT_STORE_PLAIN);
 	} else if (k->unpack[type]) {
-		k->unpack[type](&factor, &op->scalar, 1);
+		k->unpack[type](&factor, scalar, 1);
 		scale_low(k, dst, src, n, type, &factor, 1);
 	} else {
-		k->mul[type](dst, src, n, &op->scalar);
+		k->mul[type](dst, src, n, scalar);
 	}
 }
 

@@ -13,6 +13,7 @@ struct tt_op {
 	bool commutative;
 	int nranks;               /* Avg: divisor */
 	uint64_t scalar;          /* PreMulSum: this rank's element, in its type */
+	const void *scalar_at;    /* or where it is when the operation runs */
 	tuttiUserOp_t fn;
 	void *context;
 };

@@ -180,6 +180,8 @@ static tuttiResult_t take(struct tt_task *t, struct part *p)
 		p->t = *t;
 		t->in = tt_qrun_in(t->q);
 		t->out = tt_qrun_out(t->q);
+		if (t->op.scalar_at)
+			t->op.scalar_at = tt_qrun_scalar(t->q);
 		return tuttiSuccess;
 	}
 	TRY(take_qprog(t, &row, &p->prog));
@@ -230,6 +232,8 @@ static tuttiResult_t begin_here(struct part *p)
 	const struct tt_task *t = &p->t;
 	const void *in = t->in;
 
+	if (!p->prog && t->op.scalar_at)
+		TRY(t->kind->copy(t->queue, tt_qrun_scalar(t->q), t->op.scalar_at, tt_type_size(t->type)));
 	if (!p->prog)
 		return tt_qrun_hosted_begin(t->q, t->queue, in);
 	TRY(tt_qrun_enqueue_begin(t->q, t->queue));

@@ -42,6 +42,7 @@ struct work {                /* of one rank */
 	int index;
 	tuttiStream_t stream;
 	tuttiStream_t queue;
+	void *scalar;          /* of the device */
 	unsigned char *mem[2]; /* with guards */
 	void *base[2];         /* the same, as the device calls it */
 	unsigned char *send, *recv;
@@ -224,15 +225,16 @@ static void close_buffers(struct work *w)
 
 /* ---- the call ---- */
 
-static tuttiResult_t make_op(struct work *w, tuttiRedOp_t *op)
+static tuttiResult_t make_op(struct work *w, bool device, tuttiRedOp_t *op)
 {
 	unsigned char scalar[8];
+	bool there = device && ref_mix(w->c.ref.seed, 33 + (uint64_t)w->r->rank) % 2;
 
 	*op = (tuttiRedOp_t)(w->c.ref.op < tuttiNumOps ? w->c.ref.op : tuttiSum);
 	if (w->c.ref.op == REF_PREMULSUM) {
-		ref_scalar(&w->c.ref, w->r->rank, scalar);
-		return tuttiRedOpCreatePreMulSum(op, scalar, w->c.ref.type, tuttiScalarHostImmediate,
-						 w->r->comm);
+		ref_scalar(&w->c.ref, w->r->rank, there ? fake_view(w->scalar) : scalar);
+		return tuttiRedOpCreatePreMulSum(op, there ? w->scalar : scalar, w->c.ref.type,
+						 there ? tuttiScalarDevice : tuttiScalarHostImmediate, w->r->comm);
 	}
 	if (w->c.ref.op == REF_USER)
 		return tuttiRedOpCreateUser(op, ref_user, w->c.ref.commutative, &w->c.ref, w->r->comm);
@@ -275,7 +277,7 @@ static void call(struct work *w)
 	bool group = how >= 6, streamed = how == 5 || how == 7, device = w->round->device && (is_device(w) || how & 1);
 	tuttiStream_t stream = streamed ? w->stream : NULL;
 	tuttiRedOp_t op = tuttiSum;
-	tuttiResult_t res = make_op(w, &op);
+	tuttiResult_t res = make_op(w, device, &op);
 
 	if (device) /* of host memory too, on a queue; on the default one only what is the device's */
 		stream = is_device(w) && how < 3 ? fake_queue_default() : w->queue;
@@ -380,8 +382,10 @@ static void run_cases(struct rank *r, struct round *round)
 	struct work w = { .r = r, .round = round };
 
 	RANK_OK(r, tuttiHostStreamCreate(&w.stream));
-	if (round->device)
+	if (round->device) {
 		w.queue = fake_queue_new();
+		w.scalar = fake_alloc(8);
+	}
 	for (int i = 0; i < round->ncases; i++) {
 		r->step = i;
 		w.index = i;
@@ -392,6 +396,8 @@ static void run_cases(struct rank *r, struct round *round)
 		close_buffers(&w);
 	}
 	RANK_OK(r, tuttiHostStreamDestroy(w.stream));
+	if (round->device)
+		fake_free(w.scalar);
 	fake_queue_free(w.queue);
 }
 
@@ -434,7 +440,6 @@ static void run_threads(long cases, bool device)
 	for (int comm = 0; cases > 0; comm++, cases -= PER_COMM) {
 		uint64_t s = ref_mix(test_seed(), (uint64_t)comm);
 		int n = comm < 3 ? comm + 1 : 1 + (int)draw(&s, quick ? 6 : MAX_N);
-
 		memset(&round, 0, sizeof(round));
 		round.seed = test_seed();
 		round.comm = comm;

@@ -90,7 +90,10 @@ static void run_fold(const struct op *o)
 static void run_scale(const struct op *o)
 {
 	const struct tt_cuda_scale *s = &o->scale;
+	const void *at = s->factor_at ? reach(s->factor_at, tt_type_size((tuttiDataType_t)o->kernel.type), o->device) :
+					NULL;
 	struct tt_op op = { .kind = o->kernel.op == 4 ? TT_OP_PREMULSUM : tuttiAvg, .scalar = s->factor,
+			    .scalar_at = at,
 			    .nranks = s->divisor };
 	tuttiDataType_t type = (tuttiDataType_t)o->kernel.type;
 	size_t bytes = s->n * tt_type_size(type);

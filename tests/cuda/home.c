@@ -214,6 +214,36 @@ static void off(void)
 	says(tuttiCommInitAll(c, 1, (int[]){ 0 }), tuttiInvalidArgument, "but CUDA is off: ");
 }
 
+/* The scalar of the device counts when the stream comes to it. */
+static void scalar(void)
+{
+	static _Atomic int go;
+	tuttiComm_t c[1];
+	tuttiRedOp_t op;
+	float *x, *by, host[2] = { 1, 2 };
+	void *q;
+
+	start();
+	x = memory(0);
+	by = memory(0);
+	CHECK(!cuda.stream_create(&q, 1) && tuttiCommInitAll(c, 1, (int[]){ 0 }) == tuttiSuccess);
+	*(float *)fake_view(by) = 3;
+	((float *)fake_view(x))[7] = 10;
+	says(tuttiRedOpCreatePreMulSum(&op, by, tuttiFloat32, tuttiScalarHostImmediate, c[0]), tuttiInvalidArgument,
+	     "tuttiScalarDevice alone");
+	CHECK(tuttiRedOpCreatePreMulSum(&op, by, tuttiFloat32, tuttiScalarDevice, c[0]) == tuttiSuccess);
+	says(tuttiAllReduce(host, host, 2, tuttiFloat32, op, c[0], NULL), tuttiInvalidArgument, "which is the host");
+	fake_hold(q, &go);
+	CHECK(FAKE(tuttiAllReduce(x, x, N, tuttiFloat32, op, c[0], q)) == tuttiSuccess);
+	*(float *)fake_view(by) = 5;
+	atomic_store(&go, 1);
+	fake_queue_sync(q);
+	CHECKF(((float *)fake_view(x))[7] == 50, "%g", (double)((float *)fake_view(x))[7]);
+	says(FAKE(tuttiAllReduce(memory(1), memory(1), N, tuttiFloat32, op, c[0], NULL)), tuttiInvalidArgument,
+	     "device");
+	destroy(c, 1);
+}
+
 const struct test tests[] = {
 	{ "a list of devices", list, 30 },
 	{ "stream NULL of two devices", null_streams, 30 },
@@ -221,5 +251,6 @@ const struct test tests[] = {
 	{ "the current device", current, 30 },
 	{ "no device, a wrong one", none, 30 },
 	{ "a device where CUDA is off", off, 30 },
+	{ "a scalar in device memory", scalar, 30 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -184,7 +184,10 @@ static void scales(const row &r, size_t n, bool together)
 		o.kind = post ? (int)tuttiAvg : 5;
 		o.nranks = a.divisor = 1 + (int)roll(300);
 		memcpy(&o.scalar, source[1], size);
-		a.factor = o.scalar;
+		if (roll(2))
+			a.factor = o.scalar;
+		else
+			a.factor_at = source[1]; /* as it is in a device's memory */
 		a.n = n;
 		a.src = source[0] + (together ? at : roll(40));
 		(post ? tt_reduce_post : tt_reduce_pre)(theirs + at, a.src, n, r.type, &o);

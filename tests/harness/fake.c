@@ -157,16 +157,19 @@ static void run_reduce(const struct op *o)
 {
 	const void *src[MAX_SRC];
 	size_t n = o->n * tt_type_size(o->type);
+	struct tt_op op = o->op;
 	char *dst = reach(o->dst, n);
 
+	if (op.scalar_at)
+		op.scalar_at = reach(op.scalar_at, tt_type_size(o->type));
 	for (int i = 0; i < o->nsrc; i++)
 		src[i] = reach(o->src[i], n);
 	if (o->scale == TT_SCALE_PRE)
-		tt_reduce_pre(dst, src[0], o->n, o->type, &o->op);
+		tt_reduce_pre(dst, src[0], o->n, o->type, &op);
 	else if (o->scale == TT_SCALE_POST)
-		tt_reduce_post(dst, src[0], o->n, o->type, &o->op);
+		tt_reduce_post(dst, src[0], o->n, o->type, &op);
 	else
-		tt_reduce_run(dst, src, o->nsrc, o->n, o->type, &o->op, TT_STORE_PLAIN);
+		tt_reduce_run(dst, src, o->nsrc, o->n, o->type, &op, TT_STORE_PLAIN);
 }
 
 static void run(const struct op *o)
