@@ -6,6 +6,7 @@
 #   make check-long       the long forms; parts: unit conformance collective process matrix
 #                         sanitize fuzz
 #   make check-rdma       on soft-RoCE and soft-iWARP in an emulated machine; check-rdma-smoke: a minute of it
+#   make check-gpu        on this machine's GPU: docs/gpu.md; bench-gpu: its figures
 #   make fuzz             each fuzzer for FUZZ_SECONDS
 #   make demo             a first run: what this machine is, and allreduce between two processes
 #   make RELEASE=1        CUDA kernels for all kinds of devices; NVCC=: none, CUDA_SM='80 90': for these
@@ -83,7 +84,7 @@ STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/tutti-gpu-probe $(B)/bin/link_perf $
 # ---- tests: one program for each file, linked with the static library
 TEST_DIRS := unit conformance collective process cuda
 HARNESS := $(B)/obj/tests/libharness.a
-HARNESS_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(filter-out %_main.c,$(wildcard tests/harness/*.c)))
+HARNESS_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(filter-out %_main.c,$(wildcard tests/harness/*.c))) $(GPU_OBJ)
 tests_in = $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/$(1)/*.c))
 scripts_in = $(wildcard tests/$(1)/*.sh)
 TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
@@ -91,19 +92,20 @@ TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
 FAKE_CUDA := $(B)/tests/cuda/libcuda.so.1 $(B)/tests/cuda/11/libcuda.so.1
 CUDA_TESTS := $(filter-out $(B)/tests/cuda/fake_%,$(call tests_in,cuda)) \
 	$(if $(shell command -v $(CXX) 2> /dev/null),$(B)/tests/cuda/kernels)
+GPU_TESTS := $(B)/gpu/collective/random $(B)/gpu/collective/device $(B)/gpu/bits
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
 LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
 RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
-.PHONY: all lib tests check check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
+.PHONY: all lib tests check check-gpu bench-gpu check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
 	docs-settings bench-peers bench-plan bench-rdma install clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: lib $(BINS) $(EXAMPLE_BINS)
 lib: $(SO) $(A)
-tests: $(TESTS) $(FAKE_CUDA) $(CUDA_TESTS)
+tests: $(TESTS) $(FAKE_CUDA) $(CUDA_TESTS) $(GPU_TESTS)
 
 # A change of compiler or flags rebuilds.
 FLAGS := $(CC) $(CPPFLAGS) $(ALL_CFLAGS)
@@ -182,6 +184,14 @@ $(B)/tests/cuda/kernels: tests/cuda/kernels.cpp src/cuda_kernels.cu src/cuda_ker
 	$(call say,LD)$(CXX) -std=c++17 -O2 -g $(filter -W%,$(WARN:-W%-prototypes=)) -ffp-contract=off -Wno-unknown-pragmas \
 		-Iinclude -iquote src -pthread $(LDFLAGS) $< $(A) -o $@
 
+# For a real device, without Criterion, which is not everywhere: tests/gpu.
+$(B)/gpu/collective/%: $(B)/obj/tests/collective/%.o $(B)/obj/tests/harness/plain_main.o $(HARNESS) $(A)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lm -o $@
+$(B)/gpu/bits: $(B)/obj/tests/gpu/bits.o $(GPU_OBJ) $(A)
+	@mkdir -p $(@D)
+	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lm -o $@
+
 $(HARNESS): $(HARNESS_OBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 $(B)/tests/%: $(B)/obj/tests/%.o $(B)/obj/tests/harness/$(MAIN)_main.o $(HARNESS) $(A)
@@ -220,6 +230,13 @@ check-long-sanitize:
 	@$(MAKE) --no-print-directory check-sanitize SAN=thread TEST_TIMEOUT=1800
 check-long-fuzz:
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=300
+
+# ---- on a GPU
+GPU_NEEDS := lib $(B)/bin/tutti-run $(B)/bin/tutti-gpu-probe $(B)/bin/all_reduce_perf $(B)/bin/gpu_copy_perf $(GPU_TESTS)
+check-gpu: $(GPU_NEEDS)
+	@BUILD=$(abspath $(B)) tests/gpu/check.sh
+bench-gpu: $(GPU_NEEDS)
+	@BUILD=$(abspath $(B)) tests/gpu/bench.sh
 
 # ---- RDMA devices without hardware: docs/testing.md
 VM_TESTS := $(filter-out tests/vm/faults.sh,$(wildcard tests/vm/*.sh))

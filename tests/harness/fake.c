@@ -420,6 +420,8 @@ static const struct fake_device *device(void)
 {
 	const char *name = getenv("TEST_DEVICE");
 
+	if (name && !strcmp(name, "gpu"))
+		return &fake_gpu;
 	return name && !strcmp(name, "cuda") ? &fake_cuda : &ours;
 }
 
@@ -472,6 +474,8 @@ bool fake_queue_wait(tuttiStream_t queue, double seconds)
 
 	for (int naps = 0; !idle && seconds_now() < end; idle = device()->is_idle(queue))
 		usleep(naps++ < 100 ? 20 : 500);
+	if (idle && device()->after)
+		device()->after();
 	return idle;
 }
 
@@ -490,6 +494,8 @@ void fake_hold(tuttiStream_t queue, const _Atomic int *until_set)
 
 void fake_enter(void)
 {
+	if (device()->before)
+		device()->before();
 	inside++;
 }
 

@@ -2,7 +2,8 @@
  * nobody may touch, so that a host access faults; what the device sees is a second mapping of the same pages.
  * Queues are threads, out of step with the caller, and every call that enqueues must come from a thread that is
  * between fake_enter and fake_leave, or the program is aborted. Figures of it are no device's figures.
- * With TEST_DEVICE=cuda the same functions are those of the libcuda.so.1 that is found, tests/cuda/fake_libcuda.c.
+ * With TEST_DEVICE=cuda the same functions are those of the libcuda.so.1 that is found, tests/cuda/fake_libcuda.c;
+ * with TEST_DEVICE=gpu of a real one.
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef TT_FAKE_H
 #define TT_FAKE_H
@@ -39,7 +40,11 @@ struct fake_device {
 	void (*queue_free)(tuttiStream_t queue);
 	bool (*is_idle)(tuttiStream_t queue);
 	void (*hold)(tuttiStream_t queue, const _Atomic int *until_set);
+	/* Or NULL: a call begins on this thread; its queue is idle. */
+	void (*before)(void);
+	void (*after)(void);
 };
 extern const struct fake_device fake_cuda; /* fake_cuda.c */
+extern const struct fake_device fake_gpu;  /* gpu.c */
 
 #endif

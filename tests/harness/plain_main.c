@@ -1,5 +1,5 @@
 /* Runs the tests of one program in order, in this process: for sanitizers, debuggers and where
- * Criterion is missing. Arguments: parts of the names of the tests to run.
+ * Criterion is missing. Arguments: parts of the names of the tests to run; --list.
  * SPDX-License-Identifier: Apache-2.0 */
 #include "test.h"
 
@@ -64,6 +64,11 @@ static int wanted(const char *name, int argc, char **argv)
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc == 2 && !strcmp(argv[1], "--list")) {
+		for (int i = 0; i < ntests; i++)
+			puts(tests[i].name);
+		return 0;
+	}
 	printf("seed %llu (TEST_SEED repeats it)\n", (unsigned long long)test_seed());
 	signal(SIGALRM, too_late);
 	for (int i = 0; i < ntests; i++) {
