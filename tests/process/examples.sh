@@ -32,6 +32,9 @@ for example in "$build"/examples/[0-9]*; do
 		;;
 	esac
 done
+# Over a driver of the tests, that its buffers are on a device.
+try "09_train_on_device over the fake driver" bash -c 'LD_LIBRARY_PATH=$2/tests/cuda:$LD_LIBRARY_PATH "$0" -n 3 "$1" |
+	grep -c "in device memory, device 0" | grep -qx 3' "$build/bin/tutti-run" "$build/examples/09_train_on_device" "$build"
 # Its schedule is the one that runs.
 try "08_own_schedule is used" bash -c 'TUTTI_LOG=plan:info "$0" -n 3 "$1" 2>&1 |
 	grep "3 ranks: TUTTI_SCHEDULE_FILE decides [1-9]"' "$build/bin/tutti-run" "$build/examples/08_own_schedule"
