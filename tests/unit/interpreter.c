@@ -25,7 +25,7 @@ struct world {
 	int p;
 	uint64_t rnd;
 	uint32_t start, packets, abort;
-	bool one_window;
+	size_t window; /* 0: any */
 	struct pipe *pipes[MAX_P][MAX_P][LANES]; /* from, to */
 	struct exec_rig rig;
 };
@@ -203,7 +203,7 @@ static void make_buffers(struct job *j, struct call *k, size_t count, tuttiDataT
 static bool begin_call(struct job *j, struct call *k, size_t count, tuttiDataType_t type, int op, uint32_t small,
 		       bool in_place)
 {
-	size_t window = j->o->one_window ? SLOT : 64 << test_rand(&j->o->rnd) % 7;
+	size_t window = j->o->window ? j->o->window : 64 << test_rand(&j->o->rnd) % 7;
 	uint32_t first = 0;
 	int fit = 0;
 
@@ -436,7 +436,7 @@ static void begin_two(struct two *t, uint32_t start)
 	struct tt_shape shape = { .nlanes = 1 };
 
 	begin_world(&t->o, 2, start, test_seed());
-	t->o.one_window = true; /* of four messages the fifth would wait */
+	t->o.window = SLOT; /* of one message a call, as the fifth would wait */
 	begin_job(&t->j, &t->o, tt_algo_find("direct", TT_BROADCAST), TT_BROADCAST, 0, &shape, 1);
 	CHECK(t->j.nblocks == 2);
 }
@@ -527,23 +527,73 @@ static void old_numbers(void)
 	nothing_old(8);
 }
 
-/* The first block is late by all that the others can do without it: with slots full of what looks like data. */
-static void late_block(void)
+/* The first block is late by all that the others can do without it: with slots full of what looks like data. Empty
+ * messages have to be waited for as well. */
+static void late_block(enum tt_coll coll, const char *algo)
 {
+	static const uint32_t small[] = { 0, 65, SLOT - TT_DEV_SLACK };
 	static struct held h;
 	struct tt_shape shape = { .nlanes = 1 };
 
 	for (int i = 0; i < 12; i++) {
-		static const uint32_t small[] = { 0, 65, SLOT - TT_DEV_SLACK };
 		struct world o;
 		struct job j;
 
 		begin_world(&o, 2 + i % 4, starts[i % 4], test_seed());
-		begin_job(&j, &o, tt_algo_find("direct1", TT_ALLREDUCE), TT_ALLREDUCE, 0, &shape, 1);
+		begin_job(&j, &o, tt_algo_find(algo, coll), coll, 0, &shape, 1);
 		memset(&h, 0, sizeof(h));
 		h.nblocks = (int)j.nblocks;
-		CHECK(begin_call(&j, &h.k, 10 + test_rand(&o.rnd) % 900, tuttiFloat32, tuttiSum, small[i % 3], false));
+		CHECK(begin_call(&j, &h.k, coll == TT_BARRIER ? 0 : test_rand(&o.rnd) % 900, tuttiFloat32, tuttiSum,
+				 small[i % 3], false));
 		test_threads(h.nblocks, run_held, &h);
+		compare(&j, &h.k, false);
+		free_call(&j, &h.k);
+		end_job(&j);
+		end_world(&o);
+	}
+}
+
+static void late_blocks(void)
+{
+	late_block(TT_ALLREDUCE, "direct1");
+	late_block(TT_BARRIER, "dissemination");
+}
+
+/* One lane is held up, in the middle of its windows, while the other runs to its end: into a last window which is cut
+ * in another way than those before. */
+static void run_lanes(int i, void *arg)
+{
+	struct held *h = arg;
+	int last = h->nblocks - 2;
+
+	if (i == last)
+		while (atomic_load(&h->over) < h->nblocks / 2)
+			sched_yield();
+	for (int b = 0; i % 2 && b < last; b += 2)
+		while (!atomic_load_explicit(&h->shared[b].stuck, memory_order_acquire))
+			sched_yield();
+	CHECK(dev_host_block(&h->k.launch, (uint32_t)i, &h->shared[i]));
+	atomic_fetch_add(&h->over, i % 2);
+}
+
+static void lanes_apart(void)
+{
+	static struct held h;
+	struct tt_shape shape = { .nlanes = 2, .param = 1 };
+
+	for (size_t part = 1; part < 8; part++) {
+		struct world o;
+		struct job j;
+
+		begin_world(&o, 8, 0, test_seed());
+		o.window = 64;
+		begin_job(&j, &o, tt_algo_find("ring", TT_ALLREDUCE), TT_ALLREDUCE, 0, &shape, 2);
+		memset(&h, 0, sizeof(h));
+		h.nblocks = (int)j.nblocks;
+		CHECK(h.nblocks == 16);
+		CHECK(begin_call(&j, &h.k, 3 * 256 + part * 32, tuttiFloat32, tuttiSum, part % 2 ? 0 : 1000, false));
+		CHECK(h.k.bind[0]->nwindows == 4);
+		test_threads(h.nblocks, run_lanes, &h);
 		compare(&j, &h.k, false);
 		free_call(&j, &h.k);
 		end_job(&j);
@@ -595,7 +645,8 @@ const struct test tests[] = {
 	{ "many calls without a reset, ranks apart", many_calls, 120 },
 	{ "packets of every size, from and to anywhere", packets, 120 },
 	{ "nothing is so old that it looks new", old_numbers, 0 },
-	{ "blocks wait for one that is late", late_block, 120 },
+	{ "blocks wait for one that is late", late_blocks, 120 },
+	{ "a lane that is far behind keeps its temporaries", lanes_apart, 120 },
 	{ "abort ends all that wait", abort_ends_waiting, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
