@@ -251,8 +251,6 @@ static tuttiResult_t begin_here(struct part *p)
 
 static tuttiResult_t step_here(struct part *p)
 {
-	if (p->at == p->batches)
-		return tuttiSuccess;
 	tt_qrun_bind(p->t.q, &p->call);
 	return tt_qrun_enqueue(p->t.q, p->t.queue, p->at++);
 }
@@ -277,10 +275,30 @@ static tuttiResult_t whole_here(struct part *p)
 	return end_here(p);
 }
 
+/* It ends where it is whole, as the network has the next of its direction after that. */
+static tuttiResult_t part_of_message(struct part *p)
+{
+	if (p->at == p->batches) /* or hosted */
+		return tuttiSuccess;
+	TRY(step_here(p));
+	return p->at == p->batches ? end_here(p) : tuttiSuccess;
+}
+
 static tuttiResult_t in_place(struct part *p, tuttiResult_t (*what)(struct part *p))
 {
 	TRY(enter(&p->t));
 	return left(&p->t, what(p));
+}
+
+/* An earlier one of the same direction has not been enqueued whole: the other end may not have them in one group. */
+static bool is_behind(const struct part *parts, int i)
+{
+	for (int k = 0; k < i; k++)
+		if (parts[k].t.comm == parts[i].t.comm && parts[k].t.coll == TT_SENDRECV &&
+		    parts[k].t.root == parts[i].t.root && parts[k].t.is_send == parts[i].t.is_send &&
+		    parts[k].at < parts[k].batches)
+			return true;
+	return false;
 }
 
 /* Sends before receives, a batch of windows of each in turn: what two ranks want of each other never stands
@@ -297,12 +315,13 @@ static tuttiResult_t messages(struct part *parts, int n)
 		for (int way = 1; way >= 0; way--)
 			for (int i = 0; i < n; i++)
 				if (parts[i].t.coll == TT_SENDRECV && parts[i].t.is_send == way) {
-					TRY(in_place(&parts[i], step_here));
+					if (!is_behind(parts, i))
+						TRY(in_place(&parts[i], part_of_message));
 					more |= parts[i].at < parts[i].batches;
 				}
 	}
 	for (int i = 0; i < n; i++)
-		if (parts[i].t.coll == TT_SENDRECV)
+		if (parts[i].t.coll == TT_SENDRECV && !parts[i].prog)
 			TRY(in_place(&parts[i], end_here));
 	return tuttiSuccess;
 }

@@ -202,6 +202,46 @@ static void exchange(void)
 		ranks_run(n, 30, exchange_rank, NULL);
 }
 
+/* Several messages to one rank in a group, beyond what slots hold, which it takes one by one. */
+static void in_a_row_rank(struct rank *r)
+{
+	enum { N = 3 };
+	tuttiStream_t q = fake_queue_new();
+	int next = (r->rank + 1) % r->n, before = (r->rank + r->n - 1) % r->n;
+	struct vec out[N], in[N];
+
+	for (int i = 0; i < N; i++) {
+		out[i] = vec_new((size_t)(400000 - 150000 * i));
+		in[i] = vec_new(out[i].n);
+		fill(out[i], (float)(10 * r->rank + i));
+	}
+	if (r->rank % 2 == 0) {
+		RANK_OK(r, tuttiGroupStart());
+		for (int i = 0; i < N; i++)
+			RANK_OK(r, tuttiSend(out[i].at, out[i].n, tuttiFloat32, next, r->comm, q));
+		RANK_OK(r, FAKE(tuttiGroupEnd()));
+	}
+	for (int i = 0; i < N; i++)
+		RANK_OK(r, FAKE(tuttiRecv(in[i].at, in[i].n, tuttiFloat32, before, r->comm, q)));
+	for (int i = 0; i < N && r->rank % 2; i++)
+		RANK_OK(r, FAKE(tuttiSend(out[i].at, out[i].n, tuttiFloat32, next, r->comm, q)));
+	fake_queue_sync(q);
+	for (int i = 0; i < N; i++) {
+		r->step = i;
+		expect(r, in[i], (float)(10 * before + i), 1, "message");
+		fake_free(in[i].at);
+		fake_free(out[i].at);
+	}
+	fake_queue_free(q);
+}
+
+static void in_a_row(void)
+{
+	fake_start();
+	ranks_run(2, 30, in_a_row_rank, NULL);
+	ranks_run(4, 30, in_a_row_rank, NULL);
+}
+
 /* Two communicators, in another order on every other rank: in one group on one queue, and on two queues. */
 static void two_comms_rank(struct rank *r)
 {
@@ -435,6 +475,7 @@ const struct test tests[] = {
 	{ "many calls in flight", in_flight, 120 },
 	{ "a queue that is busy elsewhere", late, 30 },
 	{ "sends and receives in groups", exchange, 120 },
+	{ "messages in a row, in a group on one side", in_a_row, 60 },
 	{ "two communicators in another order", two_comms, 60 },
 	{ "one thread drives all ranks", one_thread, 30 },
 	{ "refused", refused, 30 },
