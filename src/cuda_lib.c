@@ -72,6 +72,10 @@ static const char *missing(struct tt_cuda *f)
 #define FIND(name, version, args) (void)find(#name, version, &f->name);
 	TT_CUDA_OPTIONAL(FIND)
 #undef FIND
+	f->shares = true;
+#define FIND(name, version, args) f->shares &= !find(#name, version, &f->name);
+	TT_CUDA_SHARING(FIND)
+#undef FIND
 	return first;
 }
 

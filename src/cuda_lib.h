@@ -11,9 +11,9 @@ typedef uintptr_t tt_cuda_ptr; /* CUdeviceptr; contexts, streams, libraries, ker
 enum {
 	TT_CUDA_INVALID_VALUE = 1, TT_CUDA_OUT_OF_MEMORY = 2, TT_CUDA_NOT_INITIALIZED = 3, TT_CUDA_STUB = 34,
 	TT_CUDA_NO_DEVICE = 100, TT_CUDA_INVALID_CONTEXT = 201, TT_CUDA_NO_BINARY = 209, TT_CUDA_OLD_PTX = 222,
-	TT_CUDA_NOT_READY = 600, TT_CUDA_NO_FABRIC = 802, TT_CUDA_MISMATCH = 803,
+	TT_CUDA_NOT_READY = 600, TT_CUDA_PEER_IS_ON = 704, TT_CUDA_NO_FABRIC = 802, TT_CUDA_MISMATCH = 803,
 };
-enum { TT_CUDA_ATTR_SMS = 16 };
+enum { TT_CUDA_ATTR_SMS = 16, TT_CUDA_ATTR_VMM = 102, TT_CUDA_ATTR_VMM_FD = 103, TT_CUDA_ATTR_VMM_RDMA = 110 };
 enum {
 	TT_CUDA_PTR_CONTEXT = 1, TT_CUDA_PTR_TYPE = 2, TT_CUDA_PTR_DEVICE_POINTER = 3, TT_CUDA_PTR_MANAGED = 8,
 	TT_CUDA_PTR_ORDINAL = 9,
@@ -21,6 +21,29 @@ enum {
 enum { TT_CUDA_TYPE_HOST = 1, TT_CUDA_TYPE_DEVICE = 2 };
 enum { TT_CUDA_HOST_PORTABLE = 1, TT_CUDA_HOST_DEVICEMAP = 2 };
 enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2 };
+/* Of memory that is created, then mapped (VMM): on a device, for others by descriptor. */
+enum { TT_CUDA_PINNED = 1, TT_CUDA_DEVICE = 1, TT_CUDA_BY_FD = 1, TT_CUDA_READ_WRITE = 3, TT_CUDA_RECOMMENDED = 1 };
+enum { TT_CUDA_LAZY_PEERS = 1, TT_CUDA_NON_BLOCKING = 1 };
+
+struct tt_cuda_location {
+	int type, id;
+};
+struct tt_cuda_prop {
+	int type, handles;
+	struct tt_cuda_location location;
+	void *win32;
+	unsigned char compression, rdma;
+	unsigned short usage;
+	unsigned char reserved[4];
+};
+struct tt_cuda_access {
+	struct tt_cuda_location location;
+	int flags;
+};
+struct tt_cuda_ipc {
+	char bytes[64];
+};
+typedef unsigned long long tt_cuda_handle;
 
 /* Must be there, from CUDA 11.8 on. */
 #define TT_CUDA_FUNCTIONS(X)                                                                       \
@@ -57,13 +80,38 @@ enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2 };
 	X(cuLibraryGetKernel, 12000, (void **kernel, void *lib, const char *name))                 \
 	X(cuKernelGetFunction, 12000, (void **fn, void *kernel))                                   \
 	X(cuFuncLoad, 12040, (void *fn))
+/* For memory that ranks of a host share: NULL as well. */
+#define TT_CUDA_SHARING(X)                                                                         \
+	X(cuStreamCreateWithPriority, 5050, (void **stream, unsigned flags, int priority))         \
+	X(cuStreamDestroy, 4000, (void *stream))                                                   \
+	X(cuDeviceGetUuid, 11040, (unsigned char *uuid, int device))                               \
+	X(cuDeviceGetPCIBusId, 4010, (char *id, int n, int device))                                \
+	X(cuDeviceCanAccessPeer, 4000, (int *can, int device, int peer))                           \
+	X(cuCtxEnablePeerAccess, 4000, (void *peer, unsigned flags))                               \
+	X(cuMemHostRegister, 6050, (void *p, size_t n, unsigned flags))                            \
+	X(cuMemHostUnregister, 4000, (void *p))                                                    \
+	X(cuIpcGetMemHandle, 4010, (struct tt_cuda_ipc *h, tt_cuda_ptr p))                         \
+	X(cuIpcOpenMemHandle, 11000, (tt_cuda_ptr *p, struct tt_cuda_ipc h, unsigned flags))       \
+	X(cuIpcCloseMemHandle, 4010, (tt_cuda_ptr p))                                              \
+	X(cuMemGetAllocationGranularity, 10020, (size_t *n, const struct tt_cuda_prop *prop, int option)) \
+	X(cuMemCreate, 10020, (tt_cuda_handle *h, size_t n, const struct tt_cuda_prop *prop, uint64_t flags)) \
+	X(cuMemRelease, 10020, (tt_cuda_handle h))                                                 \
+	X(cuMemExportToShareableHandle, 10020, (void *out, tt_cuda_handle h, int type, uint64_t flags)) \
+	X(cuMemImportFromShareableHandle, 10020, (tt_cuda_handle *h, void *fd, int type))          \
+	X(cuMemAddressReserve, 10020, (tt_cuda_ptr *p, size_t n, size_t align, tt_cuda_ptr wish, uint64_t flags)) \
+	X(cuMemAddressFree, 10020, (tt_cuda_ptr p, size_t n))                                      \
+	X(cuMemMap, 10020, (tt_cuda_ptr p, size_t n, size_t offset, tt_cuda_handle h, uint64_t flags)) \
+	X(cuMemUnmap, 10020, (tt_cuda_ptr p, size_t n))                                            \
+	X(cuMemSetAccess, 10020, (tt_cuda_ptr p, size_t n, const struct tt_cuda_access *a, size_t count))
 
 struct tt_cuda {
 #define TT_CUDA_MEMBER(name, version, args) int (*name) args;
 	TT_CUDA_FUNCTIONS(TT_CUDA_MEMBER)
 	TT_CUDA_OPTIONAL(TT_CUDA_MEMBER)
+	TT_CUDA_SHARING(TT_CUDA_MEMBER)
 #undef TT_CUDA_MEMBER
 	int version, devices; /* of the driver: 13000 is CUDA 13.0 */
+	bool shares;          /* all of TT_CUDA_SHARING is there */
 };
 
 /* Loads the driver's library. `in_use`: only where this process has it loaded already: memory and streams of devices

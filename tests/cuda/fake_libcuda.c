@@ -16,14 +16,6 @@
 #include "base.h"
 #include "fake_libcuda.h"
 
-
-struct range {
-	struct range *next;
-	char *at, *view;
-	size_t n;
-	int kind, device;
-};
-
 static struct {
 	pthread_mutex_t lock;
 	struct range *ranges;
@@ -124,10 +116,8 @@ int cuDeviceGetName(char *name, int n, int device)
 int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
 	READY();
-	if (attribute != 16)
-		return 1;
-	*value = 4; /* processors */
-	return 0;
+	*value = attribute == 16 ? 4 /* processors */ : sharing_attribute(attribute);
+	return *value < 0 ? 1 : 0;
 }
 
 int cuDevicePrimaryCtxRetain(struct ctx **ctx, int device)
@@ -201,23 +191,32 @@ static char *map(int fd, size_t n, int prot)
 	return p;
 }
 
-static int add_range(size_t n, int kind, int device, void **out)
+void link_range(const struct range *what)
 {
-	size_t whole = (n + PAGE - 1) / PAGE * PAGE;
-	struct range *r = calloc(1, sizeof(*r));
-	int fd = memfd_create("fake device", MFD_CLOEXEC);
+	struct range *r = malloc(sizeof(*r));
 
-	if (!r || fd < 0 || ftruncate(fd, (off_t)whole))
+	if (!r)
 		wrong("no memory");
-	*r = (struct range){ .n = n, .kind = kind, .device = device };
-	r->view = map(fd, whole, PROT_READ | PROT_WRITE);
-	r->at = kind == UNIFIED ? map(fd, whole, PROT_NONE) : r->view;
-	close(fd);
+	*r = *what;
 	pthread_mutex_lock(&fake.lock);
 	r->next = fake.ranges;
 	fake.ranges = r;
 	pthread_mutex_unlock(&fake.lock);
-	*out = r->at;
+}
+
+/* With a page behind it, for those who share it. */
+static int add_range(size_t n, int kind, int device, void **out)
+{
+	size_t whole = (n + PAGE - 1) / PAGE * PAGE;
+	struct range r = { .n = n, .kind = kind, .device = device, .access = 1u << device };
+
+	r.fd = memfd_create("fake device", MFD_CLOEXEC);
+	if (r.fd < 0 || ftruncate(r.fd, (off_t)whole + PAGE))
+		wrong("no memory");
+	r.view = map(r.fd, whole + PAGE, PROT_READ | PROT_WRITE);
+	r.at = kind == UNIFIED ? map(r.fd, whole + PAGE, PROT_NONE) : r.view;
+	link_range(&r);
+	*out = r.at;
 	return 0;
 }
 
@@ -232,36 +231,89 @@ static struct range *find_range(const void *p)
 	return r;
 }
 
-static int remove_range(void *p, bool device)
+bool look_up(const void *p, struct range *out)
 {
-	struct range **at, *r;
-	size_t whole;
+	struct range *r;
 
 	pthread_mutex_lock(&fake.lock);
-	for (at = &fake.ranges; *at && (*at)->at != p; at = &(*at)->next)
+	r = find_range(p);
+	if (r)
+		*out = *r;
+	pthread_mutex_unlock(&fake.lock);
+	return r != NULL;
+}
+
+bool overlaps(const void *p, size_t n)
+{
+	const char *at = p;
+	bool any = false;
+
+	pthread_mutex_lock(&fake.lock);
+	for (struct range *r = fake.ranges; r; r = r->next)
+		any |= at < r->at + r->n && r->at < at + n;
+	pthread_mutex_unlock(&fake.lock);
+	return any;
+}
+
+bool unlink_range(const void *p, int how, struct range *out)
+{
+	struct range **at, *r;
+
+	pthread_mutex_lock(&fake.lock);
+	for (at = &fake.ranges; *at && ((*at)->at != p || (*at)->how != how); at = &(*at)->next)
 		;
 	r = *at;
-	if (r && device != (r->kind != PINNED))
-		r = NULL;
 	if (r) {
+		*out = *r;
 		*at = r->next;
-		if (r->kind == UNIFIED)
-			fake.used[r->device] -= r->n;
 	}
 	pthread_mutex_unlock(&fake.lock);
-	if (!r)
-		return 1;
-	whole = (r->n + PAGE - 1) / PAGE * PAGE;
-	munmap(r->view, whole);
-	if (r->view != r->at)
-		munmap(r->at, whole);
 	free(r);
+	return r != NULL;
+}
+
+static int remove_range(void *p, bool device)
+{
+	struct range r;
+	size_t whole;
+
+	if (!look_up(p, &r) || r.at != p || r.how != OURS || device != (r.kind != PINNED))
+		return 1;
+	check_openers(&r);
+	if (!unlink_range(p, OURS, &r))
+		return 1;
+	if (r.kind == UNIFIED)
+		discharge(r.device, r.n);
+	whole = (r.n + PAGE - 1) / PAGE * PAGE + PAGE;
+	munmap(r.view, whole);
+	if (r.view != r.at)
+		munmap(r.at, whole);
+	close(r.fd);
 	return 0;
 }
 
 static long room(void)
 {
 	return setting("FAKE_CUDA_MEMORY", 1l << 34);
+}
+
+bool charge(int device, size_t n)
+{
+	bool fits;
+
+	pthread_mutex_lock(&fake.lock);
+	fits = fake.used[device] + n <= (size_t)room();
+	if (fits)
+		fake.used[device] += n;
+	pthread_mutex_unlock(&fake.lock);
+	return fits;
+}
+
+void discharge(int device, size_t n)
+{
+	pthread_mutex_lock(&fake.lock);
+	fake.used[device] -= n;
+	pthread_mutex_unlock(&fake.lock);
 }
 
 int cuMemGetInfo(size_t *left, size_t *all)
@@ -277,16 +329,10 @@ int cuMemGetInfo(size_t *left, size_t *all)
 int cuMemAlloc_v2(void **p, size_t n)
 {
 	int device;
-	bool fits;
 
 	IN_CONTEXT();
 	device = current()->device;
-	pthread_mutex_lock(&fake.lock);
-	fits = fake.used[device] + n <= (size_t)room();
-	if (fits)
-		fake.used[device] += n;
-	pthread_mutex_unlock(&fake.lock);
-	return !n ? 1 : !fits ? 2 : add_range(n, UNIFIED, device, p);
+	return !n ? 1 : !charge(device, n) ? 2 : add_range(n, UNIFIED, device, p);
 }
 
 int cuMemAllocManaged(void **p, size_t n, unsigned flags)
@@ -344,7 +390,7 @@ static int attribute(int which, void *out, const struct range *r, const void *p)
 {
 	switch (which) {
 	case 1:
-		*(void **)out = r ? &contexts[r->device] : NULL;
+		*(void **)out = r && r->device >= 0 && r->how != MAPPED ? &contexts[r->device] : NULL;
 		return 0;
 	case 2:
 		*(unsigned *)out = !r ? 0 : r->kind == PINNED ? 1 : 2;
@@ -389,7 +435,7 @@ void *reach(const void *p, size_t n, int device)
 		wrong("the device touches memory that it does not reach: pageable, or freed");
 	if (n > r->n - (size_t)((const char *)p - r->at))
 		wrong("the device touches what is behind the end of its memory");
-	if (r->kind == UNIFIED && r->device != device)
+	if (r->kind == UNIFIED && !(r->access >> device & 1) && (r->how != OURS || !may_reach(device, r->device)))
 		wrong("a device touches the memory of another");
 	view = r->view + ((const char *)p - r->at);
 	pthread_mutex_unlock(&fake.lock);
@@ -437,6 +483,25 @@ static const struct {
 	FUNCTION(cuCtxSetCurrent, 4000, cuCtxSetCurrent), FUNCTION(cuMemAllocManaged, 6000, cuMemAllocManaged),
 	FUNCTION(cuStreamCreate, 2000, cuStreamCreate), FUNCTION(cuStreamDestroy, 4000, cuStreamDestroy_v2),
 	FUNCTION(cuStreamQuery, 2000, cuStreamQuery), FUNCTION(cuStreamSynchronize, 2000, cuStreamSynchronize),
+	FUNCTION(cuStreamCreateWithPriority, 5050, cuStreamCreateWithPriority),
+	/* fake_ipc.c */
+	FUNCTION(cuDeviceGetUuid, 11040, cuDeviceGetUuid_v2),
+	FUNCTION(cuDeviceGetPCIBusId, 4010, cuDeviceGetPCIBusId),
+	FUNCTION(cuDeviceCanAccessPeer, 4000, cuDeviceCanAccessPeer),
+	FUNCTION(cuDeviceGetP2PAttribute, 8000, cuDeviceGetP2PAttribute),
+	FUNCTION(cuCtxEnablePeerAccess, 4000, cuCtxEnablePeerAccess),
+	FUNCTION(cuMemHostRegister, 6050, cuMemHostRegister_v2),
+	FUNCTION(cuMemHostUnregister, 4000, cuMemHostUnregister),
+	FUNCTION(cuIpcGetMemHandle, 4010, cuIpcGetMemHandle),
+	FUNCTION(cuIpcOpenMemHandle, 11000, cuIpcOpenMemHandle_v2),
+	FUNCTION(cuIpcCloseMemHandle, 4010, cuIpcCloseMemHandle),
+	FUNCTION(cuMemGetAllocationGranularity, 10020, cuMemGetAllocationGranularity),
+	FUNCTION(cuMemCreate, 10020, cuMemCreate), FUNCTION(cuMemRelease, 10020, cuMemRelease),
+	FUNCTION(cuMemExportToShareableHandle, 10020, cuMemExportToShareableHandle),
+	FUNCTION(cuMemImportFromShareableHandle, 10020, cuMemImportFromShareableHandle),
+	FUNCTION(cuMemAddressReserve, 10020, cuMemAddressReserve),
+	FUNCTION(cuMemAddressFree, 10020, cuMemAddressFree), FUNCTION(cuMemMap, 10020, cuMemMap),
+	FUNCTION(cuMemUnmap, 10020, cuMemUnmap), FUNCTION(cuMemSetAccess, 10020, cuMemSetAccess),
 };
 
 int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)

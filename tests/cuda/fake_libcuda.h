@@ -13,11 +13,21 @@ struct ctx {
 	int device;
 };
 
+/* What the device reaches: `at` for whoever names it, `view` for what runs. */
+enum { OURS, REGISTERED, MAPPED, OPENED }; /* how it came */
+struct range {
+	struct range *next;
+	char *at, *view;
+	size_t n;
+	int kind, device, how, fd;
+	unsigned access; /* devices that may, besides those with a peer's access */
+};
+
 struct queue;
 struct kernel;
 extern struct ctx contexts[MAX_DEVICES];
 
-/* ---- of the two files ---- */
+/* ---- of the three files ---- */
 #define READY()                                                                                    \
 	do {                                                                                       \
 		int ready_ = ready();                                                              \
@@ -39,6 +49,16 @@ struct ctx *current(void);
 void *reach(const void *p, size_t n, int device);
 bool is_pinned(const void *p);
 void wait_for_all(void);
+void link_range(const struct range *r);               /* a copy */
+bool look_up(const void *p, struct range *out);       /* whose address lies in it */
+bool unlink_range(const void *at, int how, struct range *out);
+bool overlaps(const void *p, size_t n);
+bool charge(int device, size_t n); /* false: more than there is */
+void discharge(int device, size_t n);
+/* Of fake_ipc.c. */
+bool may_reach(int device, int owner); /* by cuCtxEnablePeerAccess */
+int sharing_attribute(int attribute);
+void check_openers(const struct range *r); /* nobody else has it open when it is freed */
 
 /* Kernels of our tools (fake_gpu.c). */
 const void *fake_gpu_find(const char *name);
@@ -49,6 +69,8 @@ int fake_never(void);
 /* No driver's: what the device has at an address, and a release that waits for no stream. */
 void *cuFakeView(const void *p);
 int cuFakeFree(void *p);
+/* Handles, mappings, reservations, opened and registered memory that there are. */
+int cuFakeLive(void);
 
 int cuInit(unsigned flags);
 int cuDriverGetVersion(int *v);
@@ -71,8 +93,49 @@ int cuMemHostAlloc(void **p, size_t n, unsigned flags);
 int cuMemFree_v2(void *p);
 int cuMemFreeHost(void *p);
 int cuMemHostGetDevicePointer(void **out, void *p, unsigned flags);
+int cuDeviceGetUuid_v2(unsigned char uuid[16], int device);
+int cuDeviceGetPCIBusId(char *id, int n, int device);
+int cuDeviceCanAccessPeer(int *can, int device, int peer);
+int cuDeviceGetP2PAttribute(int *value, int attribute, int device, int peer);
+int cuCtxEnablePeerAccess(struct ctx *peer, unsigned flags);
+int cuMemHostRegister_v2(void *p, size_t n, unsigned flags);
+int cuMemHostUnregister(void *p);
+struct ipc {
+	char bytes[64];
+};
+int cuIpcGetMemHandle(struct ipc *h, void *p);
+int cuIpcOpenMemHandle_v2(void **p, struct ipc h, unsigned flags);
+int cuIpcCloseMemHandle(void *p);
+struct prop {
+	int type, handles;
+	struct {
+		int type, id;
+	} location;
+	void *win32;
+	unsigned char compression, rdma;
+	unsigned short usage;
+	unsigned char reserved[4];
+};
+struct access {
+	struct {
+		int type, id;
+	} location;
+	int flags;
+};
+struct handle;
+int cuMemGetAllocationGranularity(size_t *n, const struct prop *p, int option);
+int cuMemCreate(struct handle **h, size_t n, const struct prop *p, uint64_t flags);
+int cuMemRelease(struct handle *h);
+int cuMemExportToShareableHandle(void *out, struct handle *h, int type, uint64_t flags);
+int cuMemImportFromShareableHandle(struct handle **h, void *fd, int type);
+int cuMemAddressReserve(void **p, size_t n, size_t align, void *wish, uint64_t flags);
+int cuMemAddressFree(void *p, size_t n);
+int cuMemMap(void *p, size_t n, size_t offset, struct handle *h, uint64_t flags);
+int cuMemUnmap(void *p, size_t n);
+int cuMemSetAccess(void *p, size_t n, const struct access *a, size_t count);
 int cuPointerGetAttributes(unsigned n, int *which, void **out, const void *p);
 int cuStreamCreate(void **stream, unsigned flags);
+int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority);
 int cuStreamDestroy_v2(struct queue *q);
 int cuStreamQuery(void *stream);
 int cuStreamSynchronize(void *stream);

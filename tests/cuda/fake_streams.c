@@ -236,6 +236,11 @@ int cuStreamCreate(void **stream, unsigned flags)
 	return 0;
 }
 
+int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority)
+{
+	return cuStreamCreate(stream, flags);
+}
+
 int cuStreamDestroy_v2(struct queue *q)
 {
 	struct queue **at;
