@@ -78,6 +78,30 @@ static const struct tt_mem_kind *kind_of_stream(tuttiStream_t s)
 	return tt_mem_queue_kind(s);
 }
 
+/* With device links a rank does not know whether the others call on device memory: all calls go by them. */
+static tuttiResult_t place_staged(const char *call, struct tt_task *t)
+{
+	const struct tt_peers *p = t->comm->peers;
+
+	if (t->stream)
+		return tt_fail(tuttiUnsupported, "%s: a host stream on a communicator with device links "
+			       "(TUTTI_DEVICE_LINKS=1): give it NULL, or a stream of the device", call);
+	t->kind = tt_peers_kind(p);
+	t->queue = tt_peers_queue(p);
+	t->at = (struct tt_mem_place){ .device = t->comm->bound, .where = tt_peers_where(p), .line = t->queue,
+					.in_host = true, .out_host = true };
+	t->staged = true;
+	return tuttiSuccess;
+}
+
+static tuttiResult_t check_home(const char *call, const struct tt_task *t)
+{
+	if (t->kind == tt_peers_kind(t->comm->peers) && t->at.where == tt_peers_where(t->comm->peers))
+		return tuttiSuccess;
+	return tt_fail(tuttiInvalidArgument, "%s: the stream is of another device or context than the one that was "
+		       "current when the communicator was made, which has device links", call);
+}
+
 /* Whose memory and whose stream; both must be of one kind, where host memory goes with all. */
 static tuttiResult_t find_place(const char *call, struct tt_task *t)
 {
@@ -90,7 +114,7 @@ static tuttiResult_t find_place(const char *call, struct tt_task *t)
 		return bad(tt_fail(tuttiInvalidArgument, "%s: stream is neither NULL nor a live host stream%s",
 				   call, tt_mem_kinds() ? ", nor one of a device" : "; no device is in use here"));
 	if (!in && !out && !queue)
-		return tuttiSuccess;
+		return t->comm->peers ? bad(place_staged(call, t)) : tuttiSuccess;
 	t->kind = in ? in : out ? out : queue;
 	if (host_stream)
 		return bad(tt_fail(tuttiInvalidArgument, "%s: %s memory on a host stream; its order is that of a "
@@ -100,7 +124,9 @@ static tuttiResult_t find_place(const char *call, struct tt_task *t)
 				   call));
 	t->queue = t->stream;
 	t->stream = NULL;
-	return t->kind->place ? bad(t->kind->place(call, t->queue, from, to, &t->at)) : tuttiSuccess;
+	if (t->kind->place)
+		TRY(bad(t->kind->place(call, t->queue, from, to, &t->at)));
+	return t->comm->peers ? bad(check_home(call, t)) : tuttiSuccess;
 }
 
 /* A scalar of a device must be one that the call's stream reaches; one of the host is read now. */

@@ -247,6 +247,8 @@ static tuttiResult_t split(struct tt_job *j)
 		tuttiResult_t made = j->color < 0 ? tuttiSuccess : make_part(j, all, members, &child);
 
 		r = share_plan(p, child, members, made);
+		if (r == tuttiSuccess && child)
+			r = tt_comm_open_peers(child);
 	}
 	free(all);
 	free(members);
@@ -392,6 +394,7 @@ tuttiResult_t tuttiCommGetAsyncError(tuttiComm_t c, tuttiResult_t *asyncError)
 		return tt_fail(tuttiInvalidArgument, "CommGetAsyncError: comm or asyncError is NULL");
 	if (atomic_load_explicit(&c->init_state, memory_order_acquire) == tuttiSuccess)
 		tt_comm_notice(c);
+	tt_comm_hear_peers(c);
 	*asyncError = (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
 	if (*asyncError == tuttiSuccess)
 		*asyncError = (tuttiResult_t)atomic_load_explicit(&c->init_state, memory_order_acquire);

@@ -88,6 +88,7 @@ tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *p
 		return r;
 	}
 	pthread_once(&once, watch_forks);
+	tt_comm_find_device(c, parent);
 	*out = c;
 	return tuttiSuccess;
 }
@@ -158,8 +159,9 @@ static tuttiResult_t arrays(struct tuttiComm *c, int nranks)
 	c->left_seq = calloc(n, sizeof(*c->left_seq));
 	c->p2p_seq = calloc(2 * n, sizeof(*c->p2p_seq));
 	c->received = calloc(n, sizeof(*c->received));
+	c->devices = calloc(n, sizeof(*c->devices));
 	if (!c->proc_of || !c->procs || !c->links || !c->state || !c->left_seq || !c->p2p_seq ||
-	    !c->received)
+	    !c->received || !c->devices)
 		return tt_fail(tuttiSystemError, "no memory for a communicator of %d ranks", nranks);
 	return tt_ep_new(tt_transport_find("inproc"), c->id, &c->inproc);
 }
@@ -218,6 +220,7 @@ static tuttiResult_t take_table(struct tuttiComm *c, const struct tt_table *t)
 		if (t->sizes[i] != sizeof(struct tt_member))
 			return tt_fail(tuttiRemoteError, "rank %d sent an entry of another version", i);
 		TRY(add_proc(c, i, &((const struct tt_member *)t->entries[i])->proc));
+		c->devices[i] = ((const struct tt_member *)t->entries[i])->device;
 	}
 	return tt_comm_take_plan(c, t->blob, t->blob_size);
 }
@@ -267,6 +270,7 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	TRY(arrays(c, nranks));
 	TRY(tt_comm_introduce(&me, nranks));
 	me.schedules = c->customs ? c->customs->digest : 0;
+	me.device = c->home.self;
 	TRY(hold_secret(c, id->secret));
 	TRY(tt_root_join(id, rank, nranks, &me, sizeof(me), end, &c->aborting, &table));
 	r = take_table(c, &table);
@@ -277,6 +281,7 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	tt_comm_enlist(c);
 	TRY(meet_neighbours(c, end));
 	TRY(tt_comm_calibrate(c));
+	TRY(tt_comm_open_peers(c));
 	if (c->rank == 0)
 		tt_comm_say(c);
 	return tuttiSuccess;
@@ -307,8 +312,10 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 	c->plan.cores = parent->plan.cores;
 	TRY(keep_calibration(c, parent));
 	TRY(tt_shape_part(&parent->shape, parent->nranks, members, n, &c->shape));
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < n; i++) {
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
+		c->devices[i] = parent->devices[members[i]];
+	}
 	set_patience(c);
 	tt_comm_enlist(c);
 	return meet_neighbours(c, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline));
@@ -474,6 +481,7 @@ void tt_comm_free(struct tuttiComm *c)
 	free((void *)c->left_seq);
 	free(c->p2p_seq);
 	free((void *)c->received);
+	free(c->devices);
 	tt_mem_range_drop_all(c);
 	tt_mem_range_forget(c->tmp, c->tmp_size);
 	tt_block_free(c->tmp, c->tmp_size);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include "exec.h"
+#include "peer.h"
 #include "plan.h"
 
 #define TT_COMM_MAGIC 0x7a77c033u
@@ -12,6 +13,7 @@
 #define TT_PATIENT 20
 #define TT_LANES (TT_MAX_LANES + 1) /* links to a peer: lanes of schedules ... */
 #define TT_P2P_LANE (TT_LANES - 1) /* ... and one for Send and Recv */
+#define TT_P2P_WINDOW ((size_t)128 << 10)
 
 enum tt_peer_state { TT_ALIVE, TT_LEFT, TT_DEAD };
 
@@ -105,6 +107,13 @@ struct tuttiComm {
 	struct tt_qrun *qruns;
 	bool on_queues; /* holds the progress thread, and is in task_queue.c's list */
 	struct tuttiComm *next_on_queue;
+	struct {
+		const struct tt_mem_kind *kind;
+		void *where;
+		struct tt_mem_device self;
+	} home;                        /* of this rank, where device links are asked for */
+	struct tt_mem_device *devices; /* of each rank */
+	struct tt_peers *peers;        /* or NULL */
 	const void *line; /* of the queue that a call is about to join */
 	int joining;      /* such calls */
 	struct tt_op user_ops[TT_USER_OPS];
@@ -155,6 +164,7 @@ struct tt_member { /* what a rank brings to the rendezvous; begins with its proc
 	uint32_t nic, rate; /* if all its addresses are of one interface: which, and MB/s; else 0 */
 	uint32_t reserved;
 	char setting_text[256];
+	struct tt_mem_device device;
 };
 tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,
 			  struct tuttiComm **out);
@@ -188,6 +198,10 @@ tuttiResult_t tt_comm_take_plan(struct tuttiComm *c, const void *blob, size_t si
 tuttiResult_t tt_comm_facts(const struct tuttiComm *c, struct tt_facts *facts); /* of its members */
 tuttiResult_t tt_comm_plan(struct tuttiComm *c, struct tt_plan *out); /* decides for these members, of known shape */
 void tt_comm_say(const struct tuttiComm *c); /* one line about both */
+/* ---- device links (comm_peers.c) ---- */
+void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent);
+tuttiResult_t tt_comm_open_peers(struct tuttiComm *c); /* on all ranks, when the plan is known */
+void tt_comm_hear_peers(struct tuttiComm *c); /* an error that is known on this host is this rank's, too */
 /* ---- TUTTI_CALIBRATION (comm_cal.c): at the end of init, on all ranks; a new plan by what was measured ---- */
 tuttiResult_t tt_comm_calibrate(struct tuttiComm *c);
 
@@ -231,6 +245,7 @@ struct tt_task {
 	struct tt_mem_place at;
 	struct tt_qrun *q;
 	bool hosted;                    /* on copies in host memory */
+	bool staged;                    /* of host memory, on the queue of the communicator's own */
 	uint64_t first, stream_first; /* start when so many before it have finished */
 	struct tt_task *after; /* in this unit, or NULL */
 	struct tt_task *next;
@@ -257,6 +272,10 @@ void tt_task_watch(struct tt_task *t, uint64_t now);
 tuttiResult_t tt_task_drive(struct tt_task *list);
 int tt_task_eps(struct tt_task *t, struct tt_ep **eps, int n, int max);
 struct tt_row tt_task_row(const struct tt_task *t);
+/* By which device links a call goes as far as they reach, or NULL: the same on all ranks that have them
+ * (comm_peers.c). The first: as far as the operator has a say. */
+bool tt_comm_may_peer(const struct tt_task *t);
+struct tt_peers *tt_comm_peers(const struct tt_task *t, const struct tt_row *row, const struct tt_sched *s);
 void tt_task_free(struct tt_task *list); /* malloc'ed ones that were not submitted, or are done */
 size_t tt_task_in_bytes(const struct tt_task *t); /* what this rank gives and gets (task_mem.c) */
 size_t tt_task_out_bytes(const struct tt_task *t);

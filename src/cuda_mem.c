@@ -12,6 +12,7 @@
 
 #include "cuda_code.h"
 #include "cuda_lib.h"
+#include "cuda_share.h"
 
 enum { MAX_PLACES = 64, MAX_DEVICES = 64 };
 
@@ -532,11 +533,20 @@ static tuttiResult_t stream_signal(tuttiStream_t queue, _Atomic uint32_t *word, 
 	return tuttiSuccess;
 }
 
+static tuttiResult_t this_place(int device, void **where)
+{
+	struct place *p;
+
+	TRY(default_place(device, &p));
+	*where = p;
+	return tuttiSuccess;
+}
+
 static const struct tt_mem_kind kind = {
 	.size = sizeof(kind), .name = "cuda", .query = query, .current = current, .is_queue = is_queue, .alloc = alloc,
 	.release = release, .trim = trim, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
 	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .copy_host = copy_host,
-	.reduces = tt_cuda_code_has,
+	.reduces = tt_cuda_code_has, .here = this_place, .sharing = &tt_cuda_sharing,
 };
 
 /* ---- whether there is any ---- */
@@ -548,6 +558,7 @@ static const struct tt_cuda *begin(bool in_use)
 	pthread_mutex_lock(&cuda.lock);
 	if (f && !cuda.f) {
 		tt_cuda_code_open(f);
+		tt_cuda_share_open(f);
 		cuda.f = f;
 		tt_log(TT_LOG_INFO, "cuda", "CUDA %d.%d, %d device%s, %s", f->version / 1000, f->version % 1000 / 10,
 		       f->devices, f->devices == 1 ? "" : "s", tt_cuda_code_words());

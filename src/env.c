@@ -71,6 +71,9 @@ static const struct setting table[] = {
 	  "description of the machine to use: tutti's text, NCCL's or hwloc's XML, or a folder with a recorded sys "
 	  "and proc; empty: NCCL_TOPO_FILE, else the machine is looked at" },
 	{ "TOPO_DUMP_FILE", STRING, false, "", "file to which the machine is written as XML that NCCL reads" },
+	{ "DEVICE_LINKS", INTEGER, false, "0",
+	  "1: ranks of a host whose threads work on a CUDA device at init pass messages from device to device; "
+	  "docs/gpu.md" },
 	{ "RANK", INTEGER, false, "-1", "rank of this process, set by the launcher" },
 	{ "SIZE", INTEGER, false, "-1", "number of ranks of the job, set by the launcher" },
 	{ "LOCAL_RANK", INTEGER, false, "-1", "rank among those of this host, set by the launcher" },

@@ -17,7 +17,7 @@ const struct tt_run_fault *tt_run_fault(const struct tt_prog *p)
 
 bool tt_run_began(const struct tt_prog *p)
 {
-	return p->began;
+	return p->began || (p->call.queue && tt_qrun_fed(p->call.queue));
 }
 
 int tt_prog_eps(const struct tt_prog *p, struct tt_ep **eps, int max)
@@ -75,7 +75,10 @@ void tt_run_rewind(struct tt_prog *p, struct xdir *d)
 		if (d->posts[d->tail % TT_POSTS].fused)
 			p->claimed[p->x[d->posts[d->tail % TT_POSTS].step].fused]--;
 	d->batch = d->time = d->at = d->pos = d->head = d->tail = 0;
-	seek(p, d);
+	if (p->call.queue && tt_qrun_direct(p->call.queue, (uint32_t)(d - p->dirs)))
+		d->step = TT_NONE;
+	else
+		seek(p, d);
 }
 
 void tt_run_begin(struct tt_prog *p, const struct tt_call *call, void *tmp)
@@ -303,7 +306,7 @@ static bool is_over(const struct tt_prog *p)
 	for (uint32_t k = 0; k < p->ndirs; k++)
 		if (p->dirs[k].step != TT_NONE || p->dirs[k].head != p->dirs[k].tail)
 			return false;
-	return tt_qrun_ended(p->call.queue);
+	return tt_qrun_ended(p->call.queue) && !tt_qrun_tainted(p->call.queue);
 }
 
 enum tt_run_state tt_run_pass(struct tt_prog *p, int *moved)
@@ -335,7 +338,8 @@ int tt_run_waits(const struct tt_prog *p, int *ranks, int max)
 
 	for (uint32_t k = 0; k < p->ndirs && n < max; k++) {
 		const struct xdir *d = &p->dirs[k];
-		bool wanted = d->tail != d->head || (d->step != TT_NONE && due(p, d));
+		bool wanted = p->call.queue && tt_qrun_direct(p->call.queue, k) ? tt_qrun_starved(p->call.queue, k) :
+			      d->tail != d->head || (d->step != TT_NONE && due(p, d));
 		bool seen = false;
 
 		for (int i = 0; i < n; i++)

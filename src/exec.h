@@ -5,6 +5,7 @@
 
 #include "mem.h"
 #include "net.h"
+#include "peer.h"
 #include "sched.h"
 
 #define TT_POSTS 8 /* posts outstanding in one direction of a link */
@@ -58,16 +59,22 @@ struct tt_qprog;
 /* Takes over `s`, on error as well. */
 tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog **out);
 void tt_qprog_free(struct tt_qprog *p);
-/* Takes a run of the pool that is over, or a new one; its memory is kept for the next. `scratch`: bytes of device
- * memory beside the temporaries. Hosted: the whole input is copied to the host and the result
- * back, and the caller runs an ordinary program on tt_qrun_in and tt_qrun_out in between (what the device cannot do
- * itself). */
+const struct tt_sched *tt_qprog_sched(const struct tt_qprog *p);
+struct tt_qrun_needs {
+	size_t scratch;                     /* bytes of device memory beside the temporaries */
+	size_t in_bytes, out_bytes;         /* pinned copies of the buffers: tt_qrun_in and tt_qrun_out */
+	struct tt_peers *peers;             /* device links, or NULL */
+};
+/* Takes a run of the pool that is over, or a new one; its memory is kept for the next. Hosted: the whole input is
+ * copied to the host and the result back, and the caller runs an ordinary program on tt_qrun_in and tt_qrun_out in
+ * between (what the device cannot do itself). */
 tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
-			   struct tt_qprog *prog, const struct tt_call *call, size_t scratch, struct tt_qrun **out);
+			   struct tt_qprog *prog, const struct tt_call *call, const struct tt_qrun_needs *needs,
+			   struct tt_qrun **out);
 tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 				  size_t in_bytes, size_t out_bytes, struct tt_qrun **out);
 void tt_qrun_cancel(struct tt_qrun *q); /* nothing of it was enqueued */
-void tt_qrun_free_all(struct tt_qrun **pool); /* waits a second for each that its queue has not ended */
+bool tt_qrun_free_all(struct tt_qrun **pool); /* waits a second for each that its queue has ended; all have */
 bool tt_qrun_any(const struct tt_qrun *pool, const void *line); /* one on that queue has not ended */
 void *tt_qrun_scratch(const struct tt_qrun *q);
 const void *tt_qrun_in(const struct tt_qrun *q);
@@ -87,6 +94,14 @@ bool tt_qrun_ended(const struct tt_qrun *q);
 bool tt_qrun_due(const struct tt_qrun *q, uint32_t dir, bool is_send, uint32_t pos); /* its slot is ready */
 void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos);
 void tt_qrun_moved(struct tt_qrun *q, uint32_t dir);
+/* Device links: a direction that has nothing to do with the network; whether it waits for its other end; whether
+ * anything of this run has come by one; whether anything has moved since the last look; whether another rank has
+ * failed, so that what ends or comes now may be of no worth. */
+bool tt_qrun_direct(const struct tt_qrun *q, uint32_t dir);
+bool tt_qrun_starved(const struct tt_qrun *q, uint32_t dir);
+bool tt_qrun_fed(const struct tt_qrun *q);
+bool tt_qrun_stirred(struct tt_qrun *q);
+bool tt_qrun_tainted(const struct tt_qrun *q);
 /* The network's part is over; `failed`: lets the queue run to its end over whatever is there. */
 void tt_qrun_close(struct tt_qrun *q, bool failed);
 

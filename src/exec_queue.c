@@ -17,9 +17,17 @@ enum { BY_QUEUE, BY_HOST };
 struct tt_qprog {
 	struct tt_prog view; /* schedule and binding alone: no links, nothing that runs */
 	uint32_t *dir_of;    /* per step: its direction, numbered as tt_prog_new does */
+	uint32_t *first_of;  /* per direction: its first step */
 	uint32_t ndirs, max_skew;
 	const void **srcs;
 	bool in_use;         /* the pool's */
+};
+
+struct qdir {
+	struct tt_peer_dir *peer; /* NULL: by the network */
+	uint32_t count;           /* messages enqueued */
+	uint32_t slots;           /* by the network: the n-th that has slots */
+	_Atomic uint64_t first;   /* by a device link: 1 and the number of the first message */
 };
 
 struct tt_qrun {
@@ -28,8 +36,11 @@ struct tt_qrun {
 	struct tt_mem_place at; /* device memory is of one place */
 	struct tt_qprog *prog;
 	struct tt_call call;
-	uint32_t ndirs, *count, count_max; /* messages enqueued, per direction */
-	size_t slot, in_bytes, out_bytes;  /* hosted: of the copies */
+	struct tt_peers *peers; /* or NULL */
+	struct qdir *dirs;
+	uint32_t ndirs, dirs_max, nslots;
+	size_t slot, in_bytes, out_bytes;  /* of copies of the buffers, behind the slots */
+	uint64_t stirred;                  /* counts of device links at the last look */
 	_Atomic uint32_t *words;           /* begun and ended; done; two for each direction; then the slots */
 	char *slots;
 	size_t pinned_size, tmp_size, scratch_at;
@@ -48,22 +59,25 @@ void tt_qprog_free(struct tt_qprog *p)
 	free(p->view.refs);
 	free(p->view.tmp_at);
 	free(p->dir_of);
+	free(p->first_of);
 	free(p->srcs);
 	free(p);
 }
 
 /* The direction of step i: that of an earlier step with the same peer, lane and way, or a new one. */
-static uint32_t number_dir(const struct tt_sched *s, uint32_t i, const uint32_t *dir_of, uint32_t *ndirs)
+static uint32_t number_dir(struct tt_qprog *p, uint32_t i)
 {
+	const struct tt_sched *s = p->view.s;
 	const struct tt_step *a = &s->steps[i];
 
 	for (uint32_t k = 0; k < i; k++) {
 		const struct tt_step *b = &s->steps[k];
 
 		if (b->op == a->op && b->peer == a->peer && b->lane == a->lane)
-			return dir_of[k];
+			return p->dir_of[k];
 	}
-	return (*ndirs)++;
+	p->first_of[p->ndirs] = i;
+	return p->ndirs++;
 }
 
 static void take_steps(struct tt_qprog *p)
@@ -78,7 +92,7 @@ static void take_steps(struct tt_qprog *p)
 		p->view.x[i] = (struct xstep){ .op = st->op, .skew = st->skew, .nsrc = st->nsrc,
 					       .dst = { .r = st->dst }, .src = p->view.refs + st->src };
 		if (st->op == TT_SEND || st->op == TT_RECV)
-			p->dir_of[i] = number_dir(s, i, p->dir_of, &p->ndirs);
+			p->dir_of[i] = number_dir(p, i);
 		p->max_skew = tt_max(p->max_skew, (uint32_t)st->skew);
 	}
 }
@@ -98,16 +112,22 @@ tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog *
 	p->view.x = calloc(s->nsteps + 1, sizeof(*p->view.x));
 	p->view.refs = calloc(s->nrefs + 1, sizeof(*p->view.refs));
 	p->dir_of = calloc(s->nsteps + 1, sizeof(*p->dir_of));
+	p->first_of = calloc(s->nsteps + 1, sizeof(*p->first_of));
 	for (uint32_t i = 0; i < s->nsteps; i++)
 		max_src = tt_max(max_src, s->steps[i].nsrc);
 	p->srcs = calloc(max_src, sizeof(*p->srcs));
-	if (!p->view.tmp_at || !p->view.x || !p->view.refs || !p->dir_of || !p->srcs) {
+	if (!p->view.tmp_at || !p->view.x || !p->view.refs || !p->dir_of || !p->first_of || !p->srcs) {
 		tt_qprog_free(p);
 		return tt_fail(tuttiSystemError, "no memory for a program of %u steps", s->nsteps);
 	}
 	take_steps(p);
 	*out = p;
 	return tuttiSuccess;
+}
+
+const struct tt_sched *tt_qprog_sched(const struct tt_qprog *p)
+{
+	return p->view.s;
 }
 
 /* Bytes of the largest message: of the first window or the last. */
@@ -188,11 +208,35 @@ static _Atomic uint32_t *word(const struct tt_qrun *q, uint32_t dir, int side)
 	return q->words + LINE * (2 + 2 * dir + (uint32_t)side);
 }
 
-static tuttiResult_t reserve_all(struct tt_qrun *q, size_t slots, size_t tmp)
+static tuttiResult_t reserve_dirs(struct tt_qrun *q)
+{
+	struct qdir *dirs;
+
+	if (q->ndirs > q->dirs_max) {
+		dirs = realloc(q->dirs, q->ndirs * sizeof(*dirs));
+		if (!dirs)
+			return tt_fail(tuttiSystemError, "no memory for an operation on a device");
+		q->dirs = dirs;
+		q->dirs_max = q->ndirs;
+	}
+	q->nslots = 0;
+	for (uint32_t k = 0; k < q->ndirs; k++) {
+		const struct tt_step *st = &q->prog->view.s->steps[q->prog->first_of[k]];
+		struct tt_peer_dir *peer = q->peers ? tt_peers_dir(q->peers, (int)st->peer, st->lane,
+								   st->op == TT_SEND) : NULL;
+
+		q->dirs[k] = (struct qdir){ .peer = peer, .slots = q->nslots };
+		q->nslots += !peer;
+	}
+	return tuttiSuccess;
+}
+
+static tuttiResult_t reserve_all(struct tt_qrun *q, size_t tmp)
 {
 	size_t head = sizeof(uint32_t) * LINE * (2 + 2 * q->ndirs);
+	size_t slots = q->slot * SLOTS * q->nslots + ((q->in_bytes + 63) & ~(size_t)63) + q->out_bytes +
+		       2 * 64; /* a scalar, in a line of its own */
 	void *pinned = (void *)q->words;
-	uint32_t *count;
 	tuttiResult_t r = reserve(q->kind, TT_MEM_PINNED, &pinned, &q->pinned_size, head + slots);
 
 	q->words = pinned;
@@ -201,17 +245,8 @@ static tuttiResult_t reserve_all(struct tt_qrun *q, size_t slots, size_t tmp)
 	if (r != tuttiSuccess)
 		return r;
 	q->slots = (char *)q->words + head;
-	if (q->ndirs > q->count_max) {
-		count = realloc(q->count, q->ndirs * sizeof(*count));
-		if (!count)
-			return tt_fail(tuttiSystemError, "no memory for an operation on a device");
-		q->count = count;
-		q->count_max = q->ndirs;
-	}
 	for (uint32_t i = 0; i < LINE * (2 + 2 * q->ndirs); i++)
 		atomic_store_explicit(&q->words[i], 0, memory_order_relaxed);
-	if (q->ndirs)
-		memset(q->count, 0, q->ndirs * sizeof(*q->count));
 	return tuttiSuccess;
 }
 
@@ -229,9 +264,11 @@ static tuttiResult_t taken(struct tt_qrun *q, tuttiResult_t r, struct tt_qrun **
 }
 
 tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
-			   struct tt_qprog *prog, const struct tt_call *call, size_t scratch, struct tt_qrun **out)
+			   struct tt_qprog *prog, const struct tt_call *call, const struct tt_qrun_needs *needs,
+			   struct tt_qrun **out)
 {
 	struct tt_qrun *q = find_free(pool, kind, at);
+	tuttiResult_t r;
 	size_t tmp;
 
 	if (!q)
@@ -240,9 +277,15 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 	q->prog = prog;
 	q->call = *call;
 	q->ndirs = prog->ndirs;
+	q->peers = needs->peers;
+	q->in_bytes = needs->in_bytes;
+	q->out_bytes = needs->out_bytes;
 	q->slot = (largest_message(prog) + 63) & ~(size_t)63;
 	q->scratch_at = (tmp + 63) & ~(size_t)63;
-	return taken(q, reserve_all(q, q->slot * SLOTS * q->ndirs, q->scratch_at + scratch), out);
+	r = reserve_dirs(q);
+	if (r == tuttiSuccess)
+		r = reserve_all(q, q->scratch_at + needs->scratch);
+	return taken(q, r, out);
 }
 
 tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
@@ -252,11 +295,11 @@ tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kin
 
 	if (!q)
 		return tt_fail(tuttiSystemError, "no memory for an operation on a device");
-	q->ndirs = 0;
+	q->ndirs = q->nslots = 0;
+	q->peers = NULL;
 	q->in_bytes = in_bytes;
 	q->out_bytes = out_bytes;
-	q->slot = (in_bytes + 63) & ~(size_t)63;
-	return taken(q, reserve_all(q, q->slot + out_bytes + 2 * 64, 0), out);
+	return taken(q, reserve_all(q, 0), out);
 }
 
 void tt_qrun_cancel(struct tt_qrun *q)
@@ -265,8 +308,10 @@ void tt_qrun_cancel(struct tt_qrun *q)
 	atomic_store_explicit(&q->busy, false, memory_order_release);
 }
 
-void tt_qrun_free_all(struct tt_qrun **pool)
+bool tt_qrun_free_all(struct tt_qrun **pool)
 {
+	bool all = true;
+
 	for (struct tt_qrun *q = *pool, *next; q; q = next) {
 		next = q->next;
 		for (int i = 0; i < 1000 && !is_free(q); i++)
@@ -274,16 +319,18 @@ void tt_qrun_free_all(struct tt_qrun **pool)
 		if (!is_free(q)) { /* the device may still write there: better lost than used twice */
 			tt_log(TT_LOG_WARN, "mem", "%s memory of an operation stays: its stream has not come so "
 			       "far", q->kind->name);
+			all = false;
 			continue;
 		}
 		if (q->pinned_size)
 			q->kind->release((void *)q->words, q->pinned_size, TT_MEM_PINNED);
 		if (q->tmp_size)
 			q->kind->release(q->tmp, q->tmp_size, TT_MEM_OURS);
-		free(q->count);
+		free(q->dirs);
 		free(q);
 	}
 	*pool = NULL;
+	return all;
 }
 
 void *tt_qrun_scratch(const struct tt_qrun *q)
@@ -293,28 +340,39 @@ void *tt_qrun_scratch(const struct tt_qrun *q)
 
 const void *tt_qrun_in(const struct tt_qrun *q)
 {
-	return q->slots;
+	return q->slots + q->slot * SLOTS * q->nslots;
 }
 
 void *tt_qrun_out(const struct tt_qrun *q)
 {
-	return q->slots + q->slot;
+	return (char *)tt_qrun_in(q) + ((q->in_bytes + 63) & ~(size_t)63);
 }
 
 /* ---- enqueueing ---- */
 
 static char *slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
 {
-	return q->slots + q->slot * (SLOTS * dir + pos % SLOTS);
+	return q->slots + q->slot * (SLOTS * q->dirs[dir].slots + pos % SLOTS);
+}
+
+/* The first message of a run on a device link: others may still be before it. */
+static void note_first(struct qdir *d)
+{
+	if (!atomic_load_explicit(&d->first, memory_order_relaxed))
+		atomic_store_explicit(&d->first, 1ull << 32 | tt_peer_look(d->peer).enqueued, memory_order_relaxed);
 }
 
 static tuttiResult_t enqueue_send(struct tt_qrun *q, tuttiStream_t queue, uint32_t i, uint32_t w)
 {
 	const struct tt_prog *v = &q->prog->view;
 	const struct xref *src = v->x[i].src;
-	uint32_t dir = q->prog->dir_of[i], pos = q->count[dir]++;
+	uint32_t dir = q->prog->dir_of[i], pos = q->dirs[dir].count++;
 	size_t n = tt_prog_length(v, src, w) * v->elem;
 
+	if (q->dirs[dir].peer) {
+		note_first(&q->dirs[dir]);
+		return tt_peer_send(q->dirs[dir].peer, queue, q->at.line, tt_prog_address(v, src, w), n);
+	}
 	if (pos >= SLOTS)
 		TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1 - SLOTS));
 	if (n)
@@ -326,9 +384,13 @@ static tuttiResult_t enqueue_recv(struct tt_qrun *q, tuttiStream_t queue, uint32
 {
 	const struct tt_prog *v = &q->prog->view;
 	const struct xref *dst = &v->x[i].dst;
-	uint32_t dir = q->prog->dir_of[i], pos = q->count[dir]++;
+	uint32_t dir = q->prog->dir_of[i], pos = q->dirs[dir].count++;
 	size_t n = tt_prog_length(v, dst, w) * v->elem;
 
+	if (q->dirs[dir].peer) {
+		note_first(&q->dirs[dir]);
+		return tt_peer_recv(q->dirs[dir].peer, queue, q->at.line, tt_prog_address(v, dst, w), n);
+	}
 	TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1));
 	if (n)
 		TRY(q->kind->copy(queue, tt_prog_address(v, dst, w), slot(q, dir, pos), n));
@@ -452,7 +514,7 @@ bool tt_qrun_due(const struct tt_qrun *q, uint32_t dir, bool is_send, uint32_t p
 {
 	uint32_t n = atomic_load_explicit(word(q, dir, BY_QUEUE), memory_order_acquire);
 
-	return is_send ? n > pos : n + SLOTS > pos;
+	return (is_send ? n > pos : n + SLOTS > pos) && !tt_qrun_tainted(q);
 }
 
 void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
@@ -465,8 +527,52 @@ void tt_qrun_moved(struct tt_qrun *q, uint32_t dir)
 	atomic_fetch_add_explicit(word(q, dir, BY_HOST), 1, memory_order_release);
 }
 
+/* ---- device links ---- */
+
+bool tt_qrun_direct(const struct tt_qrun *q, uint32_t dir)
+{
+	return q->dirs[dir].peer != NULL;
+}
+
+bool tt_qrun_starved(const struct tt_qrun *q, uint32_t dir)
+{
+	return tt_peer_look(q->dirs[dir].peer).waits;
+}
+
+bool tt_qrun_fed(const struct tt_qrun *q)
+{
+	for (uint32_t k = 0; k < q->ndirs; k++) {
+		uint64_t first = atomic_load_explicit(&q->dirs[k].first, memory_order_relaxed);
+
+		if (first && (int32_t)(tt_peer_look(q->dirs[k].peer).theirs - (uint32_t)first) > 0)
+			return true;
+	}
+	return false;
+}
+
+bool tt_qrun_stirred(struct tt_qrun *q)
+{
+	uint64_t sum = 0, was = q->stirred;
+
+	for (uint32_t k = 0; k < q->ndirs; k++)
+		if (q->dirs[k].peer) {
+			struct tt_peer_seen s = tt_peer_look(q->dirs[k].peer);
+
+			sum += (uint64_t)s.done + s.theirs;
+		}
+	q->stirred = sum;
+	return sum != was;
+}
+
+bool tt_qrun_tainted(const struct tt_qrun *q)
+{
+	return q->peers && tt_peers_failed(q->peers) >= 0;
+}
+
 void tt_qrun_close(struct tt_qrun *q, bool failed)
 {
+	if (failed && q->peers)
+		tt_peers_fail(q->peers);
 	for (uint32_t k = 0; failed && k < q->ndirs; k++)
 		atomic_store_explicit(word(q, k, BY_HOST), RELEASED, memory_order_release);
 	atomic_store_explicit(&q->words[LINE], 1, memory_order_release);

@@ -40,6 +40,8 @@ tuttiResult_t tuttiGroupStart(void)
 	return tuttiSuccess;
 }
 
+static tuttiResult_t run_tasks(struct tt_task *list);
+
 static struct tt_task *copy_task(const struct tt_task *task)
 {
 	struct tt_task *t = malloc(sizeof(*t));
@@ -67,6 +69,8 @@ tuttiResult_t tt_submit(struct tt_task *task)
 		group.tail = &t->next;
 		return tuttiSuccess;
 	}
+	if (t->staged)
+		return run_tasks(t);
 	if (t->kind)
 		return tt_queue_run(t);
 	tt_task_submit(t);
@@ -178,6 +182,11 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 			return tt_fail(tuttiMismatch, "Send of %zu %s and Recv of %zu %s on the own rank %d",
 				       s->count, tt_type_name(s->type), r->count, tt_type_name(r->type), s->root);
 		r->in = s->in;
+		if (r->staged && s->kind && !s->staged) { /* in the order of the one that has one */
+			r->staged = false;
+			r->queue = s->queue;
+			r->at.line = s->at.line;
+		}
 		r->at.where = r->kind ? r->at.where : s->at.where;
 		r->at.in_host = s->at.in_host || !s->kind;
 		r->at.out_host |= !r->kind;
@@ -205,7 +214,7 @@ static tuttiResult_t run_mixed(struct tt_task *list, bool all_streams, bool queu
 	if (!all_streams)
 		TRY(tuttiHostStreamCreate(&own));
 	for (struct tt_task *t = list; t; t = t->next)
-		t->stream = t->stream || t->kind ? t->stream : own;
+		t->stream = t->stream || (t->kind && !t->staged) ? t->stream : own;
 	if (queues) {
 		r = tt_queue_run(list);
 	} else {
@@ -230,7 +239,7 @@ static tuttiResult_t run_tasks(struct tt_task *list)
 	}
 	for (struct tt_task *t = list; t; t = t->next) {
 		any |= t->stream != NULL;
-		every &= t->stream || t->kind;
+		every &= t->stream || (t->kind && !t->staged);
 		queues |= t->kind != NULL;
 	}
 	if (any || queues)

@@ -82,7 +82,7 @@ const struct tt_mem_kind *tt_mem_queue_kind(tuttiStream_t queue)
 	return NULL;
 }
 
-static const struct tt_mem_kind *current_kind(void)
+const struct tt_mem_kind *tt_mem_current(void)
 {
 	int n = atomic_load_explicit(&nkinds, memory_order_acquire);
 
@@ -160,7 +160,7 @@ tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size)
 tuttiResult_t tuttiMemAlloc(void **ptr, size_t size)
 {
 	tt_mem_look();
-	return hand_out("MemAlloc", ptr, size, current_kind());
+	return hand_out("MemAlloc", ptr, size, tt_mem_current());
 }
 
 tuttiResult_t tuttiMemFree(void *ptr)

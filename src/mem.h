@@ -17,6 +17,39 @@ struct tt_mem_place {
 	bool in_host, out_host;
 };
 
+/* ---- memory of devices that ranks of one host share ---- */
+struct tt_mem_device {
+	uint8_t uuid[16];
+	char words[32];  /* its place in the host, for people */
+	uint32_t types;  /* a bit for each that it can reduce */
+	uint32_t present;
+};
+
+enum tt_share_way { TT_SHARE_NONE, TT_SHARE_FD, TT_SHARE_NAME };
+/* How another rank gets at memory: by a descriptor that goes beside it, or a name; in the process of its owner by its
+ * address, where there is no descriptor. */
+struct tt_share {
+	uint32_t way, pad;
+	uint64_t n;
+	void *at; /* its owner's */
+	uint8_t name[64];
+	uint8_t uuid[16]; /* of its device */
+};
+
+/* Of the device between enter and leave; none of it waits for a queue unless it says so. */
+struct tt_mem_sharing {
+	tuttiResult_t (*device)(struct tt_mem_device *out);
+	bool (*reaches)(const uint8_t uuid[16]); /* as far as can be said before it is tried */
+	tuttiResult_t (*give)(size_t n, struct tt_share *s, int *fd); /* new memory; *fd -1 or the caller's to close */
+	void (*take_back)(const struct tt_share *s); /* by name: when all have closed it; waits for queues */
+	tuttiResult_t (*open)(const struct tt_share *s, int fd, bool here, void **p); /* here: of this process */
+	void (*close)(const struct tt_share *s, bool here, void *p);
+	tuttiResult_t (*pin)(void *p, size_t n); /* memory of the host, in reach of devices at the same address */
+	void (*unpin)(void *p);
+	tuttiResult_t (*queue_new)(tuttiStream_t *queue); /* that waits for no other */
+	void (*queue_free)(tuttiStream_t queue);
+};
+
 /* A kind of device memory. Its *queues* are what the user calls streams: what is enqueued runs in order, later,
  * out of step with the caller; NULL is the default queue. The functions from `copy` on only enqueue, and are
  * called only by a thread that is inside an API call: the threads of the library never call into a device.
@@ -49,6 +82,9 @@ struct tt_mem_kind {
 	/* Between pinned and any host memory. NULL: copy does that. */
 	tuttiResult_t (*copy_host)(tuttiStream_t queue, void *dst, const void *src, size_t n);
 	bool (*reduces)(tuttiDataType_t type); /* NULL: all types */
+	/* For enter; -1: the device that the calling thread works on. */
+	tuttiResult_t (*here)(int device, void **where);
+	const struct tt_mem_sharing *sharing; /* NULL: nothing is shared */
 };
 
 /* Adds the kinds of devices that this process has begun to use; those it does not use cost nothing. On a thread
@@ -57,6 +93,8 @@ void tt_mem_look(void);
 /* The device of a rank that wants this one (config.device); -1: none. */
 tuttiResult_t tt_mem_home(int wanted, int *device);
 void tt_mem_trim(void); /* no queue waits for this library any more */
+/* The kind that the calling thread works on, or NULL. */
+const struct tt_mem_kind *tt_mem_current(void);
 /* Kinds stay. */
 void tt_mem_add(const struct tt_mem_kind *kind);
 int tt_mem_kinds(void); /* how many there are */

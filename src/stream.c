@@ -129,7 +129,7 @@ static void rest(struct tt_task *list, uint64_t *since)
 			queues |= t->q != NULL;
 		}
 	if (!list)
-		tt_net_sleep(NULL, 0, bg.wake_fd, 1000);
+		tt_net_sleep(NULL, 0, bg.wake_fd, tt_peers_tend() ? 1 : 1000);
 	else if (now - *since > 2 * 1000000ull && queues) /* a word of a device wakes nobody */
 		nanosleep(&(struct timespec){ .tv_nsec = 50000 }, NULL);
 	else if (now - *since > 2 * 1000000ull)
@@ -147,6 +147,7 @@ static void *work(void *arg)
 	pthread_setname_np(pthread_self(), "tutti-progress");
 	do {
 		take_fresh(&list);
+		(void)tt_peers_tend();
 		if (list && step(list))
 			since = 0;
 		else

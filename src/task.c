@@ -154,7 +154,7 @@ struct tt_row tt_task_row(const struct tt_task *t)
 	const struct tt_row *row;
 
 	if (t->coll == TT_SENDRECV)
-		return (struct tt_row){ .lanes = 1, .depth = 4, .window = 128 << 10 };
+		return (struct tt_row){ .lanes = 1, .depth = 4, .window = TT_P2P_WINDOW };
 	row = tt_plan_row(&c->plan, t->coll, block_bytes(t), reduces && !t->op.commutative);
 	if (row->algo >= TT_CUSTOM && !tt_plan_set(&c->customs->file, row->algo, t->root))
 		row = tt_plan_row(&c->plan, t->coll, block_bytes(t), true); /* never of a file */
@@ -322,6 +322,8 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	struct tuttiStream *s = t->stream;
 
 	if (r == tuttiSuccess) {
+		if (t->staged && t->q && tt_task_out_bytes(t))
+			memcpy(t->out, tt_qrun_out(t->q), tt_task_out_bytes(t));
 		average(t);
 		count(t);
 	} else {
@@ -426,6 +428,12 @@ static tuttiResult_t error_of(struct tuttiComm *c)
 	return (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
 }
 
+/* On device links messages say nothing of the call: ranks tell each other beside them. */
+static bool is_told(const struct tt_task *t)
+{
+	return by_queue(t) && t->comm->peers && t->coll != TT_SENDRECV;
+}
+
 static void begin(struct tt_task *t)
 {
 	tuttiResult_t r = error_of(t->comm);
@@ -440,9 +448,21 @@ static void begin(struct tt_task *t)
 		finish(t, r);
 		return;
 	}
+	if (is_told(t))
+		tt_peers_note(t->comm->peers, t->sig.seq, tt_sig_hash(&t->sig));
 	t->phase = RUNNING;
 	t->moved_ns = t->asked_ns = t->noted_ns = t->absent_ns = 0;
 	t->peer_there = false;
+}
+
+static tuttiResult_t meant_alike(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	int other = is_told(t) ? tt_peers_differ(c->peers, t->sig.seq, tt_sig_hash(&t->sig)) : -1;
+
+	if (other < 0 || !tt_comm_differs(c, other, &t->sig, 1000 * MS))
+		return tuttiSuccess;
+	return tt_comm_error(c);
 }
 
 bool tt_task_step(struct tt_task *t)
@@ -463,7 +483,7 @@ bool tt_task_step(struct tt_task *t)
 	}
 	switch (tt_run_pass(t->prog, &moved)) {
 	case TT_RUN_DONE:
-		finish(t, tuttiSuccess);
+		finish(t, meant_alike(t));
 		return true;
 	case TT_RUN_FAILED:
 		r = movable(t) ? move_link(t) : broken(t);
@@ -583,6 +603,21 @@ static tuttiResult_t late(struct tt_task *t, const int *ranks, int n, int absent
 			    moving ? "deadline" : "arrivalDeadline");
 }
 
+/* By device links; true: another rank has failed, and has not told why for too long. */
+static bool watch_peers(struct tt_task *t, uint64_t now)
+{
+	if (!by_queue(t) || t->phase != RUNNING)
+		return false;
+	if (meant_alike(t) != tuttiSuccess)
+		return true;
+	if (tt_qrun_stirred(t->q))
+		t->moved_ns = now;
+	if (!tt_qrun_tainted(t->q) || now - t->moved_ns < 1000 * MS)
+		return false;
+	tt_comm_hear_peers(t->comm);
+	return true;
+}
+
 void tt_task_watch(struct tt_task *t, uint64_t now)
 {
 	struct tuttiComm *c = t->comm;
@@ -594,6 +629,8 @@ void tt_task_watch(struct tt_task *t, uint64_t now)
 
 	if (!t->moved_ns)
 		t->moved_ns = now;
+	if (watch_peers(t, now))
+		r = error_of(c);
 	if (r != tuttiSuccess) {
 		/* elsewhere, in a later call, perhaps: what is on its way may still end this one well */
 		bool patient = t->phase == RUNNING && !atomic_load(&c->aborting) && now - t->moved_ns < GRACE;

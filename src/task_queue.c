@@ -120,7 +120,7 @@ static bool depart(struct tuttiComm *c)
 
 void tt_queue_free(struct tuttiComm *c)
 {
-	bool last = c->on_queues && depart(c);
+	bool last = c->on_queues && depart(c), drained;
 
 	while (c->qprogs) {
 		struct tt_qprog_entry *e = c->qprogs;
@@ -129,8 +129,10 @@ void tt_queue_free(struct tuttiComm *c)
 		tt_qprog_free(e->prog);
 		free(e);
 	}
-	tt_qrun_free_all(&c->qruns);
-	if (c->on_queues)
+	drained = tt_qrun_free_all(&c->qruns);
+	/* What others still write to is released by the progress thread, again and again. */
+	drained = tt_peers_close(c->peers, drained, atomic_load(&c->aborting));
+	if (c->on_queues && drained)
 		tt_progress_drop();
 	/* An abort must not wait for streams, as a device does that takes memory back: then it is kept for the next. */
 	if (last && !atomic_load(&c->aborting))
@@ -139,7 +141,9 @@ void tt_queue_free(struct tuttiComm *c)
 
 /* One call while it is enqueued; the task itself may end and go meanwhile. */
 struct part {
-	struct tt_task t; /* a copy */
+	struct tt_task t; /* a copy; in and out as the device reaches them */
+	const void *from; /* the user's, where they are copied on the way, or NULL */
+	void *to;
 	struct tt_qprog_entry *prog; /* NULL: hosted */
 	struct tt_call call;
 	size_t in_bytes;
@@ -158,38 +162,85 @@ static tuttiResult_t left(const struct tt_task *t, tuttiResult_t r)
 	return r;
 }
 
-/* What the device cannot do itself: functions of the host, memory out of its reach, types it has no kernels for. */
+/* What the device cannot do itself: functions of the host, types it has no kernels for. */
 static bool needs_host(const struct tt_task *t)
 {
 	const struct tt_mem_kind *k = t->kind;
 
-	return t->op.kind == TT_OP_USER || (t->opcode >= 0 && k->reduces && !k->reduces(t->type)) ||
-	       (k->copy_host && (t->at.in_host || t->at.out_host));
+	return t->op.kind == TT_OP_USER || (t->opcode >= 0 && k->reduces && !k->reduces(t->type));
+}
+
+static bool is_far(const struct tt_task *t)
+{
+	return t->kind->copy_host && (t->at.in_host || t->at.out_host);
+}
+
+static tuttiResult_t take_hosted(struct tt_task *t, struct part *p)
+{
+	struct tuttiComm *c = t->comm;
+
+	p->in_bytes = tt_task_in_bytes(t);
+	TRY(tt_qrun_open_hosted(&c->qruns, t->kind, &t->at, p->in_bytes, tt_task_out_bytes(t), &t->q));
+	t->hosted = true;
+	p->t = *t;
+	t->in = tt_qrun_in(t->q);
+	t->out = tt_qrun_out(t->q);
+	if (t->op.scalar_at)
+		t->op.scalar_at = tt_qrun_scalar(t->q);
+	return tuttiSuccess;
+}
+
+/* Where memory is out of the device's reach, it works on pinned copies; those of a call on the host are made by the
+ * caller here, and by the progress thread at the end. */
+static void stage(struct part *p, const struct tt_qrun_needs *needs)
+{
+	struct tt_task *t = &p->t;
+
+	if (t->at.in_host && needs->in_bytes) {
+		if (t->staged)
+			memcpy((void *)tt_qrun_in(t->q), t->in, needs->in_bytes);
+		else
+			p->from = t->in;
+		t->in = tt_qrun_in(t->q);
+	}
+	if (t->at.out_host && needs->out_bytes) {
+		p->to = t->staged ? NULL : t->out;
+		t->out = tt_qrun_out(t->q);
+	}
+}
+
+static tuttiResult_t take_direct(struct tt_task *t, struct part *p, const struct tt_row *row)
+{
+	struct tuttiComm *c = t->comm;
+	struct tt_qrun_needs needs = { .peers = tt_comm_peers(t, row, tt_qprog_sched(p->prog->prog)) };
+	bool far = is_far(t);
+
+	if (far && !needs.peers) {
+		p->prog->in_use = false;
+		p->prog = NULL;
+		return take_hosted(t, p);
+	}
+	p->in_bytes = tt_task_in_bytes(t);
+	needs.in_bytes = far && t->at.in_host ? p->in_bytes : 0;
+	needs.out_bytes = far && t->at.out_host ? tt_task_out_bytes(t) : 0;
+	needs.scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
+	p->call = tt_task_call(t, 0, row->window);
+	TRY(tt_qrun_open(&c->qruns, t->kind, &t->at, p->prog->prog, &p->call, &needs, &t->q));
+	p->t = *t;
+	stage(p, &needs);
+	p->call.in = p->t.in;
+	p->call.out = p->t.out;
+	return tuttiSuccess;
 }
 
 static tuttiResult_t take(struct tt_task *t, struct part *p)
 {
-	struct tuttiComm *c = t->comm;
 	struct tt_row row = tt_task_row(t);
-	size_t scratch;
 
-	p->in_bytes = tt_task_in_bytes(t);
-	if (needs_host(t)) {
-		TRY(tt_qrun_open_hosted(&c->qruns, t->kind, &t->at, p->in_bytes, tt_task_out_bytes(t), &t->q));
-		t->hosted = true;
-		p->t = *t;
-		t->in = tt_qrun_in(t->q);
-		t->out = tt_qrun_out(t->q);
-		if (t->op.scalar_at)
-			t->op.scalar_at = tt_qrun_scalar(t->q);
-		return tuttiSuccess;
-	}
+	if (needs_host(t))
+		return take_hosted(t, p);
 	TRY(take_qprog(t, &row, &p->prog));
-	p->call = tt_task_call(t, 0, row.window);
-	scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
-	TRY(tt_qrun_open(&c->qruns, t->kind, &t->at, p->prog->prog, &p->call, scratch, &t->q));
-	p->t = *t;
-	return tuttiSuccess;
+	return take_direct(t, p, &row);
 }
 
 /* Takes for all or for none. */
@@ -236,6 +287,8 @@ static tuttiResult_t begin_here(struct part *p)
 		TRY(t->kind->copy(t->queue, tt_qrun_scalar(t->q), t->op.scalar_at, tt_type_size(t->type)));
 	if (!p->prog)
 		return tt_qrun_hosted_begin(t->q, t->queue, in);
+	if (p->from)
+		TRY(t->kind->copy_host(t->queue, (void *)t->in, p->from, p->in_bytes));
 	TRY(tt_qrun_enqueue_begin(t->q, t->queue));
 	if (t->op.kind == TT_OP_PREMULSUM && t->count) {
 		void *to = t->coll == TT_ALLREDUCE ? t->out : tt_qrun_scratch(t->q);
@@ -264,6 +317,8 @@ static tuttiResult_t end_here(struct part *p)
 		return tt_qrun_hosted_end(t->q, t->queue, t->out);
 	if (t->op.kind == tuttiAvg && tt_task_out_bytes(t))
 		TRY(t->kind->reduce(t->queue, t->out, &out, 1, t->count, t->type, &t->op, TT_SCALE_POST));
+	if (p->to)
+		TRY(t->kind->copy_host(t->queue, p->to, out, tt_task_out_bytes(t)));
 	return tt_qrun_enqueue_end(t->q, t->queue);
 }
 
@@ -370,11 +425,41 @@ static tuttiResult_t check_queues(const struct tt_task *list)
 	return tuttiSuccess;
 }
 
+/* Calls on host memory that no rank makes by device links are the host's. */
+static tuttiResult_t settle(struct tt_task *list)
+{
+	struct tt_qprog_entry *e;
+	tuttiResult_t r = tuttiSuccess;
+	bool stays;
+
+	for (struct tt_task *t = list; t && r == tuttiSuccess; t = t->next) {
+		struct tt_row row = tt_task_row(t);
+
+		if (!t->staged)
+			continue;
+		stays = tt_comm_may_peer(t);
+		pthread_mutex_lock(&t->comm->queue_lock);
+		if (stays)
+			r = take_qprog(t, &row, &e);
+		if (stays && r == tuttiSuccess) {
+			stays = tt_comm_peers(t, &row, tt_qprog_sched(e->prog)) != NULL;
+			e->in_use = false;
+		}
+		pthread_mutex_unlock(&t->comm->queue_lock);
+		t->staged = stays;
+		t->kind = stays ? t->kind : NULL;
+	}
+	return r;
+}
+
 tuttiResult_t tt_queue_run(struct tt_task *list)
 {
 	struct part *parts, one = { 0 };
 	tuttiResult_t r = check_queues(list);
 	int n = 0;
+
+	if (r == tuttiSuccess)
+		r = settle(list);
 
 	for (struct tt_task *t = list; t; t = t->next)
 		n += t->kind != NULL;

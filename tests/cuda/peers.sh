@@ -1,12 +1,13 @@
 #!/bin/bash
-# What the fake driver shares between processes. SPDX-License-Identifier: Apache-2.0
+# Device links over the fake driver: peers.c, and the tests of device memory with links on, by each way of sharing
+# memory and by none. SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 good=0 bad=0
-export TEST_DEVICE=cuda LD_LIBRARY_PATH=$build/tests/cuda
+export TEST_DEVICE=cuda TUTTI_DEVICE_LINKS=1 LD_LIBRARY_PATH=$build/tests/cuda
 
 run() { # words for people, program, settings...
 	local words=$1 program=$2
@@ -20,6 +21,20 @@ run() { # words for people, program, settings...
 	fi
 }
 
-run "the fake" cuda/ipc
+two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
+# shellcheck disable=SC2086
+{
+	run "the fake" cuda/ipc
+	run "one device" cuda/peers TEST_DEVICES=1
+	run "two devices" cuda/peers $two
+	run "two devices, legacy handles" cuda/peers $two FAKE_CUDA_VMM=0
+	run "two devices that do not reach each other" cuda/peers $two FAKE_CUDA_PEERS=0 TUTTI_LOG=none
+	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
+	run "two devices" collective/device $two
+	run "two devices" collective/random $two TEST_CASES=200
+	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
+	run "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
+		TEST_CASES=100
+}
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]

@@ -425,9 +425,23 @@ static const struct fake_device *device(void)
 	return name && !strcmp(name, "cuda") ? &fake_cuda : &ours;
 }
 
+void fake_place(struct rank *r)
+{
+	int n = (int)test_setting("TEST_DEVICES", 0), hosts = (int)test_setting("TEST_HOST_RANKS", 0);
+
+	if (n && device()->place && !(hosts && r->rank % hosts == hosts - 1))
+		device()->place(r->rank % n);
+}
+
+int fake_live(void)
+{
+	return device()->live ? device()->live() : 0;
+}
+
 void fake_start(void)
 {
 	device()->start();
+	rank_prepare = fake_place;
 }
 
 void fake_use(bool on)

@@ -13,6 +13,11 @@
 #include "tutti.h"
 
 void fake_start(void);              /* adds the kind */
+/* With TEST_DEVICES=n and TEST_DEVICE=cuda rank i works on device i % n from now on, as after cudaSetDevice; with
+ * TEST_HOST_RANKS=k every k-th on none. */
+struct rank;
+void fake_place(struct rank *r);
+int fake_live(void);                /* what a driver still holds of memory that is shared; 0 without one */
 void fake_use(bool on);             /* the calling thread works on the device: MemAlloc gives its memory */
 void *fake_alloc(size_t n);
 void fake_free(void *p);
@@ -31,6 +36,8 @@ tuttiResult_t fake_left(tuttiResult_t r);
 
 struct fake_device {
 	void (*start)(void);
+	void (*place)(int device);
+	int (*live)(void);
 	void (*use)(bool on);
 	void *(*alloc)(size_t n);
 	void (*free)(void *p);

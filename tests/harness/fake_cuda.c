@@ -8,10 +8,11 @@
 
 #include "base.h"
 #include "fake.h"
+#include "ranks.h"
 
 static struct {
 	pthread_mutex_t lock;
-	void *ctx;
+	void *ctx[4];
 	int (*init)(unsigned flags);
 	int (*retain)(void **ctx, int device);
 	int (*set)(void *ctx);
@@ -20,11 +21,14 @@ static struct {
 	int (*alloc)(void **p, size_t n);
 	int (*free)(void *p);
 	void *(*view)(const void *p);
+	int (*live)(void);
 	int (*stream_create)(void **stream, unsigned flags);
 	int (*stream_destroy)(void *stream);
 	int (*stream_query)(void *stream);
 	int (*host_func)(void *stream, void (*fn)(void *), void *arg);
 } cuda = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static _Thread_local int device;
 
 static void must(int e, const char *what)
 {
@@ -40,7 +44,8 @@ static void load(void)
 		{ &cuda.init, "cuInit" }, { &cuda.retain, "cuDevicePrimaryCtxRetain" },
 		{ &cuda.set, "cuCtxSetCurrent" }, { &cuda.push, "cuCtxPushCurrent" },
 		{ &cuda.pop, "cuCtxPopCurrent" }, { &cuda.alloc, "cuMemAlloc_v2" }, { &cuda.free, "cuFakeFree" },
-		{ &cuda.view, "cuFakeView" }, { &cuda.stream_create, "cuStreamCreate" },
+		{ &cuda.view, "cuFakeView" }, { &cuda.live, "cuFakeLive" },
+		{ &cuda.stream_create, "cuStreamCreate" },
 		{ &cuda.stream_destroy, "cuStreamDestroy_v2" }, { &cuda.stream_query, "cuStreamQuery" },
 		{ &cuda.host_func, "cuLaunchHostFunc" },
 	};
@@ -52,25 +57,37 @@ static void load(void)
 		abort();
 	}
 	must(cuda.init(0), "cuInit");
-	must(cuda.retain(&cuda.ctx, 0), "cuDevicePrimaryCtxRetain");
+	for (int i = 0; i < 4 && i < test_setting("FAKE_CUDA_DEVICES", 1); i++)
+		must(cuda.retain(&cuda.ctx[i], i), "cuDevicePrimaryCtxRetain");
 }
 
 static void start(void)
 {
 	pthread_mutex_lock(&cuda.lock);
-	if (!cuda.ctx)
+	if (!cuda.ctx[0])
 		load();
 	pthread_mutex_unlock(&cuda.lock);
 }
 
 static void use(bool on)
 {
-	must(cuda.set(on ? cuda.ctx : NULL), "cuCtxSetCurrent");
+	must(cuda.set(on ? cuda.ctx[device] : NULL), "cuCtxSetCurrent");
+}
+
+static void place(int n)
+{
+	device = n;
+	use(true);
+}
+
+static int live(void)
+{
+	return cuda.live();
 }
 
 static void begin(void)
 {
-	must(cuda.push(cuda.ctx), "cuCtxPushCurrent");
+	must(cuda.push(cuda.ctx[device]), "cuCtxPushCurrent");
 }
 
 static void end(int e, const char *what)
@@ -140,7 +157,7 @@ static void hold(tuttiStream_t queue, const _Atomic int *until_set)
 }
 
 const struct fake_device fake_cuda = {
-	.start = start, .use = use, .alloc = alloc, .free = release, .view = view,
+	.start = start, .place = place, .live = live, .use = use, .alloc = alloc, .free = release, .view = view,
 	.queue_default = (tuttiStream_t)2, /* CU_STREAM_PER_THREAD */
 	.queue_new = queue_new, .queue_free = queue_free, .is_idle = is_idle, .hold = hold,
 };

@@ -62,6 +62,8 @@ void rank_fail(struct rank *r, const char *file, int line, const char *fmt, ...)
 
 /* ---- threads ---- */
 
+void (*rank_prepare)(struct rank *r);
+
 struct thread_rank {
 	struct rank r;
 	rank_fn fn;
@@ -74,6 +76,8 @@ static void *thread_main(void *p)
 {
 	struct thread_rank *t = p;
 
+	if (rank_prepare)
+		rank_prepare(&t->r);
 	if (!t->bare)
 		RANK_OK(&t->r, tuttiCommInitRank(&t->r.comm, t->r.n, t->id, t->r.rank));
 	t->fn(&t->r);
@@ -234,6 +238,8 @@ static tuttiResult_t init_across_hosts(struct rank *r, tuttiConfig_t *config)
 
 tuttiResult_t rank_init(struct rank *r, tuttiConfig_t *config)
 {
+	if (rank_prepare)
+		rank_prepare(r);
 	if (r->procs->here < r->n)
 		return init_across_hosts(r, config);
 	return tuttiCommInitRankConfig(&r->comm, r->n, rank_id(r), r->rank, config);

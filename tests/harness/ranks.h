@@ -43,6 +43,9 @@ void rank_fail(struct rank *r, const char *file, int line, const char *fmt, ...)
 			    tuttiGetErrorString(ok_), tuttiGetLastError(NULL));                    \
 	} while (0)
 
+/* Called in the thread or process of a rank before its communicator is made, if it is set. */
+extern void (*rank_prepare)(struct rank *r);
+
 double seconds_now(void);               /* monotonic, the same clock in all processes */
 void sleep_s(double s);
 long test_setting(const char *name, long otherwise); /* TEST_CASES and its like */

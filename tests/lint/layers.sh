@@ -9,7 +9,7 @@ floor() { # file name without folder and ending
 	tutti | base | result | log | env) echo 0 ;;
 	sock | hmac | mem | mem_* | cuda_* | dev_* | reduce | reduce_* | topo | topo_* | xml) echo 1 ;;
 	boot | boot_* | sched | sched_* | algo_* | algos | transport) echo 2 ;;
-	plan | plan_* | exec | exec_* | net | net_*) echo 3 ;;
+	plan | plan_* | exec | exec_* | net | net_* | peer | peer_*) echo 3 ;;
 	comm | comm_* | task | task_* | stream | stream_*) echo 4 ;;
 	api | api_* | launch | group | group_*) echo 5 ;;
 	*) echo none ;;

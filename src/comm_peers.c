@@ -1,0 +1,101 @@
+/* The device of a rank, and its links to the devices of other ranks of the host. SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* On the thread that calls init: its device, or the one that config.device names, is the communicator's. Parts have
+ * that of the whole. */
+void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent)
+{
+	const struct tt_mem_kind *k = tt_env_int("DEVICE_LINKS") && !parent ? tt_mem_current() : NULL;
+	tuttiResult_t r;
+
+	if (parent) {
+		c->home = parent->home;
+		return;
+	}
+	if (!k || !k->here || !k->sharing)
+		return;
+	r = k->here(c->bound, &c->home.where);
+	if (r == tuttiSuccess)
+		r = k->enter(c->home.where);
+	if (r == tuttiSuccess) {
+		r = k->sharing->device(&c->home.self);
+		k->leave();
+	}
+	c->home.self.present = r == tuttiSuccess;
+	c->home.kind = k;
+	if (r != tuttiSuccess)
+		tt_log(TT_LOG_WARN, "device", "no device links: %s", tt_last_error());
+}
+
+static bool is_near(const struct tuttiComm *c, int rank)
+{
+	return c->devices[rank].present &&
+	       tt_same_host(&c->procs[c->proc_of[rank]], &c->procs[c->proc_of[c->rank]]);
+}
+
+/* Ranks of one process on one device have better ways. */
+static bool is_apart(const struct tt_peer_member *a, const struct tt_peer_member *b)
+{
+	return a->proc != b->proc || memcmp(a->device.uuid, b->device.uuid, sizeof(a->device.uuid));
+}
+
+/* False: nobody to have such links with. All of the group say the same. */
+static bool gather(const struct tuttiComm *c, struct tt_peers_config *g, struct tt_peer_member *m)
+{
+	bool apart = false;
+
+	for (int i = 0; i < c->nranks; i++) {
+		if (!is_near(c, i))
+			continue;
+		if (g->n == TT_PEERS_MAX)
+			return false;
+		if (i == c->rank)
+			g->me = g->n;
+		m[g->n] = (struct tt_peer_member){ i, c->procs[c->proc_of[i]].id, c->devices[i] };
+		apart |= is_apart(&m[0], &m[g->n++]);
+	}
+	return apart;
+}
+
+tuttiResult_t tt_comm_open_peers(struct tuttiComm *c)
+{
+	struct tt_peer_member members[TT_PEERS_MAX];
+	struct tt_peers_config g = { .kind = c->home.kind, .where = c->home.where, .id = c->id, .secret = c->secret,
+				     .members = members, .stop = &c->aborting };
+
+	if (!c->home.self.present || c->nranks < 2 || !gather(c, &g, members))
+		return tuttiSuccess;
+	g.message = tt_max((size_t)tt_env_int("WINDOW"), TT_P2P_WINDOW);
+	g.deadline_ns = tt_now_ns() + (uint64_t)(1e9 * c->init_deadline);
+	return tt_peers_open(&g, &c->peers);
+}
+
+/* What is reduced by functions of the host, or where a device has no kernels, goes by the network on all ranks. */
+bool tt_comm_may_peer(const struct tt_task *t)
+{
+	const struct tt_peers *p = t->comm->peers;
+
+	return p && t->op.kind != TT_OP_USER && (t->opcode < 0 || tt_peers_reduce(p, t->type));
+}
+
+struct tt_peers *tt_comm_peers(const struct tt_task *t, const struct tt_row *row, const struct tt_sched *s)
+{
+	size_t largest = s->one_window ? t->count * tt_type_size(t->type) * (size_t)t->comm->nranks : row->window;
+
+	return tt_comm_may_peer(t) && largest <= tt_peers_message(t->comm->peers) ? t->comm->peers : NULL;
+}
+
+/* Who has failed tells the others at once, and why a little later. */
+void tt_comm_hear_peers(struct tuttiComm *c)
+{
+	int who = c->peers ? tt_peers_failed(c->peers) : -1;
+
+	for (int i = 0; who >= 0 && i < 1000 && !atomic_load_explicit(&c->error, memory_order_acquire); i++)
+		tt_net_sleep(NULL, 0, c->wake_fd, 1);
+	if (who >= 0 && !atomic_load_explicit(&c->error, memory_order_acquire))
+		tt_comm_fail(c, false, tuttiRemoteError, "rank %d failed, which has a device link to rank %d; its own "
+			     "error says why", who, c->rank);
+}

@@ -1,0 +1,280 @@
+/* Memory of CUDA devices that ranks of one host share: made by VMM and passed by descriptor, so that it lives as long
+ * as anybody has it mapped, whoever dies; where a driver refuses that, by the older handles of cuMemAlloc's memory.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "cuda_share.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cuda_code.h"
+
+static const struct tt_cuda *cuda;
+
+void tt_cuda_share_open(const struct tt_cuda *f)
+{
+	cuda = f;
+}
+
+/* Said by whoever knows what is done instead. */
+static tuttiResult_t failed(int e, const char *what)
+{
+	char words[TT_TEXT / 4];
+
+	return tt_note_error(tuttiUnhandledCudaError, "%s: %s", what, tt_cuda_words(e, words, sizeof(words)));
+}
+
+#define CUDA_TRY(call)                                                                             \
+	do {                                                                                       \
+		int try_e = cuda->call;                                                            \
+		if (try_e)                                                                         \
+			return failed(try_e, #call);                                               \
+	} while (0)
+
+static bool has(int attribute, int device)
+{
+	int value = 0;
+
+	return !cuda->cuDeviceGetAttribute(&value, attribute, device) && value;
+}
+
+static tuttiResult_t device(struct tt_mem_device *out)
+{
+	int here;
+
+	memset(out, 0, sizeof(*out));
+	if (!cuda->shares)
+		return tt_note_error(tuttiUnsupported, "the driver, CUDA %d.%d, cannot share memory of devices",
+				     cuda->version / 1000, cuda->version % 1000 / 10);
+	CUDA_TRY(cuCtxGetDevice(&here));
+	CUDA_TRY(cuDeviceGetUuid(out->uuid, here));
+	CUDA_TRY(cuDeviceGetPCIBusId(out->words, sizeof(out->words) - 1, here));
+	for (int t = 0; t < tuttiNumTypes; t++)
+		out->types |= (uint32_t)tt_cuda_code_has((tuttiDataType_t)t) << t;
+	return tuttiSuccess;
+}
+
+/* -1: not visible to this process. */
+static int find_device(const uint8_t uuid[16])
+{
+	uint8_t other[16];
+
+	for (int i = 0; i < cuda->devices; i++)
+		if (!cuda->cuDeviceGetUuid(other, i) && !memcmp(uuid, other, sizeof(other)))
+			return i;
+	return -1;
+}
+
+/* What this process does not see may still be in reach: opening its memory tells. */
+static bool reaches(const uint8_t uuid[16])
+{
+	int here, there = find_device(uuid), can = 0;
+
+	if (cuda->cuCtxGetDevice(&here))
+		return false;
+	return there < 0 || there == here || (!cuda->cuDeviceCanAccessPeer(&can, here, there) && can);
+}
+
+/* ---- by descriptor ---- */
+
+static tuttiResult_t map(tt_cuda_handle h, size_t n, tt_cuda_ptr *p)
+{
+	struct tt_cuda_access access = { { TT_CUDA_DEVICE, 0 }, TT_CUDA_READ_WRITE };
+	int e;
+
+	CUDA_TRY(cuCtxGetDevice(&access.location.id));
+	CUDA_TRY(cuMemAddressReserve(p, n, 0, 0, 0));
+	e = cuda->cuMemMap(*p, n, 0, h, 0);
+	if (e) {
+		cuda->cuMemAddressFree(*p, n);
+		return failed(e, "cuMemMap");
+	}
+	e = cuda->cuMemSetAccess(*p, n, &access, 1);
+	if (!e)
+		return tuttiSuccess;
+	cuda->cuMemUnmap(*p, n);
+	cuda->cuMemAddressFree(*p, n);
+	return failed(e, "cuMemSetAccess");
+}
+
+static void unmap(void *p, size_t n)
+{
+	(void)cuda->cuMemUnmap((tt_cuda_ptr)p, n);
+	(void)cuda->cuMemAddressFree((tt_cuda_ptr)p, n);
+}
+
+/* An error of CUDA's. */
+static int create(size_t *n, tt_cuda_handle *h)
+{
+	struct tt_cuda_prop prop = { .type = TT_CUDA_PINNED, .handles = TT_CUDA_BY_FD,
+				     .location = { TT_CUDA_DEVICE, 0 } };
+	size_t grain;
+	int e = cuda->cuCtxGetDevice(&prop.location.id);
+
+	prop.rdma = has(TT_CUDA_ATTR_VMM_RDMA, prop.location.id);
+	if (!e)
+		e = cuda->cuMemGetAllocationGranularity(&grain, &prop, TT_CUDA_RECOMMENDED);
+	if (e)
+		return e;
+	*n = tt_div_up(*n, grain) * grain;
+	return cuda->cuMemCreate(h, *n, &prop, 0);
+}
+
+static tuttiResult_t give_by_fd(size_t n, struct tt_share *s, int *fd)
+{
+	tt_cuda_handle h;
+	tt_cuda_ptr p;
+	tuttiResult_t r;
+	int e = create(&n, &h);
+
+	if (e)
+		return failed(e, "cuMemCreate");
+	r = map(h, n, &p);
+	e = r == tuttiSuccess ? cuda->cuMemExportToShareableHandle(fd, h, TT_CUDA_BY_FD, 0) : 0;
+	(void)cuda->cuMemRelease(h); /* the mapping keeps it */
+	if (e) {
+		unmap((void *)p, n);
+		return failed(e, "cuMemExportToShareableHandle");
+	}
+	s->way = TT_SHARE_FD;
+	s->n = n;
+	s->at = (void *)p;
+	return r;
+}
+
+static tuttiResult_t open_fd(const struct tt_share *s, int fd, void **p)
+{
+	tt_cuda_handle h;
+	tt_cuda_ptr at = 0;
+	tuttiResult_t r;
+
+	CUDA_TRY(cuMemImportFromShareableHandle(&h, (void *)(intptr_t)fd, TT_CUDA_BY_FD));
+	r = map(h, s->n, &at);
+	(void)cuda->cuMemRelease(h);
+	*p = (void *)at;
+	return r;
+}
+
+/* ---- by name ---- */
+
+/* Whole blocks of 2 MiB: the driver shares the block that smaller ones are cut from, with all that lies there. */
+enum { BLOCK = 2 << 20 };
+
+static tuttiResult_t give_by_name(size_t n, struct tt_share *s)
+{
+	struct tt_cuda_ipc h;
+	tt_cuda_ptr p;
+	int e;
+
+	s->n = tt_div_up(n, BLOCK) * BLOCK;
+	CUDA_TRY(cuMemAlloc(&p, s->n));
+	e = cuda->cuIpcGetMemHandle(&h, p);
+	if (e) {
+		(void)cuda->cuMemFree(p);
+		return failed(e, "cuIpcGetMemHandle");
+	}
+	s->way = TT_SHARE_NAME;
+	s->at = (void *)p;
+	memcpy(s->name, &h, sizeof(s->name));
+	return tuttiSuccess;
+}
+
+static tuttiResult_t open_here(const struct tt_share *s, void **p)
+{
+	int there = find_device(s->uuid), here, e = 0;
+	void *ctx;
+
+	*p = s->at;
+	CUDA_TRY(cuCtxGetDevice(&here));
+	if (there == here)
+		return tuttiSuccess;
+	CUDA_TRY(cuDevicePrimaryCtxRetain(&ctx, there));
+	e = cuda->cuCtxEnablePeerAccess(ctx, 0);
+	return e && e != TT_CUDA_PEER_IS_ON ? failed(e, "cuCtxEnablePeerAccess") : tuttiSuccess;
+}
+
+static tuttiResult_t open_name(const struct tt_share *s, void **p)
+{
+	struct tt_cuda_ipc h;
+	tt_cuda_ptr at;
+
+	memcpy(&h, s->name, sizeof(h));
+	CUDA_TRY(cuIpcOpenMemHandle(&at, h, TT_CUDA_LAZY_PEERS));
+	*p = (void *)at;
+	return tuttiSuccess;
+}
+
+/* ---- both ---- */
+
+static tuttiResult_t give(size_t n, struct tt_share *s, int *fd)
+{
+	tuttiResult_t r = tuttiUnsupported;
+	int here;
+
+	memset(s, 0, sizeof(*s));
+	*fd = -1;
+	CUDA_TRY(cuCtxGetDevice(&here));
+	if (has(TT_CUDA_ATTR_VMM, here) && has(TT_CUDA_ATTR_VMM_FD, here))
+		r = give_by_fd(n, s, fd);
+	if (r != tuttiSuccess)
+		TRY(give_by_name(n, s));
+	CUDA_TRY(cuDeviceGetUuid(s->uuid, here));
+	return tuttiSuccess;
+}
+
+static void take_back(const struct tt_share *s)
+{
+	if (s->way == TT_SHARE_FD)
+		unmap(s->at, s->n);
+	else if (s->way == TT_SHARE_NAME)
+		(void)cuda->cuMemFree((tt_cuda_ptr)s->at);
+}
+
+static tuttiResult_t open_one(const struct tt_share *s, int fd, bool here, void **p)
+{
+	if (s->way == TT_SHARE_FD)
+		return open_fd(s, fd, p);
+	return here ? open_here(s, p) : open_name(s, p);
+}
+
+static void close_one(const struct tt_share *s, bool here, void *p)
+{
+	if (s->way == TT_SHARE_FD)
+		unmap(p, s->n);
+	else if (!here)
+		(void)cuda->cuIpcCloseMemHandle((tt_cuda_ptr)p);
+}
+
+static tuttiResult_t pin(void *p, size_t n)
+{
+	tt_cuda_ptr at = 0;
+
+	CUDA_TRY(cuMemHostRegister(p, n, TT_CUDA_HOST_PORTABLE | TT_CUDA_HOST_DEVICEMAP));
+	if (!cuda->cuMemHostGetDevicePointer(&at, p, 0) && at == (tt_cuda_ptr)p)
+		return tuttiSuccess;
+	(void)cuda->cuMemHostUnregister(p);
+	return tt_note_error(tuttiUnsupported, "registered memory has another address on the device");
+}
+
+static void unpin(void *p)
+{
+	(void)cuda->cuMemHostUnregister(p);
+}
+
+static tuttiResult_t queue_new(tuttiStream_t *queue)
+{
+	void *stream;
+
+	CUDA_TRY(cuStreamCreateWithPriority(&stream, TT_CUDA_NON_BLOCKING, 0));
+	*queue = stream;
+	return tuttiSuccess;
+}
+
+static void queue_free(tuttiStream_t queue)
+{
+	(void)cuda->cuStreamDestroy(queue);
+}
+
+const struct tt_mem_sharing tt_cuda_sharing = {
+	.device = device, .reaches = reaches, .give = give, .take_back = take_back, .open = open_one,
+	.close = close_one, .pin = pin, .unpin = unpin, .queue_new = queue_new, .queue_free = queue_free,
+};

@@ -1,0 +1,83 @@
+/* Floor 3: *device links*. Ranks of one host that have a device each pass messages from queue to queue: through slots
+ * in the receiver's device memory, which the sender has mapped, and words in pinned memory that all of them share.
+ * Once a message is enqueued on both sides, no thread of the host has to do anything. */
+#ifndef TT_PEER_H
+#define TT_PEER_H
+
+#include "mem.h"
+#include "sched.h"
+
+enum { TT_PEERS_MAX = 64, TT_PEER_SLOTS = 4, TT_PEER_LANES = 5 }; /* the last lane: Send and Recv */
+
+struct tt_peers; /* what one rank has of it */
+
+struct tt_peer_member {
+	int rank;
+	uint64_t proc; /* random, of its process */
+	struct tt_mem_device device;
+};
+
+/* The group: the same on all its members, in the order of ranks. */
+struct tt_peers_config {
+	const struct tt_mem_kind *kind;
+	void *where;
+	uint64_t id;
+	const uint8_t *secret; /* 32 bytes that its members alone know */
+	int n, me;
+	const struct tt_peer_member *members;
+	size_t message; /* bytes of a usual one */
+	uint64_t deadline_ns;
+	const _Atomic bool *stop;
+};
+
+/* All members call it. *out NULL: this rank has no such link to any other. */
+tuttiResult_t tt_peers_open(const struct tt_peers_config *g, struct tt_peers **out);
+/* drained: no queue of this rank has anything of it left. Otherwise its memory stays, and false. brief: does not wait
+ * for other ranks. */
+bool tt_peers_close(struct tt_peers *p, bool drained, bool brief);
+
+void *tt_peers_where(const struct tt_peers *p);
+tuttiStream_t tt_peers_queue(const struct tt_peers *p); /* for calls on host memory */
+const struct tt_mem_kind *tt_peers_kind(const struct tt_peers *p);
+bool tt_peers_reduce(const struct tt_peers *p, tuttiDataType_t type); /* all members can */
+size_t tt_peers_message(const struct tt_peers *p); /* the largest that fits ahead of its receive */
+
+/* One direction of a link, to or from a rank; NULL: by the network. Both ends agree. */
+struct tt_peer_dir;
+struct tt_peer_dir *tt_peers_dir(struct tt_peers *p, int rank, uint32_t lane, bool is_send);
+/* Enqueue, in the order of messages; `line` tells queues apart (NULL: nothing does). */
+tuttiResult_t tt_peer_send(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, const void *src, size_t n);
+tuttiResult_t tt_peer_recv(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, void *dst, size_t n);
+
+/* ---- any thread ---- */
+struct tt_peer_seen {
+	uint32_t enqueued, done, theirs; /* counts: of this rank's calls, its queue, the other's */
+	bool waits;                      /* for the other */
+};
+struct tt_peer_seen tt_peer_look(const struct tt_peer_dir *d);
+/* This rank has come to a call; the rank that means another by the same number, as far as is known; -1: none. */
+void tt_peers_note(struct tt_peers *p, uint32_t seq, uint64_t sig);
+int tt_peers_differ(const struct tt_peers *p, uint32_t seq, uint64_t sig);
+/* The communicator has failed here: releases this rank's queues, over whatever is in the slots, and lets the others
+ * know before they can see any of it. */
+void tt_peers_fail(struct tt_peers *p);
+/* The rank that has failed, as far as the others of the host have said; -1: none. */
+int tt_peers_failed(const struct tt_peers *p);
+/* On the progress thread, while anything has failed: queues of others may lower what releases this rank's. */
+bool tt_peers_tend(void);
+
+/* ---- between peer.c and peer_meet.c ---- */
+struct tt_peer_table {
+	int words_fd;
+	struct tt_share shares[TT_PEERS_MAX];
+	int fds[TT_PEERS_MAX]; /* -1: none */
+	uint64_t masks[TT_PEERS_MAX]; /* to whom each can send; its own bit: it can receive */
+};
+struct tt_meeting;
+/* Both wait for all members, until the deadline. `mine`: this rank's entry. */
+tuttiResult_t tt_peers_meet(const struct tt_peers_config *g, size_t words, const struct tt_share *mine, int fd,
+			    struct tt_peer_table *t, struct tt_meeting **m);
+tuttiResult_t tt_peers_agree(struct tt_meeting *m, uint64_t mask, struct tt_peer_table *t);
+void tt_peers_part(struct tt_meeting *m, struct tt_peer_table *t);
+
+#endif

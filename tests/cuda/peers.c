@@ -1,0 +1,288 @@
+/* Device links, over the fake driver: ranks as processes and threads on one device and on two, as TEST_DEVICES says;
+ * TEST_LINKS=0: there must be none, and all goes well without. SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "comm.h"
+#include "fake.h"
+#include "ranks.h"
+#include "test.h"
+
+struct vec {
+	float *at, *view;
+	size_t n;
+};
+
+static struct vec vec_new(size_t n, float x)
+{
+	struct vec v = { .at = fake_alloc(n * sizeof(float)), .n = n };
+
+	v.view = fake_view(v.at);
+	for (size_t i = 0; i < n; i++)
+		v.view[i] = x + (float)(i % 5);
+	return v;
+}
+
+static void expect(struct rank *r, const float *p, size_t n, float x, float times, const char *what)
+{
+	for (size_t i = 0; i < n; i++)
+		RANK_CHECKF(r, p[i] == x + times * (float)(i % 5), "%s: element %zu of %zu is %g, not %g", what, i, n,
+			    (double)p[i], (double)(x + times * (float)(i % 5)));
+}
+
+static float sum_of_ranks(const struct rank *r)
+{
+	return (float)(r->n * (r->n - 1) / 2);
+}
+
+/* Each with its own device or process, as the harness places them. */
+static bool has_link(const struct rank *r, int peer)
+{
+	bool one = (peer - r->rank) % (int)test_setting("TEST_DEVICES", 1) == 0;
+
+	return test_setting("TEST_LINKS", 1) && peer != r->rank && (r->procs || !one) &&
+	       (one || test_setting("FAKE_CUDA_PEERS", 1));
+}
+
+static void check_links(struct rank *r)
+{
+	uint32_t enqueued = 0;
+	bool any = false;
+
+	for (int i = 0; i < r->n; i++)
+		for (int way = 0; way < 2; way++) {
+			struct tt_peer_dir *d = r->comm->peers ? tt_peers_dir(r->comm->peers, i, 0, way) : NULL;
+
+			RANK_CHECKF(r, !d == !has_link(r, i), "rank %d has %s device link to %d", r->rank,
+				    d ? "a" : "no", i);
+			any |= d != NULL;
+			enqueued += d ? tt_peer_look(d).enqueued : 0;
+		}
+	RANK_CHECKF(r, !any || enqueued, "rank %d has not used its device links", r->rank);
+}
+
+static void collectives(struct rank *r)
+{
+	static const size_t sizes[] = { 0, 1, 1000, 32768, 32769, 300001 };
+	tuttiStream_t q = fake_queue_new();
+	struct vec v;
+
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		r->step = (long)i;
+		v = vec_new(sizes[i] + 1, (float)r->rank);
+		RANK_OK(r, tuttiAllReduce(v.at, v.at, sizes[i], tuttiFloat32, tuttiSum, r->comm, q));
+		RANK_OK(r, tuttiBroadcast(v.at, v.at, sizes[i], tuttiFloat32, r->n - 1, r->comm, q));
+		fake_queue_sync(q);
+		expect(r, v.view, sizes[i], sum_of_ranks(r), (float)r->n, "sum");
+		fake_free(v.at);
+	}
+	fake_queue_free(q);
+}
+
+/* Calls in turn on two streams, none of which is waited for. */
+static void two_streams(struct rank *r)
+{
+	enum { CALLS = 20 };
+	tuttiStream_t q[2] = { fake_queue_new(), fake_queue_new() };
+	struct vec v[CALLS];
+
+	for (int i = 0; i < CALLS; i++)
+		v[i] = vec_new((size_t)(1 + i * 5000), (float)(r->rank + i));
+	for (int i = 0; i < CALLS; i++)
+		RANK_OK(r, tuttiAllReduce(v[i].at, v[i].at, v[i].n, tuttiFloat32, tuttiSum, r->comm, q[(i / 2) % 2]));
+	fake_queue_sync(q[0]);
+	fake_queue_sync(q[1]);
+	for (int i = 0; i < CALLS; i++) {
+		r->step = i;
+		expect(r, v[i].view, v[i].n, sum_of_ranks(r) + (float)(i * r->n), (float)r->n, "sum");
+		fake_free(v[i].at);
+	}
+	fake_queue_free(q[0]);
+	fake_queue_free(q[1]);
+}
+
+/* Some call on host memory, blocking or in a group, where others call on a device. */
+static void mixed(struct rank *r)
+{
+	tuttiStream_t q = fake_queue_new();
+	static _Thread_local float host[2][40000];
+
+	for (int round = 0; round < 8; round++) {
+		size_t n = round % 2 ? 40000 : 77;
+		struct vec v = vec_new(n, (float)r->rank);
+		bool group = round & 2;
+
+		r->step = round;
+		memcpy(host[0], v.view, n * sizeof(float));
+		if (group)
+			RANK_OK(r, tuttiGroupStart());
+		if ((r->rank + round) % 2)
+			RANK_OK(r, tuttiAllReduce(host[0], host[1], n, tuttiFloat32, tuttiSum, r->comm, NULL));
+		else
+			RANK_OK(r, tuttiAllReduce(v.at, v.at, n, tuttiFloat32, tuttiSum, r->comm, q));
+		if (group)
+			RANK_OK(r, tuttiGroupEnd());
+		fake_queue_sync(q);
+		expect(r, (r->rank + round) % 2 ? host[1] : v.view, n, sum_of_ranks(r), (float)r->n, "sum");
+		fake_free(v.at);
+	}
+	fake_queue_free(q);
+}
+
+static void all_of_it(struct rank *r)
+{
+	collectives(r);
+	check_links(r);
+	two_streams(r);
+	mixed(r);
+}
+
+static void all_threads(void)
+{
+	fake_start();
+	for (int n = 2; n < 5; n++)
+		ranks_run(n, 60, all_of_it, NULL);
+	CHECKF(!fake_live(), "%d things of the driver's are left", fake_live());
+}
+
+static void process_rank(struct rank *r)
+{
+	tuttiComm_t part;
+	int fds;
+
+	fake_start();
+	fds = count_fds();
+	RANK_OK(r, rank_init(r, NULL));
+	all_of_it(r);
+	RANK_OK(r, tuttiCommSplit(r->comm, r->rank / 2, 0, &part, NULL));
+	RANK_OK(r, tuttiBarrier(part, NULL));
+	RANK_OK(r, tuttiCommDestroy(part));
+	RANK_OK(r, tuttiBarrier(r->comm, NULL));
+	RANK_OK(r, tuttiCommDestroy(r->comm));
+	RANK_CHECKF(r, count_fds() <= fds, "%d descriptors, %d before", count_fds(), fds);
+	RANK_CHECKF(r, !fake_live(), "%d things of the driver's are left", fake_live());
+}
+
+static void all_processes(void)
+{
+	static struct procs ps;
+
+	for (int n = 2; n < 5; n++) {
+		procs_start(&ps, n, 0, "shm,tcp", process_rank, NULL);
+		procs_wait(&ps, 60);
+		procs_expect(&ps, 1, -1);
+	}
+}
+
+/* ---- what goes wrong ---- */
+
+static tuttiResult_t wait_for_error(struct rank *r)
+{
+	tuttiResult_t state = tuttiSuccess;
+	double t = seconds_now();
+
+	while (state == tuttiSuccess && seconds_now() - t < 10)
+		tuttiCommGetAsyncError(r->comm, &state);
+	return state;
+}
+
+/* Rank 1 goes in the midst of many calls; the streams of all others come to their end. */
+static void killed_rank(struct rank *r)
+{
+	enum { CALLS = 30 };
+	tuttiStream_t q;
+	struct vec v;
+	tuttiResult_t state;
+
+	setenv("TUTTI_LOG", "none", 1);
+	fake_start();
+	RANK_OK(r, rank_init(r, NULL));
+	q = fake_queue_new();
+	v = vec_new(100000, 0);
+	RANK_OK(r, tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiMax, r->comm, q)); /* makes connections */
+	fake_queue_sync(q);
+	RANK_OK(r, tuttiBarrier(r->comm, NULL));
+	for (int i = 0; i < CALLS; i++) {
+		if (r->rank == 1 && i == CALLS / 2)
+			kill(getpid(), SIGKILL);
+		if (tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiMax, r->comm, q) != tuttiSuccess)
+			break;
+	}
+	state = wait_for_error(r);
+	RANK_CHECKF(r, state == tuttiPeerDead && strstr(tuttiGetLastError(r->comm), "rank 1"), "'%s': %s",
+		    tuttiGetErrorString(state), tuttiGetLastError(r->comm));
+	RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
+	RANK_OK(r, tuttiCommAbort(r->comm));
+	fake_queue_free(q);
+	fake_free(v.at);
+	RANK_CHECKF(r, !fake_live(), "%d things of the driver's are left", fake_live());
+}
+
+static void killed(void)
+{
+	static struct procs ps;
+
+	for (int i = 0; i < 3; i++) {
+		procs_start(&ps, 3, 0, "shm,tcp", killed_rank, NULL);
+		procs_wait(&ps, 40);
+		procs_expect(&ps, 1, 1);
+	}
+}
+
+/* The last rank does not call, and rank 0 gives up: the others' streams end as well, and not before they can know
+ * that the result is none. */
+static void given_up_rank(struct rank *r)
+{
+	tuttiStream_t q;
+	struct vec v;
+	tuttiResult_t state;
+
+	setenv("TUTTI_LOG", "none", 1);
+	fake_start();
+	RANK_OK(r, rank_init(r, NULL));
+	q = fake_queue_new();
+	v = vec_new(50000, 0);
+	RANK_OK(r, tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q));
+	fake_queue_sync(q);
+	if (r->rank < r->n - 1)
+		for (int i = 0; i < 3; i++)
+			RANK_OK(r, tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q));
+	if (r->rank == 0)
+		RANK_CHECKF(r, !fake_queue_wait(q, 0.2), "it came back alone");
+	if (r->rank == 0) {
+		RANK_OK(r, tuttiCommAbort(r->comm));
+		RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
+	} else {
+		if (r->rank < r->n - 1)
+			RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
+		else
+			wait_for_error(r);
+		RANK_OK(r, tuttiCommGetAsyncError(r->comm, &state));
+		RANK_CHECKF(r, state != tuttiSuccess, "a call that cannot have ended well has");
+		RANK_OK(r, tuttiCommAbort(r->comm));
+	}
+	fake_queue_free(q);
+	RANK_CHECKF(r, !fake_live(), "%d things of the driver's are left", fake_live());
+}
+
+static void given_up(void)
+{
+	static struct procs ps;
+
+	for (int n = 2; n < 5; n++) {
+		procs_start(&ps, n, 0, "shm,tcp", given_up_rank, NULL);
+		procs_wait(&ps, 40);
+		procs_expect(&ps, 1, -1);
+	}
+}
+
+const struct test tests[] = {
+	{ "processes", all_processes, 180 }, /* first those that fork */
+	{ "a rank is killed", killed, 120 },
+	{ "a rank gives up", given_up, 120 },
+	{ "threads", all_threads, 120 },
+};
+const int ntests = sizeof(tests) / sizeof(tests[0]);
