@@ -203,7 +203,7 @@ static void make_buffers(struct job *j, struct call *k, size_t count, tuttiDataT
 static bool begin_call(struct job *j, struct call *k, size_t count, tuttiDataType_t type, int op, uint32_t small,
 		       bool in_place)
 {
-	size_t window = j->o->window ? j->o->window : 64 << test_rand(&j->o->rnd) % 7;
+	size_t window = j->o->window ? j->o->window : (size_t)64 << test_rand(&j->o->rnd) % 7;
 	uint32_t first = 0;
 	int fit = 0;
 
