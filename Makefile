@@ -127,7 +127,7 @@ $(B)/cuda_flags: FORCE
 	@mkdir -p $(@D); echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' | cmp -s - $@ || \
 		echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' > $@
 # What ptxas says of registers and spills is kept for tests/cuda/kernels.sh.
-$(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.cu src/cuda_kernels.h src/reduce_convert.h $(B)/cuda_flags
+$(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.cu src/cuda_kernels.h src/mem_piece.h src/reduce_convert.h $(B)/cuda_flags
 	@mkdir -p $(@D)
 	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) --fatbin $< -o $@ > $(@:.fatbin=.report) 2>&1 || \
 		{ cat $(@:.fatbin=.report); echo "make NVCC= builds without CUDA kernels"; exit 1; }
@@ -173,13 +173,15 @@ $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%
 # A driver for tests, found by LD_LIBRARY_PATH: with the kernels of the host, and what it says of itself in the
 # environment; the other one as before CUDA 12.
 $(B)/tests/cuda/11/libcuda.so.1: FAKE_FLAGS := -DFAKE_CUDA_11
-$(FAKE_CUDA): $(wildcard tests/cuda/fake_*.c) tests/cuda/fake_libcuda.h src/cuda_kernels.h tools/gpu_kernels.h $(A)
+$(FAKE_CUDA): $(wildcard tests/cuda/fake_*.c) tests/cuda/fake_libcuda.h src/cuda_kernels.h src/mem_piece.h \
+		tools/gpu_kernels.h $(A)
 	@mkdir -p $(@D); echo '{ global: cu*; local: *; };' > $(@D)/cu.map
 	$(call say,LD)$(CC) $(CPPFLAGS) -iquote tools $(ALL_CFLAGS) $(FAKE_FLAGS) -shared -Wl,-soname,libcuda.so.1 \
 		-Wl,--version-script=$(@D)/cu.map $(ALL_LDFLAGS) $(filter %.c,$^) $(A) -o $@
 
 # The kernels once more, for the host: a thread after the other.
-$(B)/tests/cuda/kernels: tests/cuda/kernels.cpp src/cuda_kernels.cu src/cuda_kernels.h src/reduce_convert.h $(A)
+$(B)/tests/cuda/kernels: tests/cuda/kernels.cpp src/cuda_kernels.cu src/cuda_kernels.h src/mem_piece.h \
+	src/reduce_convert.h $(A)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CXX) -std=c++17 -O2 -g $(filter -W%,$(WARN:-W%-prototypes=)) -ffp-contract=off -Wno-unknown-pragmas \
 		-Iinclude -iquote src -pthread $(LDFLAGS) $< $(A) -o $@

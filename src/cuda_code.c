@@ -4,31 +4,35 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { SUM, PROD, MAX, MIN, PRE, POST, FUNCTIONS };
+enum { SUM, PROD, MAX, MIN, PRE, POST, ALL, FUNCTIONS = ALL + MIN + 1, COPIES = 4 };
 enum { UNROLL = 4, WAVES = 4 }; /* 16-byte words a thread has under way; blocks a processor */
 
-static const char *const names[FUNCTIONS] = { "sum", "prod", "max", "min", "pre", "post" };
+static const char *const names[FUNCTIONS] = { "sum", "prod", "max", "min", "pre", "post",
+					      "all_sum", "all_prod", "all_max", "all_min" };
 
 static struct {
 	const struct tt_cuda *f;
 	void *kernels[FUNCTIONS][tuttiNumTypes];
+	void *copies[COPIES]; /* of elements of 1, 2, 4 and 8 bytes */
 	bool on;
 	char words[TT_TEXT / 2];
 } code;
 
 static int get_all(void *lib)
 {
-	for (int i = 0; i < FUNCTIONS; i++)
-		for (int t = 0; t < tuttiNumTypes; t++) {
-			char name[64];
-			int e;
+	char name[64];
+	int e = 0;
 
+	for (int i = 0; i < FUNCTIONS; i++)
+		for (int t = 0; t < tuttiNumTypes && !e; t++) {
 			snprintf(name, sizeof(name), "tt_%s_%s", names[i], tt_type_name((tuttiDataType_t)t));
 			e = code.f->cuLibraryGetKernel(&code.kernels[i][t], lib, name);
-			if (e)
-				return e;
 		}
-	return 0;
+	for (int i = 0; i < COPIES && !e; i++) {
+		snprintf(name, sizeof(name), "tt_all_copy_%d", 1 << i);
+		e = code.f->cuLibraryGetKernel(&code.copies[i], lib, name);
+	}
+	return e;
 }
 
 static const char *what_to_do(int e)
@@ -64,23 +68,27 @@ void tt_cuda_code_open(const struct tt_cuda *f)
 			 tt_cuda_words(e, words, sizeof(words)), what_to_do(e));
 }
 
+static int load(void *kernel)
+{
+	void *fn;
+	int e = code.f->cuKernelGetFunction(&fn, kernel);
+
+	return !e && code.f->cuFuncLoad ? code.f->cuFuncLoad(fn) : e;
+}
+
 void tt_cuda_code_load(int device)
 {
+	void **kernels = &code.kernels[0][0];
 	char words[TT_TEXT / 4];
+	int e = 0;
 
-	for (int i = 0; code.on && i < FUNCTIONS; i++)
-		for (int t = 0; t < tuttiNumTypes; t++) {
-			void *fn;
-			int e = code.f->cuKernelGetFunction(&fn, code.kernels[i][t]);
-
-			if (!e && code.f->cuFuncLoad)
-				e = code.f->cuFuncLoad(fn);
-			if (!e)
-				continue;
-			tt_log(TT_LOG_WARN, "cuda", "kernels cannot be loaded on device %d: %s%s", device,
-			       tt_cuda_words(e, words, sizeof(words)), what_to_do(e));
-			return;
-		}
+	for (int i = 0; code.on && i < FUNCTIONS * tuttiNumTypes && !e; i++)
+		e = load(kernels[i]);
+	for (int i = 0; code.on && i < COPIES && !e; i++)
+		e = load(code.copies[i]);
+	if (e)
+		tt_log(TT_LOG_WARN, "cuda", "kernels cannot be loaded on device %d: %s%s", device,
+		       tt_cuda_words(e, words, sizeof(words)), what_to_do(e));
 }
 
 bool tt_cuda_code_has(tuttiDataType_t type)
@@ -93,13 +101,15 @@ const char *tt_cuda_code_words(void)
 	return code.words;
 }
 
-static int launch(void *kernel, tuttiStream_t queue, int sms, size_t bytes, void *args)
+/* For each of some parts of so many bytes as many blocks. */
+static int launch(void *kernel, tuttiStream_t queue, int sms, size_t bytes, uint32_t parts, void *args)
 {
 	size_t blocks = tt_div_up(bytes, (size_t)TT_CUDA_THREADS * UNROLL * 16);
+	size_t most = tt_div_up((size_t)(WAVES * sms), (size_t)parts);
+	unsigned n = (unsigned)tt_min(tt_max(blocks, 1), most) * parts;
 	void *list[] = { args };
 
-	blocks = tt_min(tt_max(blocks, 1), (size_t)(WAVES * sms));
-	return code.f->cuLaunchKernel(kernel, (unsigned)blocks, 1, 1, TT_CUDA_THREADS, 1, 1, 0, queue, list, NULL);
+	return code.f->cuLaunchKernel(kernel, n, 1, 1, TT_CUDA_THREADS, 1, 1, 0, queue, list, NULL);
 }
 
 static int run_scale(tuttiStream_t queue, int sms, void *dst, const void *src, size_t n, tuttiDataType_t type,
@@ -109,7 +119,7 @@ static int run_scale(tuttiStream_t queue, int sms, void *dst, const void *src, s
 				       .factor_at = op->scalar_at, .divisor = op->nranks };
 
 	return launch(code.kernels[scale == TT_SCALE_PRE ? PRE : POST][type], queue, sms, n * tt_type_size(type),
-		      &args);
+		      1, &args);
 }
 
 static int run_fold(tuttiStream_t queue, int sms, void *dst, const void *const *src, int nsrc, size_t n,
@@ -121,7 +131,7 @@ static int run_fold(tuttiStream_t queue, int sms, void *dst, const void *const *
 	args.n = n;
 	args.nsrc = nsrc;
 	memcpy(args.src, src, (size_t)nsrc * sizeof(*src));
-	return launch(code.kernels[op][type], queue, sms, n * tt_type_size(type), &args);
+	return launch(code.kernels[op][type], queue, sms, n * tt_type_size(type), 1, &args);
 }
 
 int tt_cuda_code_run(tuttiStream_t queue, int sms, void *dst, const void *const *src, int nsrc, size_t count,
@@ -132,4 +142,21 @@ int tt_cuda_code_run(tuttiStream_t queue, int sms, void *dst, const void *const 
 	if (scale != TT_SCALE_NONE)
 		return run_scale(queue, sms, dst, src[0], count, type, op, scale);
 	return run_fold(queue, sms, dst, src, nsrc, count, type, op->kind <= tuttiMin ? op->kind : SUM);
+}
+
+int tt_cuda_code_run_all(tuttiStream_t queue, int sms, const struct tt_mem_all *all)
+{
+	struct tt_cuda_all args = { .scales = all->op.kind == TT_OP_PREMULSUM,
+				    .divisor = all->op.kind == tuttiAvg ? all->op.nranks : 0,
+				    .npieces = (uint32_t)all->npieces };
+	size_t size = tt_type_size(all->type);
+	bool copies = all->pieces[0].nsrc == 1 && !args.scales && !args.divisor;
+	void *kernel = copies ? code.copies[__builtin_ctzl(size)] :
+				code.kernels[ALL + (all->op.kind <= tuttiMin ? all->op.kind : SUM)][all->type];
+
+	memcpy(args.src, all->in, sizeof(args.src));
+	memcpy(args.dst, all->out, sizeof(args.dst));
+	memcpy(args.factor, all->scalar, sizeof(args.factor));
+	memcpy(args.piece, all->pieces, (size_t)all->npieces * sizeof(args.piece[0]));
+	return launch(kernel, queue, sms, all->pieces[0].n * size, args.npieces, &args);
 }

@@ -18,5 +18,7 @@ const char *tt_cuda_code_words(void); /* "kernels", or why there are none and wh
 /* An error of CUDA's. `sms`: the device's processors. */
 int tt_cuda_code_run(tuttiStream_t queue, int sms, void *dst, const void *const *src, int nsrc, size_t count,
 		     tuttiDataType_t type, const struct tt_op *op, enum tt_scale scale);
+/* All pieces in one launch; there is one at least. */
+int tt_cuda_code_run_all(tuttiStream_t queue, int sms, const struct tt_mem_all *all);
 
 #endif

@@ -20,7 +20,7 @@ enum {
 };
 enum { TT_CUDA_TYPE_HOST = 1, TT_CUDA_TYPE_DEVICE = 2 };
 enum { TT_CUDA_HOST_PORTABLE = 1, TT_CUDA_HOST_DEVICEMAP = 2 };
-enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2 };
+enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2, TT_CUDA_EVENT_NO_TIMING = 2 };
 /* Of memory that is created, then mapped (VMM): on a device, for others by descriptor. */
 enum { TT_CUDA_PINNED = 1, TT_CUDA_DEVICE = 1, TT_CUDA_BY_FD = 1, TT_CUDA_READ_WRITE = 3, TT_CUDA_RECOMMENDED = 1 };
 enum { TT_CUDA_LAZY_PEERS = 1, TT_CUDA_NON_BLOCKING = 1 };
@@ -69,6 +69,10 @@ typedef unsigned long long tt_cuda_handle;
 	X(cuMemcpyAsync, 4000, (tt_cuda_ptr dst, tt_cuda_ptr src, size_t n, void *stream))         \
 	X(cuStreamWaitValue32, 11070, (void *stream, tt_cuda_ptr p, uint32_t v, unsigned flags))   \
 	X(cuStreamWriteValue32, 11070, (void *stream, tt_cuda_ptr p, uint32_t v, unsigned flags))  \
+	X(cuEventCreate, 2000, (void **event, unsigned flags))                                     \
+	X(cuEventDestroy, 4000, (void *event))                                                     \
+	X(cuEventRecord, 2000, (void *event, void *stream))                                        \
+	X(cuStreamWaitEvent, 3020, (void *stream, void *event, unsigned flags))                    \
 	X(cuLaunchHostFunc, 10000, (void *stream, void (*fn)(void *), void *arg))                  \
 	X(cuLaunchKernel, 4000, (void *fn, unsigned gx, unsigned gy, unsigned gz, unsigned bx,     \
 				 unsigned by, unsigned bz, unsigned shared, void *stream,          \

@@ -542,11 +542,44 @@ static tuttiResult_t this_place(int device, void **where)
 	return tuttiSuccess;
 }
 
+/* ---- all ranks at once ---- */
+
+static tuttiResult_t event_new(void **event)
+{
+	CUDA_TRY(cuEventCreate(event, TT_CUDA_EVENT_NO_TIMING));
+	return tuttiSuccess;
+}
+
+static void event_free(void *event)
+{
+	(void)cuda.f->cuEventDestroy(event);
+}
+
+static tuttiResult_t event_record(tuttiStream_t queue, void *event)
+{
+	CUDA_TRY(cuEventRecord(event, queue));
+	return tuttiSuccess;
+}
+
+static tuttiResult_t event_wait(tuttiStream_t queue, void *event)
+{
+	CUDA_TRY(cuStreamWaitEvent(queue, event, 0));
+	return tuttiSuccess;
+}
+
+static tuttiResult_t run_all(tuttiStream_t queue, const struct tt_mem_all *all)
+{
+	int e = tt_cuda_code_run_all(queue, here->sms, all);
+
+	return e ? failed(e, "cuLaunchKernel") : tuttiSuccess;
+}
+
 static const struct tt_mem_kind kind = {
 	.size = sizeof(kind), .name = "cuda", .query = query, .current = current, .is_queue = is_queue, .alloc = alloc,
 	.release = release, .trim = trim, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
 	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .copy_host = copy_host,
-	.reduces = tt_cuda_code_has, .here = this_place, .sharing = &tt_cuda_sharing,
+	.reduces = tt_cuda_code_has, .here = this_place, .sharing = &tt_cuda_sharing, .event_new = event_new,
+	.event_free = event_free, .event_record = event_record, .event_wait = event_wait, .run_all = run_all,
 };
 
 /* ---- whether there is any ---- */

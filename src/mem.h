@@ -2,6 +2,7 @@
 #ifndef TT_MEM_H
 #define TT_MEM_H
 
+#include "mem_piece.h"
 #include "reduce.h"
 
 enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
@@ -50,6 +51,18 @@ struct tt_mem_sharing {
 	void (*queue_free)(tuttiStream_t queue);
 };
 
+/* What one launch does for all ranks. The operator as that of tt_reduce_pre, _run and _post; none where a piece has one
+ * source. */
+struct tt_mem_all {
+	const void *in[TT_PIECE_RANKS];
+	void *out[TT_PIECE_RANKS];
+	uint64_t scalar[TT_PIECE_RANKS]; /* PreMulSum: each rank's */
+	struct tt_piece pieces[TT_PIECE_RANKS];
+	int npieces; /* 1 at least */
+	tuttiDataType_t type;
+	struct tt_op op;
+};
+
 /* A kind of device memory. Its *queues* are what the user calls streams: what is enqueued runs in order, later,
  * out of step with the caller; NULL is the default queue. The functions from `copy` on only enqueue, and are
  * called only by a thread that is inside an API call: the threads of the library never call into a device.
@@ -85,6 +98,13 @@ struct tt_mem_kind {
 	/* For enter; -1: the device that the calling thread works on. */
 	tuttiResult_t (*here)(int device, void **where);
 	const struct tt_mem_sharing *sharing; /* NULL: nothing is shared */
+	/* All of these or none. Events are of the place where they are made; a wait is for the last record until
+	 * then. They go when they are freed or, where queues have them, later. */
+	tuttiResult_t (*event_new)(void **event);
+	void (*event_free)(void *event);
+	tuttiResult_t (*event_record)(tuttiStream_t queue, void *event);
+	tuttiResult_t (*event_wait)(tuttiStream_t queue, void *event);
+	tuttiResult_t (*run_all)(tuttiStream_t queue, const struct tt_mem_all *all); /* of types that it reduces */
 };
 
 /* Adds the kinds of devices that this process has begun to use; those it does not use cost nothing. On a thread

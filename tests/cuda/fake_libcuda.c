@@ -4,7 +4,8 @@
  * of the library ends the program, and so does a copy of pageable memory, which a driver would wait for; releasing
  * memory waits for all streams. Figures of it are no device's figures.
  * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
- * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns). SPDX-License-Identifier: Apache-2.0 */
+ * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns); _QUEUES and _LAUNCH_BLOCKING:
+ * fake_streams.c. SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -476,6 +477,9 @@ static const struct {
 	FUNCTION(cuStreamGetCtx, 9020, cuStreamGetCtx), FUNCTION(cuStreamIsCapturing, 10000, cuStreamIsCapturing),
 	FUNCTION(cuMemcpyAsync, 4000, cuMemcpyAsync), FUNCTION(cuStreamWaitValue32, 11070, cuStreamWaitValue32),
 	FUNCTION(cuStreamWriteValue32, 11070, cuStreamWriteValue32),
+	FUNCTION(cuEventCreate, 2000, cuEventCreate), FUNCTION(cuEventDestroy, 4000, cuEventDestroy_v2),
+	FUNCTION(cuEventRecord, 2000, cuEventRecord), FUNCTION(cuStreamWaitEvent, 3020, cuStreamWaitEvent),
+	FUNCTION(cuEventQuery, 2000, cuEventQuery), FUNCTION(cuEventSynchronize, 2000, cuEventSynchronize),
 	FUNCTION(cuLaunchHostFunc, 10000, cuLaunchHostFunc), FUNCTION(cuLaunchKernel, 4000, cuLaunchKernel),
 	FUNCTION(cuLibraryLoadData, 12000, cuLibraryLoadData),
 	FUNCTION(cuLibraryGetKernel, 12000, cuLibraryGetKernel),

@@ -6,7 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { STUB = 34, NO_IMAGE = 209, BAD_CONTEXT = 201, BAD_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600 };
+enum {
+	BAD_VALUE = 1, STUB = 34, BAD_CONTEXT = 201, NO_IMAGE = 209, BAD_HANDLE = 400, NOT_FOUND = 500,
+	NOT_READY = 600,
+};
 enum { MAX_DEVICES = 4, STACK = 16, PAGE = 4096, UNIFIED = 0, MANAGED = 1, PINNED = 2 };
 
 struct ctx {
@@ -25,9 +28,11 @@ struct range {
 
 struct queue;
 struct kernel;
+struct event;
+struct tt_cuda_all;
 extern struct ctx contexts[MAX_DEVICES];
 
-/* ---- of the three files ---- */
+/* ---- between the files ---- */
 #define READY()                                                                                    \
 	do {                                                                                       \
 		int ready_ = ready();                                                              \
@@ -59,6 +64,8 @@ void discharge(int device, size_t n);
 bool may_reach(int device, int owner); /* by cuCtxEnablePeerAccess */
 int sharing_attribute(int attribute);
 void check_openers(const struct range *r); /* nobody else has it open when it is freed */
+void run_all(const struct tt_cuda_all *a, int op, int type, int device); /* sum .. min; 4: copies of 1 << type bytes */
+int enqueue(void *stream, void (*fn)(void *), void *arg); /* for the device's thread, at the stream's turn */
 
 /* Kernels of our tools (fake_gpu.c). */
 const void *fake_gpu_find(const char *name);
@@ -66,11 +73,12 @@ bool fake_gpu_is(const void *kernel);
 int fake_gpu_launch(const void *kernel, void *stream, void **args);
 int fake_never(void);
 
-/* No driver's: what the device has at an address, and a release that waits for no stream. */
+/* No driver's: what the device has at an address, a release that waits for no stream, a count. */
 void *cuFakeView(const void *p);
 int cuFakeFree(void *p);
 /* Handles, mappings, reservations, opened and registered memory that there are. */
 int cuFakeLive(void);
+int cuFakeLaunches(void); /* of kernels, so far */
 
 int cuInit(unsigned flags);
 int cuDriverGetVersion(int *v);
@@ -146,6 +154,12 @@ int cuStreamEndCapture(struct queue *q, void **graph);
 int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream);
 int cuStreamWaitValue32(void *stream, void *word, uint32_t value, unsigned flags);
 int cuStreamWriteValue32(void *stream, void *word, uint32_t value, unsigned flags);
+int cuEventCreate(struct event **event, unsigned flags);
+int cuEventDestroy_v2(struct event *event);
+int cuEventRecord(struct event *event, void *stream);
+int cuStreamWaitEvent(void *stream, struct event *event, unsigned flags);
+int cuEventQuery(struct event *event);
+int cuEventSynchronize(struct event *event);
 int cuLaunchHostFunc(void *stream, void (*fn)(void *), void *arg);
 int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
 		   unsigned shared, void *stream, void **args, void **extra);

@@ -1,5 +1,7 @@
-/* Streams and kernels of the fake driver: each stream a thread that does one thing after the other, late now and
- * then. SPDX-License-Identifier: Apache-2.0 */
+/* Streams and kernels of the fake driver: a thread does one thing after the other, late now and then. Each stream has
+ * one; or FAKE_CUDA_QUEUES=n of them are all there are, the hardware's queues: streams share them in turn, in the order
+ * in which work was given, and what waits holds up all that stands behind it. With FAKE_CUDA_LAUNCH_BLOCKING=1 copies
+ * and launches come back when they are done. SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -11,7 +13,7 @@
 #include "fake_libcuda.h"
 #include "reduce.h"
 
-enum what { COPY, FOLD, SCALE, WAIT, WRITE, CALL };
+enum what { COPY, FOLD, SCALE, ALL, WAIT, WRITE, CALL };
 
 struct kernel {
 	int op, type;
@@ -19,6 +21,7 @@ struct kernel {
 
 struct op {
 	struct op *next;
+	struct queue *of;
 	enum what what;
 	int device;
 	char *dst;
@@ -31,27 +34,42 @@ struct op {
 	struct kernel kernel;
 	struct tt_cuda_fold *fold;
 	struct tt_cuda_scale scale;
+	struct tt_cuda_all *all;
 };
 
-struct queue {
-	struct queue *next;
+struct hardware { /* a queue of it, which streams feed */
 	pthread_mutex_t lock;
 	pthread_cond_t news;
 	pthread_t thread;
 	struct op *first, **last;
-	bool busy, stop, capturing;
-	struct ctx *ctx;
+	bool stop;
 	uint64_t random;
 };
+
+struct queue {
+	struct queue *next;
+	struct hardware *by;
+	_Atomic int left; /* given, and not done */
+	bool capturing;
+	struct ctx *ctx;
+};
+
+enum { MAX_QUEUES = 32 };
 
 static struct {
 	pthread_mutex_t lock;
 	struct queue *queues;
 	struct queue *legacy[MAX_DEVICES];
+	struct hardware *shared[MAX_QUEUES];
 	_Atomic int made;
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-static struct kernel kernels[6][tuttiNumTypes];
+/* Then those of all ranks, and, in the place of a type, copies of elements of 1, 2, 4 and 8 bytes. */
+enum { PRE = 4, POST, ALL_SUM, ALL_COPY = ALL_SUM + 4, OPS };
+static const char *const ops[OPS] = { "sum", "prod", "max", "min", "pre", "post", "all_sum", "all_prod", "all_max",
+				      "all_min", "all_copy" };
+static struct kernel kernels[OPS][tuttiNumTypes];
+static _Atomic int launches;
 static _Thread_local struct queue *own[MAX_DEVICES]; /* per-thread default streams */
 
 /* As a driver does, which a caller that others wait for must not ask for. */
@@ -61,11 +79,8 @@ void wait_for_all(void)
 		bool busy = false;
 
 		pthread_mutex_lock(&fake.lock);
-		for (struct queue *q = fake.queues; q; q = q->next) {
-			pthread_mutex_lock(&q->lock);
-			busy |= q->busy || q->first;
-			pthread_mutex_unlock(&q->lock);
-		}
+		for (struct queue *q = fake.queues; q; q = q->next)
+			busy |= atomic_load(&q->left) > 0;
 		pthread_mutex_unlock(&fake.lock);
 		if (!busy)
 			return;
@@ -92,7 +107,7 @@ static void run_scale(const struct op *o)
 	const struct tt_cuda_scale *s = &o->scale;
 	const void *at = s->factor_at ? reach(s->factor_at, tt_type_size((tuttiDataType_t)o->kernel.type), o->device) :
 					NULL;
-	struct tt_op op = { .kind = o->kernel.op == 4 ? TT_OP_PREMULSUM : tuttiAvg, .scalar = s->factor,
+	struct tt_op op = { .kind = o->kernel.op == PRE ? TT_OP_PREMULSUM : tuttiAvg, .scalar = s->factor,
 			    .scalar_at = at,
 			    .nranks = s->divisor };
 	tuttiDataType_t type = (tuttiDataType_t)o->kernel.type;
@@ -100,7 +115,7 @@ static void run_scale(const struct op *o)
 	void *dst = reach(s->dst, bytes, o->device);
 	const void *src = reach(s->src, bytes, o->device);
 
-	if (o->kernel.op == 4)
+	if (o->kernel.op == PRE)
 		tt_reduce_pre(dst, src, s->n, type, &op);
 	else
 		tt_reduce_post(dst, src, s->n, type, &op);
@@ -118,6 +133,9 @@ static void run(const struct op *o)
 	case SCALE:
 		run_scale(o);
 		break;
+	case ALL:
+		run_all(o->all, o->kernel.op - ALL_SUM, o->kernel.type, o->device);
+		break;
 	case WAIT:
 		for (int n = 0; (int32_t)(atomic_load_explicit(o->word, memory_order_acquire) - o->value) < 0; n++)
 			if (n < 50)
@@ -134,12 +152,12 @@ static void run(const struct op *o)
 }
 
 /* Now and then late, as devices are. */
-static void lag(struct queue *q)
+static void lag(struct hardware *h)
 {
 	uint32_t r;
 
-	q->random = q->random * 6364136223846793005u + 1442695040888963407u;
-	r = (uint32_t)(q->random >> 33);
+	h->random = h->random * 6364136223846793005u + 1442695040888963407u;
+	r = (uint32_t)(h->random >> 33);
 	if (r % 64 == 0)
 		usleep(r / 64 % 200);
 	else if (r % 8 == 0)
@@ -148,46 +166,79 @@ static void lag(struct queue *q)
 
 static void *work(void *arg)
 {
-	struct queue *q = arg;
+	struct hardware *h = arg;
 
-	pthread_mutex_lock(&q->lock);
-	while (q->first || !q->stop) {
-		struct op *o = q->first;
+	pthread_mutex_lock(&h->lock);
+	while (h->first || !h->stop) {
+		struct op *o = h->first;
 
 		if (!o) {
-			q->busy = false;
-			pthread_cond_wait(&q->news, &q->lock);
+			pthread_cond_wait(&h->news, &h->lock);
 			continue;
 		}
-		q->first = o->next;
-		if (!q->first)
-			q->last = &q->first;
-		q->busy = true;
-		pthread_mutex_unlock(&q->lock);
-		lag(q);
+		h->first = o->next;
+		if (!h->first)
+			h->last = &h->first;
+		pthread_mutex_unlock(&h->lock);
+		lag(h);
 		run(o);
+		atomic_fetch_sub(&o->of->left, 1);
 		free(o->fold);
+		free(o->all);
 		free(o);
-		pthread_mutex_lock(&q->lock);
+		pthread_mutex_lock(&h->lock);
 	}
-	pthread_mutex_unlock(&q->lock);
+	pthread_mutex_unlock(&h->lock);
 	return NULL;
+}
+
+static struct hardware *open_hardware(int number)
+{
+	struct hardware *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		wrong("no memory");
+	h->last = &h->first;
+	h->random = (uint64_t)setting("TEST_SEED", 1) + (uint64_t)number;
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_cond_init(&h->news, NULL);
+	if (pthread_create(&h->thread, NULL, work, h))
+		wrong("no thread");
+	return h;
+}
+
+static void close_hardware(struct hardware *h)
+{
+	pthread_mutex_lock(&h->lock);
+	h->stop = true;
+	pthread_cond_signal(&h->news);
+	pthread_mutex_unlock(&h->lock);
+	pthread_join(h->thread, NULL);
+	free(h);
+}
+
+static bool is_shared(const struct hardware *h)
+{
+	bool shared = false;
+
+	for (int i = 0; i < MAX_QUEUES; i++)
+		shared |= fake.shared[i] == h;
+	return shared;
 }
 
 static struct queue *open_queue(struct ctx *ctx)
 {
 	struct queue *q = calloc(1, sizeof(*q));
+	int number = atomic_fetch_add(&fake.made, 1), n = (int)tt_min(setting("FAKE_CUDA_QUEUES", 0), MAX_QUEUES);
+	struct hardware **at = &fake.shared[n ? number % n : 0];
 
 	if (!q)
 		wrong("no memory");
-	q->last = &q->first;
 	q->ctx = ctx;
-	q->random = (uint64_t)setting("TEST_SEED", 1) + (uint64_t)atomic_fetch_add(&fake.made, 1);
-	pthread_mutex_init(&q->lock, NULL);
-	pthread_cond_init(&q->news, NULL);
-	if (pthread_create(&q->thread, NULL, work, q))
-		wrong("no thread");
 	pthread_mutex_lock(&fake.lock);
+	if (n && !*at)
+		*at = open_hardware(number);
+	q->by = n ? *at : open_hardware(number);
 	q->next = fake.queues;
 	fake.queues = q;
 	pthread_mutex_unlock(&fake.lock);
@@ -241,16 +292,25 @@ int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority)
 	return cuStreamCreate(stream, flags);
 }
 
+static void await(struct queue *q)
+{
+	while (atomic_load(&q->left))
+		usleep(50);
+}
+
 int cuStreamDestroy_v2(struct queue *q)
 {
 	struct queue **at;
+	bool shared;
 
 	READY();
-	pthread_mutex_lock(&q->lock);
-	q->stop = true;
-	pthread_cond_signal(&q->news);
-	pthread_mutex_unlock(&q->lock);
-	pthread_join(q->thread, NULL);
+	pthread_mutex_lock(&fake.lock);
+	shared = is_shared(q->by);
+	pthread_mutex_unlock(&fake.lock);
+	if (shared)
+		await(q);
+	else
+		close_hardware(q->by);
 	pthread_mutex_lock(&fake.lock);
 	for (at = &fake.queues; *at != q; at = &(*at)->next)
 		;
@@ -263,15 +323,11 @@ int cuStreamDestroy_v2(struct queue *q)
 int cuStreamQuery(void *stream)
 {
 	struct queue *q = queue_of(stream);
-	bool busy;
 
 	READY();
 	if (!q)
 		return BAD_HANDLE;
-	pthread_mutex_lock(&q->lock);
-	busy = q->busy || q->first;
-	pthread_mutex_unlock(&q->lock);
-	return busy ? NOT_READY : 0;
+	return atomic_load(&q->left) ? NOT_READY : 0;
 }
 
 int cuStreamSynchronize(void *stream)
@@ -319,9 +375,25 @@ int cuStreamEndCapture(struct queue *q, void **graph)
 
 /* ---- what is enqueued ---- */
 
+static void give(struct queue *q, struct op *o)
+{
+	struct hardware *h = q->by;
+
+	o->next = NULL;
+	o->of = q;
+	o->device = q->ctx->device;
+	atomic_fetch_add(&q->left, 1);
+	pthread_mutex_lock(&h->lock);
+	*h->last = o;
+	h->last = &o->next;
+	pthread_cond_signal(&h->news);
+	pthread_mutex_unlock(&h->lock);
+}
+
 static int put(void *stream, const struct op *what)
 {
 	struct op *o = malloc(sizeof(*o));
+	bool blocks = what->what <= ALL;
 	struct queue *q;
 
 	IN_CONTEXT();
@@ -333,15 +405,15 @@ static int put(void *stream, const struct op *what)
 	if (!o)
 		wrong("no memory");
 	*o = *what;
-	o->next = NULL;
-	o->device = q->ctx->device;
-	pthread_mutex_lock(&q->lock);
-	*q->last = o;
-	q->last = &o->next;
-	q->busy = true;
-	pthread_cond_signal(&q->news);
-	pthread_mutex_unlock(&q->lock);
+	give(q, o);
+	if (blocks && setting("FAKE_CUDA_LAUNCH_BLOCKING", 0))
+		await(q);
 	return 0;
+}
+
+int enqueue(void *stream, void (*fn)(void *), void *arg)
+{
+	return put(stream, &(struct op){ .what = CALL, .fn = fn, .arg = arg });
 }
 
 int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream)
@@ -365,7 +437,16 @@ int cuStreamWriteValue32(void *stream, void *word, uint32_t value, unsigned flag
 
 int cuLaunchHostFunc(void *stream, void (*fn)(void *), void *arg)
 {
-	return put(stream, &(struct op){ .what = CALL, .fn = fn, .arg = arg });
+	return enqueue(stream, fn, arg);
+}
+
+static void *copy_of(const void *args, size_t n)
+{
+	void *p = malloc(n);
+
+	if (!p)
+		wrong("no memory");
+	return memcpy(p, args, n);
 }
 
 int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
@@ -376,21 +457,29 @@ int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsi
 
 	if (fake_gpu_is(k))
 		return fake_gpu_launch(k, stream, args);
-	o = (struct op){ .what = k->op < 4 ? FOLD : SCALE, .kernel = *k };
+	o = (struct op){ .what = k->op < PRE ? FOLD : k->op < ALL_SUM ? SCALE : ALL, .kernel = *k };
 	if (!gx || gy != 1 || gz != 1 || bx != TT_CUDA_THREADS || by != 1 || bz != 1 || extra)
-		return 1;
-	if (o.what == SCALE) {
+		return BAD_VALUE;
+	if (o.what == SCALE)
 		o.scale = *(const struct tt_cuda_scale *)args[0];
-		return put(stream, &o);
-	}
-	o.fold = malloc(sizeof(*o.fold));
-	if (!o.fold)
-		wrong("no memory");
-	*o.fold = *(const struct tt_cuda_fold *)args[0];
+	else if (o.what == FOLD)
+		o.fold = copy_of(args[0], sizeof(*o.fold));
+	else
+		o.all = copy_of(args[0], sizeof(*o.all));
+	if (o.all && (!o.all->npieces || gx % o.all->npieces))
+		return BAD_VALUE;
+	atomic_fetch_add(&launches, 1);
 	e = put(stream, &o);
-	if (e)
+	if (e) {
 		free(o.fold);
+		free(o.all);
+	}
 	return e;
+}
+
+int cuFakeLaunches(void)
+{
+	return atomic_load(&launches);
 }
 
 /* ---- kernels, by name ---- */
@@ -405,17 +494,24 @@ int cuLibraryLoadData(void **lib, const void *code, int *jit, void **jit_values,
 	return 0;
 }
 
+static void name_of(int op, int type, char *out, size_t n)
+{
+	if (op == ALL_COPY)
+		snprintf(out, n, "tt_all_copy_%d", 1 << type);
+	else
+		snprintf(out, n, "tt_%s_%s", ops[op], tt_type_name((tuttiDataType_t)type));
+}
+
 int cuLibraryGetKernel(void **kernel, void *lib, const char *name)
 {
-	static const char *const ops[] = { "sum", "prod", "max", "min", "pre", "post" };
 	char want[64];
 
 	*kernel = (void *)fake_gpu_find(name);
 	if (*kernel)
 		return 0;
-	for (int i = 0; i < 6; i++)
-		for (int t = 0; t < tuttiNumTypes; t++) {
-			snprintf(want, sizeof(want), "tt_%s_%s", ops[i], tt_type_name((tuttiDataType_t)t));
+	for (int i = 0; i < OPS; i++)
+		for (int t = 0; t < (i == ALL_COPY ? 4 : (int)tuttiNumTypes); t++) {
+			name_of(i, t, want, sizeof(want));
 			if (strcmp(name, want))
 				continue;
 			pthread_mutex_lock(&fake.lock);

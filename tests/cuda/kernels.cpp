@@ -40,17 +40,21 @@ void tt_reduce_pre(void *dst, const void *src, size_t n, tuttiDataType_t type, c
 void tt_reduce_post(void *dst, const void *src, size_t n, tuttiDataType_t type, const tt_op *op);
 size_t tt_type_size(tuttiDataType_t t);
 const char *tt_type_name(tuttiDataType_t t);
+int tt_pieces(int coll, int nranks, int root, size_t count, tt_piece *out);
 }
 
 typedef void (*fold_fn)(tt_cuda_fold);
 typedef void (*scale_fn)(tt_cuda_scale);
+typedef void (*all_fn)(tt_cuda_all);
 struct row {
 	tuttiDataType_t type;
 	fold_fn fold[4];
 	scale_fn pre, post;
+	all_fn all[4];
 };
 #define ROW(t, name)                                                                               \
-	{ t, { tt_sum_##name, tt_prod_##name, tt_max_##name, tt_min_##name }, tt_pre_##name, tt_post_##name }
+	{ t, { tt_sum_##name, tt_prod_##name, tt_max_##name, tt_min_##name }, tt_pre_##name, tt_post_##name, \
+	  { tt_all_sum_##name, tt_all_prod_##name, tt_all_max_##name, tt_all_min_##name } }
 static const row rows[] = {
 	ROW(tuttiInt8, int8), ROW(tuttiUint8, uint8), ROW(tuttiInt32, int32), ROW(tuttiUint32, uint32),
 	ROW(tuttiInt64, int64), ROW(tuttiUint64, uint64), ROW(tuttiFloat32, float), ROW(tuttiFloat64, double),
@@ -197,6 +201,127 @@ static void scales(const row &r, size_t n, bool together)
 	}
 }
 
+/* ---- all ranks at once: collectives as pieces, ranks in place and not ---- */
+
+enum { ALLREDUCE, ALLGATHER, REDUCESCATTER, BROADCAST, REDUCE }; /* of enum tt_coll */
+enum { AVG = 4, PREMULSUM, COPY };
+alignas(64) static unsigned char result[MANY][ROOM], before[2][MANY][ROOM];
+
+static bool by_block(int coll)
+{
+	return coll == ALLGATHER || coll == REDUCESCATTER;
+}
+
+static all_fn kernel_of(const row &r, int op)
+{
+	static const all_fn copies[] = { tt_all_copy_1, tt_all_copy_2, tt_all_copy_4, tt_all_copy_8 };
+
+	return op == COPY ? copies[__builtin_ctzl(tt_type_size(r.type))] : r.all[op < AVG ? op : 0];
+}
+
+static void place_buffers(tt_cuda_all &a, int coll, int p, size_t block, size_t size, bool together)
+{
+	size_t at = roll(40) * (together ? size : 1);
+
+	for (int k = 0; k < p; k++) {
+		size_t shift = (size_t)k * block, here = together ? at : roll(40);
+		unsigned char *in = source[k] + here, *out = result[k] + (together ? at : roll(40));
+
+		if (roll(2))
+			out = coll == REDUCESCATTER ? in + shift : in;
+		a.src[k] = coll == ALLGATHER && out == in ? in + shift : in;
+		a.dst[k] = out;
+	}
+}
+
+/* What the host makes of a piece, from memory as it was. */
+static void expect(const row &r, const tt_cuda_all &a, const tt_piece &p, const tt_op &o, int op)
+{
+	static unsigned char scaled[MANY][ROOM];
+	size_t size = tt_type_size(r.type);
+	const void *src[MANY];
+
+	for (int k = 0; k < p.nsrc; k++) {
+		const unsigned char *at = (const unsigned char *)a.src[p.src + k];
+		bool in_source = at >= source[0] && at < source[0] + sizeof(source);
+		tt_op pre = o;
+
+		src[k] = (in_source ? before[0][0] + (at - source[0]) : before[1][0] + (at - result[0])) +
+			 p.src_at * size;
+		pre.scalar = a.factor[p.src + k];
+		if (op != PREMULSUM)
+			continue;
+		tt_reduce_pre(scaled[k], src[k], p.n, r.type, &pre);
+		src[k] = scaled[k];
+	}
+	if (op == COPY)
+		memcpy(theirs, src[0], p.n * size);
+	else
+		tt_reduce_run(theirs, src, p.nsrc, p.n, r.type, &o, 0);
+	if (op == AVG)
+		tt_reduce_post(theirs, theirs, p.n, r.type, &o);
+}
+
+/* Every output; then, with the outputs as they were, that nothing else has changed. */
+static void compare_all(const row &r, const tt_cuda_all &a, const tt_op &o, int op)
+{
+	static const char *const names[] = { "all sum", "all prod", "all max", "all min", "all avg", "all premulsum",
+					     "all copy" };
+	size_t size = tt_type_size(r.type);
+
+	for (unsigned b = 0; b < a.npieces; b++) {
+		const tt_piece &p = a.piece[b];
+
+		expect(r, a, p, o, op);
+		for (int k = 0; k < p.ndst; k++)
+			compare(r, names[op], p.n, 0, (unsigned char *)a.dst[p.dst + k] + p.dst_at * size);
+	}
+	for (unsigned b = 0; b < a.npieces; b++)
+		for (int k = 0; k < a.piece[b].ndst; k++) {
+			unsigned char *at = (unsigned char *)a.dst[a.piece[b].dst + k] + a.piece[b].dst_at * size;
+			bool in_source = at >= source[0] && at < source[0] + sizeof(source);
+
+			memcpy(at, in_source ? before[0][0] + (at - source[0]) : before[1][0] + (at - result[0]),
+			       a.piece[b].n * size);
+		}
+	if (memcmp(source, before[0], sizeof(source)) || memcmp(result, before[1], sizeof(result))) {
+		failures++;
+		printf("FAIL %s %s: wrote beside its outputs\n", names[op], tt_type_name(r.type));
+	}
+}
+
+static void alls(const row &r, size_t n, bool together)
+{
+	static const int reducing[] = { ALLREDUCE, REDUCESCATTER, REDUCE }, moving[] = { ALLGATHER, BROADCAST };
+	size_t size = tt_type_size(r.type);
+
+	for (int op = 0; op <= COPY; op++) {
+		int coll = op == COPY ? moving[roll(2)] : reducing[roll(3)], p = 1 + (int)roll(MANY);
+		size_t count = by_block(coll) ? n / (size_t)p : n;
+		tt_cuda_all a = {};
+		tt_op o = {};
+
+		fill(r.type);
+		memset(result, 0xa5, sizeof(result));
+		place_buffers(a, coll, p, by_block(coll) ? count * size : 0, size, together);
+		memcpy(before[0], source, sizeof(source));
+		memcpy(before[1], result, sizeof(result));
+		a.npieces = (unsigned)tt_pieces(coll, p, (int)roll((uint32_t)p), count, a.piece);
+		if (!a.npieces)
+			continue;
+		o.kind = op < AVG ? op : op == AVG ? (int)tuttiAvg : 5;
+		o.commutative = true;
+		o.nranks = p;
+		a.divisor = op == AVG ? p : 0;
+		a.scales = op == PREMULSUM;
+		for (int k = 0; k < p; k++)
+			memcpy(&a.factor[k], source[k] + 8 * k, size);
+		/* One rank's sum is a copy: no number is rounded. */
+		run(kernel_of(r, p == 1 && op < AVG ? (int)COPY : op), a, a.npieces * (1 + roll(3)), 32);
+		compare_all(r, a, o, op);
+	}
+}
+
 int main(void)
 {
 	static const size_t sizes[] = { 0, 1, 2, 3, 7, 8, 15, 16, 17, 33, 100, 511, 512, 513, 1030, 4100, 8200 };
@@ -206,6 +331,7 @@ int main(void)
 			for (int together = 0; together < 2; together++) {
 				folds(r, n, together);
 				scales(r, n, together);
+				alls(r, n, together);
 			}
 	printf("%d passed, %d failed\n", tests - failures, failures);
 	return failures != 0;

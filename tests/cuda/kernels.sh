@@ -25,8 +25,8 @@ fi
 
 if [ -s "$build/obj/src/cuda_kernels.fatbin" ] && [ -s "$report" ]; then
 	for sm in $(grep -o "for 'sm_[0-9a-z]*'" "$report" | sort -u | tr -d "'" | cut -d' ' -f2); do
-		n=$(grep -c "entry function 'tt_[a-z]*_[a-z0-9]*' for '$sm'" "$report")
-		check "$n kernels of 72 for $sm" $((n != 72))
+		n=$(grep -c "entry function 'tt_[a-z0-9_]*' for '$sm'" "$report")
+		check "$n kernels of 124 for $sm" $((n != 124))
 	done
 	grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$report"
 	check "no spills" $((! $?))
