@@ -276,6 +276,7 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	r = take_table(c, &table);
 	tt_table_free(&table);
 	TRY(r);
+	TRY(tt_meet_open(c));
 	TRY(all_have_ways(c));
 	set_patience(c);
 	tt_comm_enlist(c);
@@ -316,6 +317,7 @@ tuttiResult_t tt_comm_adopt(struct tuttiComm *c, const struct tuttiComm *parent,
 		TRY(add_proc(c, i, &parent->procs[parent->proc_of[members[i]]]));
 		c->devices[i] = parent->devices[members[i]];
 	}
+	TRY(tt_meet_open(c));
 	set_patience(c);
 	tt_comm_enlist(c);
 	return meet_neighbours(c, tt_now_ns() + (uint64_t)(1e9 * c->init_deadline));
@@ -460,6 +462,7 @@ void tt_comm_free(struct tuttiComm *c)
 	tt_comm_delist(c);
 	while (tt_comm_busy(c))
 		usleep(50); /* the watcher is telling it something */
+	tt_meet_close(c);
 	tt_queue_free(c);
 	free_progs(c);
 	free_links(c);

@@ -116,6 +116,9 @@ struct tuttiComm {
 	struct tt_peers *peers;        /* or NULL */
 	const void *line; /* of the queue that a call is about to join */
 	int joining;      /* such calls */
+	struct tt_meet *meet; /* with the other ranks, all of this process; or NULL */
+	_Atomic uint32_t *by_links; /* there: the last collective of this rank that went by links */
+	int misses;       /* calls in a row that looked for the others there in vain */
 	struct tt_op user_ops[TT_USER_OPS];
 	tuttiDataType_t user_types[TT_USER_OPS];
 	bool user_used[TT_USER_OPS];
@@ -223,6 +226,9 @@ void tt_comm_record(struct tuttiComm *c, const struct tt_sig *sig);
 int tt_comm_absent(struct tuttiComm *c, uint32_t seq);
 void tt_comm_ask(struct tuttiComm *c, int peer, const struct tt_sig *mine);
 bool tt_comm_differs(struct tuttiComm *c, int peer, const struct tt_sig *mine, uint64_t wait_ns);
+/* Ranks a and b have called different things. */
+tuttiResult_t tt_comm_mismatch(struct tuttiComm *c, int a, const struct tt_sig *called, int b,
+			       const struct tt_sig *other);
 int tt_sig_print(const struct tt_sig *s, char *out, size_t n);
 uint64_t tt_sig_hash(const struct tt_sig *s);
 const char *tt_comm_who(const struct tuttiComm *c, int rank, char *out, size_t n); /* rank, host, pid */
@@ -246,6 +252,7 @@ struct tt_task {
 	struct tt_qrun *q;
 	bool hosted;                    /* on copies in host memory */
 	bool staged;                    /* of host memory, on the queue of the communicator's own */
+	struct tt_meeting *meeting;
 	uint64_t first, stream_first; /* start when so many before it have finished */
 	struct tt_task *after; /* in this unit, or NULL */
 	struct tt_task *next;
@@ -264,6 +271,8 @@ struct tt_task {
 };
 /* Numbers the tasks of one unit (list by next) in call order; nothing runs yet. */
 void tt_task_submit(struct tt_task *list);
+struct tt_sig tt_task_sig(const struct tt_task *t, uint32_t seq); /* of a collective */
+tuttiResult_t tt_task_gone(struct tt_task *t, int rank); /* fails: it has died, or left too early */
 /* Moves what can be moved; true if something did. Sets done. */
 bool tt_task_step(struct tt_task *t);
 /* Looks after time, deaths and errors; called while nothing moves. */
@@ -290,6 +299,18 @@ struct tt_call tt_task_call(const struct tt_task *t, uint64_t sig, size_t window
  * Takes the malloc'ed tasks, on error as well; those without a kind run beside them. */
 tuttiResult_t tt_queue_run(struct tt_task *list);
 void tt_queue_free(struct tuttiComm *c);
+/* What the device cannot do itself: functions of the host, memory out of its reach, types it has no kernels for. */
+bool tt_queue_needs_host(const struct tt_task *t);
+tuttiResult_t tt_queue_enter(const struct tt_task *t); /* where the call runs, until left, which passes r on */
+tuttiResult_t tt_queue_left(const struct tt_task *t, tuttiResult_t r);
+
+/* ---- one kernel for all ranks (task_meet.c) ---- */
+/* Of a communicator whose ranks are all in this process; before its first call. */
+tuttiResult_t tt_meet_open(struct tuttiComm *c);
+void tt_meet_close(struct tuttiComm *c);
+/* Runs the calls of a unit that one kernel does for all ranks, and waits for the ranks; takes them, and those of
+ * communicators that have failed, out of the list. */
+tuttiResult_t tt_meet_run(struct tt_task **list);
 
 /* ---- streams (stream.c) ---- */
 bool tt_stream_valid(const struct tuttiStream *s);

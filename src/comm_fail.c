@@ -246,16 +246,16 @@ static int look_up(struct tuttiComm *c, int from, const struct tt_sig *sig, stru
 	return saw;
 }
 
-static void fail_mismatch(struct tuttiComm *c, int peer, const struct tt_sig *mine,
-			  const struct tt_sig *theirs)
+tuttiResult_t tt_comm_mismatch(struct tuttiComm *c, int a, const struct tt_sig *called, int b,
+			       const struct tt_sig *other)
 {
-	char a[128], b[128];
+	char one[128], two[128];
 
-	tt_sig_print(mine, a, sizeof(a));
-	tt_sig_print(theirs, b, sizeof(b));
-	tt_comm_fail(c, false, tuttiMismatch,
-		     "ranks called different things: rank %d called %s, rank %d called %s; all ranks must make "
-		     "the same calls in the same order", c->rank, a, peer, b);
+	tt_sig_print(called, one, sizeof(one));
+	tt_sig_print(other, two, sizeof(two));
+	return tt_comm_fail(c, false, tuttiMismatch,
+			    "ranks called different things: rank %d called %s, rank %d called %s; all ranks must make "
+			    "the same calls in the same order", a, one, b, two);
 }
 
 static void route(struct tuttiComm *c, int peer, struct message *m);
@@ -410,7 +410,7 @@ static void answer(struct tuttiComm *c, const struct message *q)
 	}
 	m.result = (uint32_t)look_up(c, q->from, &q->sig, &m.sig);
 	if (m.result == SAW_OTHER)
-		fail_mismatch(c, q->from, &m.sig, &q->sig);
+		tt_comm_mismatch(c, c->rank, &m.sig, q->from, &q->sig);
 	route(c, q->from, &m);
 	if (m.result == SAW_SAME && q->sig.coll != TT_SENDRECV)
 		note_asker(c, q->from, q->sig.seq);
@@ -419,7 +419,7 @@ static void answer(struct tuttiComm *c, const struct message *q)
 static void hear_answer(struct tuttiComm *c, const struct message *m)
 {
 	if (m->result == SAW_OTHER)
-		fail_mismatch(c, m->from, &m->theirs, &m->sig);
+		tt_comm_mismatch(c, c->rank, &m->theirs, m->from, &m->sig);
 	if (m->result == NOT_YET)
 		hear_not_yet(c, m);
 	pthread_mutex_lock(&c->lock);
@@ -668,12 +668,13 @@ const struct tt_node_events tt_comm_events = { .gone = gone, .message = message 
 
 static bool has_taken(struct tuttiComm *c, int peer)
 {
+	uint32_t seq = c->by_links ? atomic_load(c->by_links) : atomic_load(&c->seq);
 	bool taken;
 
 	if (atomic_load(&c->state[peer]) != TT_ALIVE || atomic_load(&c->error))
 		return true;
 	pthread_mutex_lock(&c->lock);
-	taken = c->where_from == peer && c->where_seq >= c->seq &&
+	taken = c->where_from == peer && c->where_seq >= seq &&
 		c->where_count >= c->p2p_seq[2 * peer + 1];
 	pthread_mutex_unlock(&c->lock);
 	return taken;

@@ -156,7 +156,10 @@ int tt_cuda_code_run_all(tuttiStream_t queue, int sms, const struct tt_mem_all *
 
 	memcpy(args.src, all->in, sizeof(args.src));
 	memcpy(args.dst, all->out, sizeof(args.dst));
-	memcpy(args.factor, all->scalar, sizeof(args.factor));
+	for (int i = 0; i < TT_PIECE_RANKS; i++) {
+		args.factor[i] = all->scalar_at[i] ? (uintptr_t)all->scalar_at[i] : all->scalar[i];
+		args.factors_at |= (uint64_t)(all->scalar_at[i] != NULL) << i;
+	}
 	memcpy(args.piece, all->pieces, (size_t)all->npieces * sizeof(args.piece[0]));
 	return launch(kernel, queue, sms, all->pieces[0].n * size, args.npieces, &args);
 }

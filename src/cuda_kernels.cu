@@ -144,7 +144,10 @@ template <class V, class Wide> struct scaled {
 	{
 		if (!a.scales)
 			return x;
-		return T::open(T::close(times::of(x, T::open(load<typename T::mem>(&a.factor[rank], 0, true)))));
+		const void *p = a.factors_at >> rank & 1 ? (const void *)a.factor[rank] : &a.factor[rank];
+		bool even = phase(p, sizeof(typename T::mem)) == 0;
+
+		return T::open(T::close(times::of(x, T::open(load<typename T::mem>(p, 0, even)))));
 	}
 	template <class M> static HERE M after(const struct tt_cuda_all &a, M x)
 	{

@@ -29,7 +29,8 @@ struct tt_cuda_scale { /* pre, post: as tt_reduce_pre of PreMulSum and tt_reduce
 struct tt_cuda_all {
 	const void *src[TT_PIECE_RANKS];
 	void *dst[TT_PIECE_RANKS];
-	uint64_t factor[TT_PIECE_RANKS]; /* elements of the type */
+	uint64_t factor[TT_PIECE_RANKS]; /* elements of the type, or where they are */
+	uint64_t factors_at;             /* a bit for each rank: where */
 	struct tt_piece piece[TT_PIECE_RANKS];
 	uint32_t npieces;
 	int scales, divisor; /* whether by factors; 0: not Avg */

@@ -74,6 +74,9 @@ static const struct setting table[] = {
 	{ "DEVICE_LINKS", INTEGER, false, "0",
 	  "1: ranks of a host whose threads work on a CUDA device at init pass messages from device to device; "
 	  "docs/gpu.md" },
+	{ "ONE_KERNEL", INTEGER, true, "1",
+	  "1: where all ranks are in one process and their calls on one device, the last rank to call launches one "
+	  "kernel for all, and calls return when all have come; 0: each rank works on its own stream" },
 	{ "RANK", INTEGER, false, "-1", "rank of this process, set by the launcher" },
 	{ "SIZE", INTEGER, false, "-1", "number of ranks of the job, set by the launcher" },
 	{ "LOCAL_RANK", INTEGER, false, "-1", "rank among those of this host, set by the launcher" },

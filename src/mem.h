@@ -57,6 +57,7 @@ struct tt_mem_all {
 	const void *in[TT_PIECE_RANKS];
 	void *out[TT_PIECE_RANKS];
 	uint64_t scalar[TT_PIECE_RANKS]; /* PreMulSum: each rank's */
+	const void *scalar_at[TT_PIECE_RANKS]; /* or where it is then */
 	struct tt_piece pieces[TT_PIECE_RANKS];
 	int npieces; /* 1 at least */
 	tuttiDataType_t type;

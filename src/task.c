@@ -20,18 +20,25 @@ enum { WAITING, RUNNING };
 
 /* ---- submit ---- */
 
+struct tt_sig tt_task_sig(const struct tt_task *t, uint32_t seq)
+{
+	return (struct tt_sig){ .coll = t->coll, .type = t->type, .op = t->opcode, .root = t->root,
+				.count = t->count, .seq = seq };
+}
+
 static void number(struct tt_task *t)
 {
 	struct tuttiComm *c = t->comm;
 
-	t->sig = (struct tt_sig){ .coll = t->coll, .type = t->type, .op = t->opcode, .root = t->root,
-				  .count = t->count };
+	t->sig = tt_task_sig(t, 0);
 	if (t->coll == TT_SENDRECV) {
 		t->sig.op = t->is_send;
 		t->sig.seq = ++c->p2p_seq[2 * t->root + t->is_send];
 	} else {
 		t->sig.seq = atomic_load_explicit(&c->seq, memory_order_relaxed) + 1;
 		atomic_store_explicit(&c->seq, t->sig.seq, memory_order_relaxed);
+		if (c->by_links)
+			atomic_store_explicit(c->by_links, t->sig.seq, memory_order_release);
 	}
 	if (!t->kind) /* on a queue the call happens when the queue comes to it */
 		tt_comm_record(c, &t->sig);
@@ -339,7 +346,7 @@ static void finish(struct tt_task *t, tuttiResult_t r)
 	atomic_fetch_add_explicit(&c->finished, 1, memory_order_release);
 }
 
-static tuttiResult_t dead(struct tt_task *t, int rank)
+tuttiResult_t tt_task_gone(struct tt_task *t, int rank)
 {
 	struct tuttiComm *c = t->comm;
 	char who[120], what[128], why[sizeof(c->dead_why)];
@@ -381,7 +388,7 @@ static tuttiResult_t broken(struct tt_task *t)
 	if (link == tuttiMismatch && tt_comm_differs(c, peer, &t->sig, 1000 * MS))
 		return tt_comm_error(c);
 	if (!f->differs && link != tuttiMismatch && link != tuttiSystemError && known_gone(c, peer))
-		return dead(t, peer);
+		return tt_task_gone(t, peer);
 	tt_sig_print(&t->sig, what, sizeof(what));
 	tt_comm_who(c, peer, who, sizeof(who));
 	return tt_comm_fail(c, false, link == tuttiSuccess ? tuttiSystemError : link,
@@ -406,7 +413,7 @@ static tuttiResult_t move_link(struct tt_task *t)
 	if (r == tuttiSuccess)
 		t->moved_ns = 0;
 	else if (known_gone(t->comm, link->peer))
-		r = dead(t, link->peer);
+		r = tt_task_gone(t, link->peer);
 	else
 		r = tt_comm_pass(t->comm, false, r);
 	return r;
@@ -660,7 +667,7 @@ void tt_task_watch(struct tt_task *t, uint64_t now)
 		t->absent_ns = now;
 	still = now - tt_max(t->moved_ns, moving ? t->absent_ns : 0);
 	if (who >= 0 && now - t->moved_ns > DRAIN)
-		finish(t, dead(t, who));
+		finish(t, tt_task_gone(t, who));
 	else if (moving && c->deadline_ns && still > c->deadline_ns)
 		finish(t, late(t, ranks, n, -1, true));
 	else if (!moving && c->arrival_ns && still > c->arrival_ns)

@@ -150,12 +150,12 @@ struct part {
 	uint32_t batches, at;
 };
 
-static tuttiResult_t enter(const struct tt_task *t)
+tuttiResult_t tt_queue_enter(const struct tt_task *t)
 {
 	return t->kind->enter ? t->kind->enter(t->at.where) : tuttiSuccess;
 }
 
-static tuttiResult_t left(const struct tt_task *t, tuttiResult_t r)
+tuttiResult_t tt_queue_left(const struct tt_task *t, tuttiResult_t r)
 {
 	if (t->kind->leave)
 		t->kind->leave();
@@ -173,6 +173,11 @@ static bool needs_host(const struct tt_task *t)
 static bool is_far(const struct tt_task *t)
 {
 	return t->kind->copy_host && (t->at.in_host || t->at.out_host);
+}
+
+bool tt_queue_needs_host(const struct tt_task *t)
+{
+	return t->staged || needs_host(t) || is_far(t);
 }
 
 static tuttiResult_t take_hosted(struct tt_task *t, struct part *p)
@@ -252,10 +257,10 @@ static tuttiResult_t take_all(struct tt_task *list, struct part *parts)
 		if (!t->kind)
 			continue;
 		TRY(join(t));
-		r = enter(t);
+		r = tt_queue_enter(t);
 		if (r == tuttiSuccess) {
 			pthread_mutex_lock(&t->comm->queue_lock);
-			r = left(t, take(t, parts++));
+			r = tt_queue_left(t, take(t, parts++));
 			pthread_mutex_unlock(&t->comm->queue_lock);
 		}
 		joined(t);
@@ -341,8 +346,8 @@ static tuttiResult_t part_of_message(struct part *p)
 
 static tuttiResult_t in_place(struct part *p, tuttiResult_t (*what)(struct part *p))
 {
-	TRY(enter(&p->t));
-	return left(&p->t, what(p));
+	TRY(tt_queue_enter(&p->t));
+	return tt_queue_left(&p->t, what(p));
 }
 
 /* An earlier one of the same direction has not been enqueued whole: the other end may not have them in one group. */
@@ -452,7 +457,7 @@ static tuttiResult_t settle(struct tt_task *list)
 	return r;
 }
 
-tuttiResult_t tt_queue_run(struct tt_task *list)
+static tuttiResult_t run_by_links(struct tt_task *list)
 {
 	struct part *parts, one = { 0 };
 	tuttiResult_t r = check_queues(list);
@@ -484,4 +489,15 @@ tuttiResult_t tt_queue_run(struct tt_task *list)
 	if (parts != &one)
 		free(parts);
 	return r;
+}
+
+/* One kernel for all ranks comes first, on every rank alike: what waits on a stream for other streams stands behind. */
+tuttiResult_t tt_queue_run(struct tt_task *list)
+{
+	tuttiResult_t r = tt_meet_run(&list), rest;
+
+	if (!list)
+		return r;
+	rest = run_by_links(list);
+	return r != tuttiSuccess ? r : rest;
 }

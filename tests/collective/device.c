@@ -79,6 +79,12 @@ static float sum_of_ranks(const struct rank *r)
 	return (float)(r->n * (r->n - 1) / 2);
 }
 
+/* Each rank works on its own stream, and calls return at once, or all wait for one kernel. */
+static void one_kernel(bool on)
+{
+	setenv("TUTTI_ONE_KERNEL", on ? "1" : "0", 1);
+}
+
 /* ---- order ---- */
 
 enum { CALLS = 24 };
@@ -122,8 +128,10 @@ static void in_flight_rank(struct rank *r)
 static void in_flight(void)
 {
 	fake_start();
-	for (int n = 1; n < 6; n++)
-		ranks_run(n, 30, in_flight_rank, NULL);
+	for (int n = 1; n < 11; n++) {
+		one_kernel(n > 5);
+		ranks_run(n > 5 ? n - 5 : n, 30, in_flight_rank, NULL);
+	}
 }
 
 /* A call happens when its queue comes to it: a queue that is busy elsewhere is no rank that stands still. */
@@ -156,7 +164,10 @@ static void late(void)
 {
 	fake_start();
 	setenv("TUTTI_DEADLINE", "0.4", 1);
-	ranks_run(3, 20, late_rank, NULL);
+	for (int on = 1; on >= 0; on--) {
+		one_kernel(on);
+		ranks_run(3, 20, late_rank, NULL);
+	}
 	unsetenv("TUTTI_DEADLINE");
 }
 
@@ -282,6 +293,7 @@ static void two_comms_rank(struct rank *r)
 static void two_comms(void)
 {
 	fake_start();
+	one_kernel(false);
 	ranks_run(4, 30, two_comms_rank, NULL);
 }
 
@@ -295,6 +307,7 @@ static void one_thread(void)
 	float host[N];
 
 	fake_start();
+	one_kernel(false);
 	CHECK(tuttiCommInitAll(c, N, NULL) == tuttiSuccess);
 	for (int i = 0; i < N; i++) {
 		q[i] = fake_queue_new();
@@ -391,6 +404,7 @@ static void abort_stuck(void)
 	size_t sizes[] = { 3, 700000 };
 
 	fake_start();
+	one_kernel(false);
 	setenv("TUTTI_LOG", "none", 0);
 	for (int i = 0; i < 2; i++) {
 		atomic_store(&aborted, 0);
@@ -424,6 +438,7 @@ static void mismatch_rank(struct rank *r)
 static void mismatch(void)
 {
 	fake_start();
+	one_kernel(false);
 	setenv("TUTTI_LOG", "none", 0);
 	ranks_run(2, 20, mismatch_rank, NULL);
 }

@@ -1,7 +1,7 @@
 /* Random collectives against the reference: ranks, types, operators, sizes around every boundary, alignment,
  * in place and apart, blocking, on streams and in groups. A case is a function of (seed, communicator, case),
  * so every rank derives it alone. TEST_SEED repeats a run, TEST_CASES sets how many, TEST_QUICK makes few, TEST_RANKS
- * sets how many ranks.
+ * sets how many ranks; TEST_ONE_DEVICE: threads alone, and all that the device can do is done there.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,6 +95,11 @@ static struct tcase sweep_case(const struct round *round, int n, int index)
 	return c;
 }
 
+static bool one_device(void)
+{
+	return test_setting("TEST_ONE_DEVICE", 0);
+}
+
 static struct tcase draw_case(const struct round *round, int n, int index)
 {
 	uint64_t s = ref_mix(ref_mix(round->seed, (uint64_t)round->comm), (uint64_t)index);
@@ -105,7 +110,7 @@ static struct tcase draw_case(const struct round *round, int n, int index)
 		return sweep_case(round, n, index);
 	c.ref.type = (tuttiDataType_t)draw(&s, tuttiNumTypes);
 	c.coll = draw(&s, 3) == 0 ? ALLREDUCE : (enum coll)draw(&s, COLLS);
-	c.ref.op = (int)draw(&s, REF_NOPS);
+	c.ref.op = (int)draw(&s, one_device() ? REF_USER : REF_NOPS);
 	if (c.coll == ALLGATHER || c.coll == BROADCAST)
 		c.ref.op = REF_COPY;
 	c.ref.wide = draw(&s, 2);
@@ -150,7 +155,7 @@ static bool is_root(const struct work *w)
 static void *new_memory(struct work *w, int i, size_t bytes)
 {
 	uint64_t where = ref_mix(w->c.ref.seed, 55 + (uint64_t)(2 * w->r->rank + i)) % 4;
-	void *p = w->round->device && where ? fake_alloc(bytes) : malloc(bytes);
+	void *p = w->round->device && (where || one_device()) ? fake_alloc(bytes) : malloc(bytes);
 
 	if (!p)
 		bad(w, "no memory", "");
@@ -456,7 +461,7 @@ static void run_threads(long cases, bool device)
 
 static void threads(void)
 {
-	if (test_transport())
+	if (test_transport() || one_device())
 		return;
 	run_threads(wanted_cases(), false);
 }
@@ -466,14 +471,14 @@ static void devices(void)
 	if (test_transport())
 		return;
 	fake_start();
-	run_threads(wanted_cases() / 4, true);
+	run_threads(one_device() ? wanted_cases() : wanted_cases() / 4, true);
 }
 
 static void sweep(void)
 {
 	static struct round round;
 
-	if (test_transport())
+	if (test_transport() || one_device())
 		return;
 	for (int n = 1; n < 6; n++) {
 		memset(&round, 0, sizeof(round));
@@ -519,7 +524,8 @@ static void process_round(const char *transports, int n, struct round *round)
 /* RDMA devices are not everywhere, so verbs has to be asked for. */
 static bool is_wanted(const char *transport)
 {
-	return test_transport() ? !strcmp(test_transport(), transport) : strcmp(transport, "verbs") != 0;
+	return !one_device() &&
+	       (test_transport() ? !strcmp(test_transport(), transport) : strcmp(transport, "verbs") != 0);
 }
 
 static void processes(const char *transports, int first, bool device)

@@ -419,6 +419,7 @@ static void memory_rank(struct rank *r)
 static void memory(void)
 {
 	setenv("FAKE_CUDA_MEMORY", "400000000", 1);
+	setenv("TUTTI_ONE_KERNEL", "0", 1);
 	fake_start();
 	load_driver();
 	ranks_run(2, 20, memory_rank, NULL);
@@ -445,6 +446,7 @@ static void shared_rank(struct rank *r)
 static void shared(void)
 {
 	fake_start();
+	setenv("TUTTI_ONE_KERNEL", "0", 1);
 	load_driver();
 	setenv("TUTTI_LOG", "none", 1);
 	ranks_run(3, 20, shared_rank, NULL);

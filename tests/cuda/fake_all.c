@@ -57,13 +57,16 @@ static void *room(size_t n)
 	return p;
 }
 
-static void reduce(const struct job *j, const struct tt_piece *p, const void **src, void *out)
+static void reduce(const struct job *j, const struct tt_piece *p, const void **src, void *out, int device)
 {
 	struct tt_op op = { .kind = j->op, .commutative = true }, avg = { .kind = tuttiAvg };
 	char *scaled = j->a->scales ? room(p->nsrc * p->n * j->size) : NULL;
 
 	for (int k = 0; scaled && k < p->nsrc; k++) {
-		struct tt_op pre = { .kind = TT_OP_PREMULSUM, .scalar = j->a->factor[p->src + k] };
+		uint64_t factor = j->a->factor[p->src + k];
+		bool there = j->a->factors_at >> (p->src + k) & 1;
+		struct tt_op pre = { .kind = TT_OP_PREMULSUM, .scalar = factor,
+				     .scalar_at = there ? reach((void *)(uintptr_t)factor, j->size, device) : NULL };
 		char *to = scaled + (size_t)k * p->n * j->size;
 
 		tt_reduce_pre(to, src[k], p->n, j->type, &pre);
@@ -87,7 +90,7 @@ static void run_piece(const struct job *j, const struct tt_piece *p, int device)
 	if (j->op == COPY)
 		memcpy(out, src[0], bytes);
 	else
-		reduce(j, p, src, out);
+		reduce(j, p, src, out, device);
 	for (int k = 0; k < p->ndst; k++)
 		memcpy(reach(target(j, p, k), bytes, device), out, bytes);
 	free(out);

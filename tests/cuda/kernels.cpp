@@ -234,6 +234,8 @@ static void place_buffers(tt_cuda_all &a, int coll, int p, size_t block, size_t 
 	}
 }
 
+static uint64_t factors[MANY];
+
 /* What the host makes of a piece, from memory as it was. */
 static void expect(const row &r, const tt_cuda_all &a, const tt_piece &p, const tt_op &o, int op)
 {
@@ -248,7 +250,7 @@ static void expect(const row &r, const tt_cuda_all &a, const tt_piece &p, const 
 
 		src[k] = (in_source ? before[0][0] + (at - source[0]) : before[1][0] + (at - result[0])) +
 			 p.src_at * size;
-		pre.scalar = a.factor[p.src + k];
+		pre.scalar = factors[p.src + k];
 		if (op != PREMULSUM)
 			continue;
 		tt_reduce_pre(scaled[k], src[k], p.n, r.type, &pre);
@@ -314,8 +316,14 @@ static void alls(const row &r, size_t n, bool together)
 		o.nranks = p;
 		a.divisor = op == AVG ? p : 0;
 		a.scales = op == PREMULSUM;
-		for (int k = 0; k < p; k++)
-			memcpy(&a.factor[k], source[k] + 8 * k, size);
+		for (int k = 0; k < p; k++) {
+			memcpy(&factors[k], source[k] + 8 * k, size);
+			a.factor[k] = factors[k];
+			if (roll(2)) {
+				a.factor[k] = (uintptr_t)&factors[k];
+				a.factors_at |= (uint64_t)1 << k;
+			}
+		}
 		/* One rank's sum is a copy: no number is rounded. */
 		run(kernel_of(r, p == 1 && op < AVG ? (int)COPY : op), a, a.npieces * (1 + roll(3)), 32);
 		compare_all(r, a, o, op);

@@ -13,13 +13,22 @@
 #include "ranks.h"
 #include "test.h"
 
-enum what { COPY, REDUCE, WAIT, SIGNAL, HOLD };
+enum what { COPY, REDUCE, WAIT, SIGNAL, HOLD, RECORD, FOLLOW, ALL };
 enum { MAX_SRC = 64 };
 
 struct range {
 	struct range *next;
 	char *at, *view;
 	size_t n;
+};
+
+struct mark { /* a record of an event */
+	_Atomic bool done;
+	_Atomic int used; /* by the event, and by queues */
+};
+
+struct event {
+	struct mark *last;
 };
 
 struct op {
@@ -35,6 +44,8 @@ struct op {
 	_Atomic uint32_t *word;
 	uint32_t value;
 	const _Atomic int *hold;
+	struct mark *mark;
+	struct tt_mem_all *all;
 };
 
 struct queue {
@@ -172,6 +183,41 @@ static void run_reduce(const struct op *o)
 		tt_reduce_run(dst, src, o->nsrc, o->n, o->type, &op, TT_STORE_PLAIN);
 }
 
+static void drop_mark(struct mark *m)
+{
+	if (m && atomic_fetch_sub(&m->used, 1) == 1)
+		free(m);
+}
+
+static void run_piece(const struct tt_mem_all *a, const struct tt_piece *p)
+{
+	size_t size = tt_type_size(a->type), n = p->n * size;
+	bool pre = a->op.kind == TT_OP_PREMULSUM, post = a->op.kind == tuttiAvg;
+	char *out = malloc(n), *scaled = malloc(p->nsrc * n);
+	const void *src[TT_PIECE_RANKS];
+
+	if (!out || !scaled)
+		wrong("no memory");
+	for (int k = 0; k < p->nsrc; k++) {
+		const void *at = a->scalar_at[p->src + k];
+		struct tt_op op = { .kind = TT_OP_PREMULSUM, .scalar = a->scalar[p->src + k],
+				    .scalar_at = at ? reach(at, size) : NULL };
+
+		src[k] = reach((const char *)a->in[p->src + k] + p->src_at * size, n);
+		if (pre)
+			tt_reduce_pre(scaled + (size_t)k * n, src[k], p->n, a->type, &op);
+		if (pre)
+			src[k] = scaled + (size_t)k * n;
+	}
+	tt_reduce_run(out, src, p->nsrc, p->n, a->type, &a->op, TT_STORE_PLAIN);
+	if (post)
+		tt_reduce_post(out, out, p->n, a->type, &a->op);
+	for (int k = 0; k < p->ndst; k++)
+		memcpy(reach((char *)a->out[p->dst + k] + p->dst_at * size, n), out, n);
+	free(out);
+	free(scaled);
+}
+
 static void run(const struct op *o)
 {
 	switch (o->what) {
@@ -191,6 +237,17 @@ static void run(const struct op *o)
 	case HOLD:
 		while (!atomic_load(o->hold))
 			usleep(200);
+		break;
+	case RECORD:
+		atomic_store(&o->mark->done, true);
+		break;
+	case FOLLOW:
+		while (!atomic_load(&o->mark->done))
+			sched_yield();
+		break;
+	case ALL:
+		for (int i = 0; i < o->all->npieces; i++)
+			run_piece(o->all, &o->all->pieces[i]);
 	}
 }
 
@@ -227,6 +284,8 @@ static void *work(void *arg)
 		pthread_mutex_unlock(&q->lock);
 		lag(q);
 		run(o);
+		drop_mark(o->mark);
+		free(o->all);
 		free(o);
 		pthread_mutex_lock(&q->lock);
 	}
@@ -343,10 +402,58 @@ static tuttiResult_t stream_signal(tuttiStream_t queue, _Atomic uint32_t *word, 
 	return put(queue, &(struct op){ .what = SIGNAL, .word = word, .value = value });
 }
 
+static tuttiResult_t event_new(void **event)
+{
+	*event = calloc(1, sizeof(struct event));
+	if (!*event)
+		wrong("no memory");
+	return tuttiSuccess;
+}
+
+static void event_free(void *event)
+{
+	drop_mark(((struct event *)event)->last);
+	free(event);
+}
+
+static tuttiResult_t event_record(tuttiStream_t queue, void *event)
+{
+	struct event *e = event;
+	struct mark *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		wrong("no memory");
+	m->used = 2;
+	drop_mark(e->last);
+	e->last = m;
+	return put(queue, &(struct op){ .what = RECORD, .mark = m });
+}
+
+static tuttiResult_t event_wait(tuttiStream_t queue, void *event)
+{
+	struct mark *m = ((struct event *)event)->last;
+
+	if (!m)
+		wrong("a wait for an event that was never recorded");
+	atomic_fetch_add(&m->used, 1);
+	return put(queue, &(struct op){ .what = FOLLOW, .mark = m });
+}
+
+static tuttiResult_t run_all(tuttiStream_t queue, const struct tt_mem_all *all)
+{
+	struct tt_mem_all *copy_of = malloc(sizeof(*copy_of));
+
+	if (!copy_of || all->npieces < 1)
+		wrong("a kernel of nothing");
+	*copy_of = *all;
+	return put(queue, &(struct op){ .what = ALL, .all = copy_of });
+}
+
 static const struct tt_mem_kind kind = {
 	.size = sizeof(kind), .name = "fake", .query = query, .current = current, .is_queue = is_queue,
 	.alloc = alloc, .release = release, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
-	.stream_signal = stream_signal,
+	.stream_signal = stream_signal, .event_new = event_new, .event_free = event_free,
+	.event_record = event_record, .event_wait = event_wait, .run_all = run_all,
 };
 
 /* ---- for tests ---- */

@@ -1,0 +1,664 @@
+/* Ranks of one process whose buffers are on one device: one kernel does a collective for all of them. Each call records
+ * an event on its stream and waits on the host until all ranks have called; the last one launches the kernel behind all
+ * the events, and every stream goes on behind the kernel. So no stream waits for what is enqueued after it, whatever
+ * queues the hardware has. A rank that cannot take part goes by links (task_queue.c), which the others see in its word
+ * of the last call that did, and do as well: what a rank decides alone is right, as one decides for all.
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "comm.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "sched_pieces.h"
+
+enum { MISSES = 16 }; /* so many calls in a row that went by links: the rest does without asking */
+enum { ALONE, SEATED, MET, BY_LINKS }; /* phases of a task */
+enum { OPEN, LAUNCHED, TO_LINKS, BROKEN };
+
+#define NOTE_EVERY 30000000000ull
+#define ASK_EVERY 500000000ull
+
+struct seat { /* written by its rank, read by the last to come */
+	bool taken;
+	struct tt_sig sig;
+	const struct tt_mem_kind *kind;
+	struct tt_mem_place at;
+	const void *in;
+	void *out;
+	uint64_t scalar;
+	const void *scalar_at;
+	void *event; /* the launcher's is the end of the kernel as well */
+	const struct tt_mem_kind *event_kind;
+	void *event_at;
+};
+
+struct tt_meeting { /* of one call */
+	struct tt_meeting *next;
+	uint32_t seq;
+	int users, here;
+	_Atomic int state;
+	int launcher;
+	struct seat seats[];
+};
+
+struct member {
+	_Alignas(64) _Atomic uint32_t by_links; /* the last call that went so */
+	_Atomic uint64_t thread;                /* that has called last, 0: none */
+};
+
+struct tt_meet {
+	struct tt_meet *next;
+	uint64_t id;
+	int refs, nranks;
+	pthread_mutex_t lock;
+	struct tt_meeting *open, *spare;
+	struct member members[];
+};
+
+static struct {
+	pthread_mutex_t lock;
+	struct tt_meet *first;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* ---- a communicator's ---- */
+
+static struct tt_meet *find_or_make(uint64_t id, int nranks)
+{
+	size_t size = sizeof(struct tt_meet) + (size_t)nranks * sizeof(struct member);
+	struct tt_meet *m = all.first;
+
+	while (m && m->id != id)
+		m = m->next;
+	if (m)
+		return m;
+	m = aligned_alloc(64, (size + 63) & ~(size_t)63);
+	if (!m)
+		return NULL;
+	memset(m, 0, size);
+	m->id = id;
+	m->nranks = nranks;
+	pthread_mutex_init(&m->lock, NULL);
+	m->next = all.first;
+	all.first = m;
+	return m;
+}
+
+tuttiResult_t tt_meet_open(struct tuttiComm *c)
+{
+	if (c->nprocs != 1 || c->nranks > TT_PIECE_RANKS || !tt_env_int("ONE_KERNEL"))
+		return tuttiSuccess;
+	pthread_mutex_lock(&all.lock);
+	c->meet = find_or_make(c->id, c->nranks);
+	if (c->meet)
+		c->meet->refs++;
+	pthread_mutex_unlock(&all.lock);
+	if (!c->meet)
+		return tt_fail(tuttiSystemError, "no memory for a communicator");
+	c->by_links = &c->meet->members[c->rank].by_links;
+	return tuttiSuccess;
+}
+
+static void drop_event(struct seat *s)
+{
+	if (!s->event || (s->event_kind->enter && s->event_kind->enter(s->event_at) != tuttiSuccess))
+		return; /* its context is gone */
+	s->event_kind->event_free(s->event);
+	if (s->event_kind->leave)
+		s->event_kind->leave();
+}
+
+static void free_meetings(struct tt_meeting *m, int nranks)
+{
+	while (m) {
+		struct tt_meeting *next = m->next;
+
+		for (int i = 0; i < nranks; i++)
+			drop_event(&m->seats[i]);
+		free(m);
+		m = next;
+	}
+}
+
+void tt_meet_close(struct tuttiComm *c)
+{
+	struct tt_meet *m = c->meet, **at;
+	bool last;
+
+	if (!m)
+		return;
+	c->meet = NULL;
+	c->by_links = NULL;
+	pthread_mutex_lock(&all.lock);
+	last = !--m->refs;
+	for (at = &all.first; last && *at != m; at = &(*at)->next)
+		;
+	if (last)
+		*at = m->next;
+	pthread_mutex_unlock(&all.lock);
+	if (!last)
+		return;
+	free_meetings(m->open, m->nranks);
+	free_meetings(m->spare, m->nranks);
+	pthread_mutex_destroy(&m->lock);
+	free(m);
+}
+
+/* ---- coming and going ---- */
+
+static struct tt_meeting *join(struct tt_meet *meet, uint32_t seq)
+{
+	struct tt_meeting *m;
+
+	pthread_mutex_lock(&meet->lock);
+	for (m = meet->open; m && m->seq != seq; m = m->next)
+		;
+	if (!m) {
+		m = meet->spare;
+		if (m)
+			meet->spare = m->next;
+		else
+			m = calloc(1, sizeof(*m) + (size_t)meet->nranks * sizeof(m->seats[0]));
+		if (m) {
+			m->seq = seq;
+			m->users = m->here = 0;
+			atomic_store_explicit(&m->state, OPEN, memory_order_relaxed);
+			m->next = meet->open;
+			meet->open = m;
+		}
+	}
+	if (m)
+		m->users++;
+	pthread_mutex_unlock(&meet->lock);
+	return m;
+}
+
+/* Under the lock. */
+static void drop(struct tt_meet *meet, struct tt_meeting *m)
+{
+	struct tt_meeting **at;
+
+	if (--m->users)
+		return;
+	for (at = &meet->open; *at != m; at = &(*at)->next)
+		;
+	*at = m->next;
+	m->next = meet->spare;
+	meet->spare = m;
+}
+
+static void leave_meeting(struct tt_task *t)
+{
+	struct tt_meet *meet = t->comm->meet;
+
+	pthread_mutex_lock(&meet->lock);
+	t->meeting->seats[t->comm->rank].taken = false;
+	drop(meet, t->meeting);
+	pthread_mutex_unlock(&meet->lock);
+	t->meeting = NULL;
+}
+
+/* False: all have come, and the last one decides. */
+static bool withdraw(struct tt_task *t)
+{
+	struct tt_meet *meet = t->comm->meet;
+	bool early;
+
+	pthread_mutex_lock(&meet->lock);
+	early = t->meeting->here < meet->nranks;
+	if (early) {
+		t->meeting->here--;
+		t->meeting->seats[t->comm->rank].taken = false;
+		drop(meet, t->meeting);
+	}
+	pthread_mutex_unlock(&meet->lock);
+	if (early)
+		t->meeting = NULL;
+	return early;
+}
+
+static bool goes_by_links(const struct tt_task *t)
+{
+	const struct tt_meet *meet = t->comm->meet;
+
+	for (int i = 0; i < meet->nranks; i++)
+		if ((int32_t)(atomic_load_explicit(&meet->members[i].by_links, memory_order_acquire) - t->sig.seq) >= 0)
+			return true;
+	return false;
+}
+
+static void by_links(struct tt_task *t)
+{
+	t->comm->misses++;
+	t->phase = BY_LINKS;
+}
+
+static void met(struct tt_task *t, tuttiResult_t r)
+{
+	struct tuttiComm *c = t->comm;
+
+	if (r == tuttiSuccess) {
+		c->misses = 0;
+		atomic_store_explicit(&c->seq, t->sig.seq, memory_order_relaxed);
+		tt_comm_record(c, &t->sig);
+	}
+	t->result = r;
+	t->phase = MET;
+}
+
+/* ---- on the device ---- */
+
+static tuttiResult_t renew_event(struct seat *s, const struct tt_task *t)
+{
+	if (s->event && s->event_kind == t->kind && s->event_at == t->at.where)
+		return tuttiSuccess;
+	drop_event(s);
+	s->event = NULL;
+	TRY(t->kind->event_new(&s->event));
+	s->event_kind = t->kind;
+	s->event_at = t->at.where;
+	return tuttiSuccess;
+}
+
+/* The call is to happen behind what its stream has now. */
+static tuttiResult_t record(struct seat *s, const struct tt_task *t)
+{
+	if (t->comm->nranks == 1)
+		return tuttiSuccess;
+	TRY(renew_event(s, t));
+	return t->kind->event_record(t->queue, s->event);
+}
+
+/* Behind the other's call on the other's stream: nothing to do on the same. */
+static tuttiResult_t follow(const struct tt_task *t, const struct seat *mine, const struct seat *other)
+{
+	if (mine == other || (mine->at.line && mine->at.line == other->at.line))
+		return tuttiSuccess;
+	return t->kind->event_wait(t->queue, other->event);
+}
+
+static tuttiResult_t run_pieces(const struct tt_task *t, const struct tt_meeting *m)
+{
+	struct tt_mem_all a = { .type = t->type, .op = t->op };
+	int n = t->comm->nranks;
+
+	a.npieces = tt_pieces(t->coll, n, t->root, t->count, a.pieces);
+	if (!a.npieces)
+		return tuttiSuccess;
+	for (int i = 0; i < n; i++) {
+		a.in[i] = m->seats[i].in;
+		a.out[i] = m->seats[i].out;
+		a.scalar[i] = m->seats[i].scalar;
+		a.scalar_at[i] = m->seats[i].scalar_at;
+	}
+	return t->kind->run_all(t->queue, &a);
+}
+
+static tuttiResult_t launch(const struct tt_task *t, struct tt_meeting *m)
+{
+	struct seat *mine = &m->seats[t->comm->rank];
+
+	m->launcher = t->comm->rank;
+	for (int i = 0; i < t->comm->nranks; i++)
+		TRY(follow(t, mine, &m->seats[i]));
+	TRY(run_pieces(t, m));
+	return t->comm->nranks > 1 ? t->kind->event_record(t->queue, mine->event) : tuttiSuccess;
+}
+
+static tuttiResult_t go_on(const struct tt_task *t)
+{
+	const struct tt_meeting *m = t->meeting;
+
+	if (m->launcher == t->comm->rank)
+		return tuttiSuccess;
+	TRY(tt_queue_enter(t));
+	return tt_queue_left(t, follow(t, &m->seats[t->comm->rank], &m->seats[m->launcher]));
+}
+
+/* ---- all have come ---- */
+
+static tuttiResult_t check_same(const struct tt_task *t, const struct tt_meeting *m)
+{
+	for (int i = 1; i < t->comm->nranks; i++)
+		if (tt_sig_hash(&m->seats[i].sig) != tt_sig_hash(&m->seats[0].sig))
+			return tt_comm_mismatch(t->comm, 0, &m->seats[0].sig, i, &m->seats[i].sig);
+	return tuttiSuccess;
+}
+
+static bool one_place(const struct tt_task *t, const struct tt_meeting *m)
+{
+	for (int i = 0; i < t->comm->nranks; i++)
+		if (m->seats[i].kind != t->kind || m->seats[i].at.where != t->at.where)
+			return false;
+	return true;
+}
+
+static void decide(struct tt_task *t)
+{
+	struct tt_meeting *m = t->meeting;
+	tuttiResult_t r = check_same(t, m);
+	int state = r != tuttiSuccess ? BROKEN : one_place(t, m) ? LAUNCHED : TO_LINKS;
+
+	if (state == LAUNCHED) {
+		r = tt_queue_enter(t);
+		if (r == tuttiSuccess)
+			r = tt_queue_left(t, launch(t, m));
+		if (r != tuttiSuccess) {
+			tt_comm_pass(t->comm, false, r);
+			state = BROKEN;
+		}
+	}
+	atomic_store_explicit(&m->state, state, memory_order_release);
+}
+
+/* ---- a call ---- */
+
+static tuttiResult_t take_seat(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	struct seat *s = &t->meeting->seats[c->rank];
+	tuttiResult_t r;
+
+	s->sig = t->sig;
+	s->kind = t->kind;
+	s->at = t->at;
+	s->in = t->in;
+	s->out = t->out;
+	s->scalar = t->op.scalar;
+	s->scalar_at = t->op.scalar_at;
+	TRY(tt_queue_enter(t));
+	r = tt_queue_left(t, record(s, t));
+	if (r != tuttiSuccess)
+		tt_comm_pass(c, false, r);
+	return r;
+}
+
+static void sit_down(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	bool last;
+
+	t->sig = tt_task_sig(t, atomic_load_explicit(&c->seq, memory_order_relaxed) + 1);
+	t->begun_ns = t->noted_ns = 0;
+	atomic_store_explicit(&c->meet->members[c->rank].thread, (uint64_t)pthread_self(), memory_order_relaxed);
+	if (atomic_load_explicit(&c->error, memory_order_acquire)) {
+		met(t, tt_comm_error(c));
+		return;
+	}
+	t->meeting = goes_by_links(t) ? NULL : join(c->meet, t->sig.seq);
+	if (!t->meeting) { /* or no memory for it, which is no reason to fail */
+		by_links(t);
+		return;
+	}
+	if (take_seat(t) != tuttiSuccess) {
+		leave_meeting(t);
+		met(t, tt_comm_error(c));
+		return;
+	}
+	pthread_mutex_lock(&c->meet->lock);
+	t->meeting->seats[c->rank].taken = true;
+	last = ++t->meeting->here == c->nranks;
+	pthread_mutex_unlock(&c->meet->lock);
+	t->phase = SEATED;
+	if (last)
+		decide(t);
+}
+
+/* The news of what has failed there may still be on its way. */
+static tuttiResult_t broken(const struct tt_task *t)
+{
+	tuttiResult_t r = tt_comm_error(t->comm);
+
+	if (r == tuttiSuccess)
+		r = tt_comm_fail(t->comm, true, tuttiRemoteError, "another rank failed in this call");
+	return r;
+}
+
+static bool look(struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	int state = atomic_load_explicit(&t->meeting->state, memory_order_acquire);
+	tuttiResult_t r;
+
+	if (state == OPEN) {
+		bool failed = atomic_load_explicit(&c->error, memory_order_acquire) != tuttiSuccess;
+
+		if (!(failed || goes_by_links(t)) || !withdraw(t))
+			return false;
+		if (failed)
+			met(t, tt_comm_error(c));
+		else
+			by_links(t);
+		return true;
+	}
+	r = state == BROKEN ? broken(t) : tuttiSuccess;
+	if (state == LAUNCHED) {
+		r = go_on(t);
+		if (r != tuttiSuccess)
+			tt_comm_pass(c, false, r);
+	}
+	leave_meeting(t);
+	if (state == TO_LINKS)
+		by_links(t);
+	else
+		met(t, r);
+	return true;
+}
+
+/* ---- while nobody comes ---- */
+
+/* "rank 1", "ranks 1, 2, 5 and 7 more"; whether none of them is known to have a thread of its own. */
+static bool missing(const struct tt_task *t, char *out, size_t n)
+{
+	struct tt_meet *meet = t->comm->meet;
+	uint64_t me = (uint64_t)pthread_self(), thread;
+	char list[96] = "", more[24] = "";
+	int found = 0, len = 0;
+	bool mine = true;
+
+	pthread_mutex_lock(&meet->lock);
+	for (int i = 0; i < meet->nranks; i++) {
+		if (t->meeting->seats[i].taken)
+			continue;
+		thread = atomic_load_explicit(&meet->members[i].thread, memory_order_relaxed);
+		mine &= !thread || thread == me;
+		if (found++ < 8)
+			len += snprintf(list + len, sizeof(list) - (size_t)len, "%s%d", found > 1 ? ", " : "", i);
+	}
+	pthread_mutex_unlock(&meet->lock);
+	if (found > 8)
+		snprintf(more, sizeof(more), " and %d more", found - 8);
+	snprintf(out, n, "%s%s%s", !found ? "" : found > 1 ? "ranks " : "rank ", list, more);
+	return mine;
+}
+
+static int gone(const struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+
+	for (int i = 0; i < c->nranks; i++)
+		if (atomic_load(&c->state[i]) == TT_LEFT &&
+		    (int32_t)(atomic_load(&c->left_seq[i]) - t->sig.seq) < 0)
+			return i;
+	return -1;
+}
+
+/* Those who left before this rank could hear it say so when they are asked. */
+static void ask_missing(struct tt_task *t)
+{
+	struct tt_meet *meet = t->comm->meet;
+	bool taken;
+
+	for (int i = 0; i < meet->nranks; i++) {
+		pthread_mutex_lock(&meet->lock);
+		taken = t->meeting->seats[i].taken;
+		pthread_mutex_unlock(&meet->lock);
+		if (!taken)
+			tt_comm_ask(t->comm, i, &t->sig);
+	}
+}
+
+/* A rank that another thread drives may come late, as ever; one that only this thread could drive never does. */
+static void watch(struct tt_task *t, uint64_t now)
+{
+	struct tuttiComm *c = t->comm;
+	char who[128] = "", what[128];
+	int left_rank = gone(t);
+	uint64_t limit;
+	bool mine;
+
+	if (!t->begun_ns)
+		t->begun_ns = t->noted_ns = t->asked_ns = now;
+	if (now - t->asked_ns > ASK_EVERY) {
+		t->asked_ns = now;
+		ask_missing(t);
+	}
+	if (left_rank >= 0) {
+		tt_task_gone(t, left_rank);
+		return;
+	}
+	mine = missing(t, who, sizeof(who));
+	limit = mine && c->deadline_ns && (!c->arrival_ns || c->arrival_ns > c->deadline_ns) ? c->deadline_ns :
+												  c->arrival_ns;
+	tt_sig_print(&t->sig, what, sizeof(what));
+	if (*who && limit && now - t->begun_ns > limit) {
+		tt_comm_fail(c, false, tuttiTimeout, "%s on rank %d: no call by %s for %.1f s; ranks of one "
+			     "thread make their calls in a group, ranks of several threads each its own; or raise "
+			     "the %s", what, c->rank, who, (double)limit / 1e9,
+			     limit == c->arrival_ns ? "arrivalDeadline" : "deadline");
+	} else if (*who && now - t->noted_ns > NOTE_EVERY) {
+		t->noted_ns = now;
+		tt_log(TT_LOG_WARN, "task", "rank %d has waited %.0f s in %s for %s, not called there yet",
+		       c->rank, (double)(now - t->begun_ns) / 1e9, what, who);
+	}
+}
+
+static void rest(struct tt_task *list, uint32_t idles, uint64_t *since)
+{
+	const struct tuttiComm *c = list->comm;
+	uint64_t now;
+
+	if (idles <= c->pauses) {
+		tt_pause();
+		return;
+	}
+	sched_yield();
+	if (idles & 15)
+		return;
+	now = tt_now_ns();
+	if (!*since)
+		*since = now;
+	if (now - *since < c->spin_ns)
+		return;
+	for (struct tt_task *t = list; t; t = t->next)
+		if (t->phase == SEATED)
+			watch(t, now);
+	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+}
+
+/* ---- a unit ---- */
+
+static bool may_meet(const struct tt_task *t)
+{
+	const struct tt_mem_kind *k = t->kind;
+
+	return k && k->run_all && t->coll != TT_SENDRECV && t->comm->meet && t->comm->misses < MISSES &&
+	       !tt_queue_needs_host(t) && (!k->reduces || k->reduces(t->type));
+}
+
+/* The collective of the same communicator that comes before it in the unit. */
+static const struct tt_task *before(const struct tt_task *list, const struct tt_task *t)
+{
+	const struct tt_task *last = NULL;
+
+	for (; list != t; list = list->next)
+		if (list->comm == t->comm && list->coll != TT_SENDRECV)
+			last = list;
+	return last;
+}
+
+/* What follows a call that goes by links goes so too, as that is enqueued later. */
+static bool step(struct tt_task *list, struct tt_task *t)
+{
+	const struct tt_task *first = t->phase == ALONE ? before(list, t) : NULL;
+
+	if (t->phase == SEATED)
+		return look(t);
+	if (t->phase != ALONE || (first && first->phase != MET && first->phase != BY_LINKS))
+		return false;
+	if (!may_meet(t) || (first && first->phase == BY_LINKS))
+		t->phase = BY_LINKS;
+	else
+		sit_down(t);
+	return true;
+}
+
+static void step_all(struct tt_task *list)
+{
+	uint32_t idles = 0;
+	uint64_t since = 0;
+	bool going;
+
+	do {
+		bool moved = false;
+
+		going = false;
+		for (struct tt_task *t = list; t; t = t->next) {
+			moved |= step(list, t);
+			going |= t->phase == ALONE || t->phase == SEATED;
+		}
+		if (moved) {
+			idles = 0;
+			since = 0;
+		} else if (going) {
+			rest(list, ++idles, &since);
+		}
+	} while (going);
+}
+
+static bool has_failed(const struct tt_task *t)
+{
+	return t->phase == MET ? t->result != tuttiSuccess :
+				 atomic_load_explicit(&t->comm->error, memory_order_acquire) != tuttiSuccess;
+}
+
+/* Takes those out that are over, and those of a communicator that has failed: its owner may be waiting to free it. */
+static tuttiResult_t take_out(struct tt_task **list)
+{
+	tuttiResult_t r = tuttiSuccess;
+
+	for (struct tt_task *t = *list; t && r == tuttiSuccess; t = t->next)
+		if (has_failed(t))
+			r = tt_comm_error(t->comm);
+	for (struct tt_task **at = list, *t; (t = *at);) {
+		bool over = t->phase == MET || has_failed(t);
+
+		atomic_fetch_sub_explicit(&t->comm->inside, 1, memory_order_release);
+		if (over) {
+			*at = t->next;
+			free(t);
+		} else {
+			at = &t->next;
+		}
+	}
+	return r;
+}
+
+tuttiResult_t tt_meet_run(struct tt_task **list)
+{
+	bool any = false;
+
+	for (struct tt_task *t = *list; t; t = t->next)
+		any |= may_meet(t);
+	if (!any)
+		return tuttiSuccess;
+	for (struct tt_task *t = *list; t; t = t->next) {
+		atomic_fetch_add(&t->comm->inside, 1);
+		t->phase = ALONE;
+		t->meeting = NULL;
+	}
+	step_all(*list);
+	return take_out(list);
+}
