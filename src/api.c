@@ -136,8 +136,10 @@ static tuttiResult_t check_scalar(const char *call, struct tt_task *t)
 	const struct tt_mem_kind *kind = tt_mem_kind_of(p);
 	struct tt_mem_place at = { .device = t->comm->bound };
 
-	if (!p)
+	if (!tt_task_in_bytes(t)) { /* nothing is multiplied */
+		t->op.scalar_at = NULL;
 		return tuttiSuccess;
+	}
 	if (!kind) {
 		memcpy(&t->op.scalar, p, tt_type_size(t->type));
 		t->op.scalar_at = NULL;

@@ -283,10 +283,11 @@ static void call(struct work *w)
 	bool group = how >= 6, streamed = how == 5 || how == 7, device = w->round->device && (is_device(w) || how & 1);
 	tuttiStream_t stream = streamed ? w->stream : NULL;
 	tuttiRedOp_t op = tuttiSum;
-	tuttiResult_t res = make_op(w, device, &op);
+	tuttiResult_t res;
 
 	if (device) /* of host memory too, on a queue; on the default one only what is the device's */
 		stream = is_device(w) && how < 3 ? fake_queue_default() : w->queue;
+	res = make_op(w, device && stream, &op); /* on stream NULL memory decides, which may be the host's */
 
 	if (res == tuttiSuccess && group)
 		res = tuttiGroupStart();
