@@ -229,10 +229,18 @@ static bool goes_by_links(const struct tt_task *t)
 	return false;
 }
 
-static void by_links(struct tt_task *t)
+/* Told at once, though it is enqueued when the unit's meetings are over: others may come to those only after this. */
+static void by_links(struct tt_task *t, uint32_t seq)
+{
+	if (t->comm->by_links && t->coll != TT_SENDRECV)
+		atomic_store_explicit(t->comm->by_links, seq, memory_order_release);
+	t->phase = BY_LINKS;
+}
+
+static void in_vain(struct tt_task *t)
 {
 	t->comm->misses++;
-	t->phase = BY_LINKS;
+	by_links(t, t->sig.seq);
 }
 
 static void met(struct tt_task *t, tuttiResult_t r)
@@ -389,7 +397,7 @@ static void sit_down(struct tt_task *t)
 	}
 	t->meeting = goes_by_links(t) ? NULL : join(c->meet, t->sig.seq);
 	if (!t->meeting) { /* or no memory for it, which is no reason to fail */
-		by_links(t);
+		in_vain(t);
 		return;
 	}
 	if (take_seat(t) != tuttiSuccess) {
@@ -430,7 +438,7 @@ static bool look(struct tt_task *t)
 		if (failed)
 			met(t, tt_comm_error(c));
 		else
-			by_links(t);
+			in_vain(t);
 		return true;
 	}
 	r = state == BROKEN ? broken(t) : tuttiSuccess;
@@ -441,7 +449,7 @@ static bool look(struct tt_task *t)
 	}
 	leave_meeting(t);
 	if (state == TO_LINKS)
-		by_links(t);
+		in_vain(t);
 	else
 		met(t, r);
 	return true;
@@ -579,6 +587,16 @@ static const struct tt_task *before(const struct tt_task *list, const struct tt_
 	return last;
 }
 
+/* The number that it will have, when those before it are over or go by links. */
+static uint32_t seq_of(const struct tt_task *list, const struct tt_task *t)
+{
+	uint32_t seq = atomic_load_explicit(&t->comm->seq, memory_order_relaxed) + 1;
+
+	for (; list != t; list = list->next)
+		seq += list->comm == t->comm && list->coll != TT_SENDRECV && list->phase == BY_LINKS;
+	return seq;
+}
+
 /* What follows a call that goes by links goes so too, as that is enqueued later. */
 static bool step(struct tt_task *list, struct tt_task *t)
 {
@@ -589,7 +607,7 @@ static bool step(struct tt_task *list, struct tt_task *t)
 	if (t->phase != ALONE || (first && first->phase != MET && first->phase != BY_LINKS))
 		return false;
 	if (!may_meet(t) || (first && first->phase == BY_LINKS))
-		t->phase = BY_LINKS;
+		by_links(t, seq_of(list, t));
 	else
 		sit_down(t);
 	return true;

@@ -316,6 +316,46 @@ static void mixed(void)
 			ranks_run(n, 60, mixed_rank, NULL);
 }
 
+/* Rank 0 makes two calls in a group, of which one goes by links; the others make them one after the other, and come to
+ * the second only when they know of the first. */
+static void group_and_calls_rank(struct rank *r)
+{
+	enum { LEN = 3000 };
+	tuttiStream_t q = fake_queue_new();
+	tuttiComm_t other;
+	float host[LEN], *x, *y;
+
+	RANK_OK(r, tuttiCommSplit(r->comm, 0, r->rank, &other, NULL));
+	for (int i = 0; i < 10; i++) {
+		r->step = i;
+		x = new_floats(LEN, (float)r->rank);
+		y = new_floats(LEN, (float)r->rank);
+		memcpy(host, fake_view(x), sizeof(host));
+		if (r->rank == 0)
+			RANK_OK(r, tuttiGroupStart());
+		if (r->rank == 0)
+			RANK_OK(r, tuttiAllReduce(host, host, LEN, tuttiFloat32, tuttiSum, r->comm, NULL));
+		else
+			RANK_OK(r, sum(r, r->comm, x, x, LEN, q));
+		RANK_OK(r, sum(r, other, y, y, LEN, q));
+		if (r->rank == 0)
+			RANK_OK(r, FAKE(tuttiGroupEnd()));
+		fake_queue_sync(q);
+		expect(r, r->rank ? x : host, LEN, all_ranks(r), (float)r->n, "by links");
+		expect(r, y, LEN, all_ranks(r), (float)r->n, "by one kernel");
+		fake_free(x);
+		fake_free(y);
+	}
+	RANK_OK(r, tuttiCommDestroy(other));
+	fake_queue_free(q);
+}
+
+static void group_and_calls(void)
+{
+	if (meets() && !test_setting("TEST_ONE_DEVICE", 0))
+		ranks_run(3, 60, group_and_calls_rank, NULL);
+}
+
 /* ---- what goes wrong ---- */
 
 /* Rank 0 waits in a call. Another thread aborts its communicator; the other rank's ends with it. */
@@ -480,6 +520,7 @@ const struct test tests[] = {
 	{ "one thread calls for all ranks", one_thread, 30 },
 	{ "groups in another order", orders, 60 },
 	{ "host memory on some ranks", mixed, 60 },
+	{ "a group here, single calls there", group_and_calls, 60 },
 	{ "abort while ranks wait", aborts, 30 },
 	{ "a rank that does not come", absent, 30 },
 	{ "one thread, and no group", alone, 30 },
