@@ -376,8 +376,9 @@ static tuttiResult_t take_seat(struct tt_task *t)
 	s->out = t->out;
 	s->scalar = t->op.scalar;
 	s->scalar_at = t->op.scalar_at;
-	TRY(tt_queue_enter(t));
-	r = tt_queue_left(t, record(s, t));
+	r = tt_queue_enter(t);
+	if (r == tuttiSuccess)
+		r = tt_queue_left(t, record(s, t));
 	if (r != tuttiSuccess)
 		tt_comm_pass(c, false, r);
 	return r;
