@@ -85,7 +85,8 @@ static tuttiResult_t find(struct launch *l)
  * in time the resolver is asked once more by those who tell of it. */
 static void await_name(const char *host, const tuttiConfig_t *g)
 {
-	bool told = g && g->magic == TUTTI_CONFIG_MAGIC && g->size >= sizeof(*g) && g->initDeadline >= 0;
+	bool told = g && g->magic == TUTTI_CONFIG_MAGIC && g->size >= offsetof(tuttiConfig_t, deadline) &&
+		    g->initDeadline >= 0;
 	double seconds = told ? g->initDeadline : tt_env_seconds("INIT_DEADLINE");
 	uint64_t end = tt_now_ns() + (uint64_t)(1e9 * (seconds < NAME_S ? seconds : NAME_S));
 	struct tt_addr a;
