@@ -62,7 +62,6 @@ enum { GPU_NO_TIMING = 2, GPU_INTERPROCESS = 4, GPU_GEQ = 0, GPU_RELAXED = 2, GP
 	X(cuMemGetHandleForAddressRange, 11070, (void *out, gpu_ptr p, size_t n, int t, uint64_t f)) \
 	X(cuIpcGetMemHandle, 4010, (struct gpu_ipc *h, gpu_ptr p))                                 \
 	X(cuIpcOpenMemHandle, 11000, (gpu_ptr *p, struct gpu_ipc h, unsigned flags))               \
-	X(cuIpcCloseMemHandle, 4010, (gpu_ptr p))                                                  \
 	X(cuIpcGetEventHandle, 4010, (struct gpu_ipc *h, void *event))                             \
 	X(cuIpcOpenEventHandle, 4010, (void **event, struct gpu_ipc h))                            \
 	X(cuStreamCreate, 2000, (void **stream, unsigned flags))                                   \
@@ -79,8 +78,6 @@ enum { GPU_NO_TIMING = 2, GPU_INTERPROCESS = 4, GPU_GEQ = 0, GPU_RELAXED = 2, GP
 	X(cuGraphLaunch, 10000, (void *exec, void *stream))                                        \
 	X(cuEventCreate, 2000, (void **event, unsigned flags))                                     \
 	X(cuEventRecord, 2000, (void *event, void *stream))                                        \
-	X(cuEventSynchronize, 2000, (void *event))                                                 \
-	X(cuEventElapsedTime, 2000, (float *ms, void *from, void *to))                             \
 	X(cuMemcpyAsync, 4000, (gpu_ptr dst, gpu_ptr src, size_t n, void *stream))                 \
 	X(cuMemcpyDtoDAsync, 3020, (gpu_ptr dst, gpu_ptr src, size_t n, void *stream))             \
 	X(cuLaunchHostFunc, 10000, (void *stream, void (*fn)(void *), void *arg))                  \

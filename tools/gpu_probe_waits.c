@@ -271,6 +271,16 @@ static int call_copy(void)
 	return GPU(cuMemcpyAsync, late.memory, (gpu_ptr)late.pinned, 1024, late.other);
 }
 
+static int call_launch_behind(void)
+{
+	return GPU(cuLaunchKernel, late.fn, 1, 1, 1, 32, 1, 1, 0, late.stream, NULL, NULL);
+}
+
+static int call_copy_behind(void)
+{
+	return GPU(cuMemcpyAsync, late.memory, (gpu_ptr)late.pinned, 1024, late.stream);
+}
+
 static int call_free(void)
 {
 	return GPU(cuMemFree, late.to_free);
@@ -292,6 +302,8 @@ static const struct {
 	int (*call)(void);
 	const char *why;
 } calls[] = { /* the last may stop those behind it */
+	{ "launch_behind_it", call_launch_behind, "whoever calls waits for the other ranks" },
+	{ "copy_behind_it", call_copy_behind, "whoever calls waits for the other ranks" },
 	{ "launch_elsewhere", call_launch, "ranks of one process stop each other" },
 	{ "copy_elsewhere", call_copy, "ranks of one process stop each other" },
 	{ "event_create", call_event, "make events at init" },
@@ -463,6 +475,8 @@ const struct question probe_waits[] = {
 	{ .name = "queues_1_connection", .ask = queues, .setting = "CUDA_DEVICE_MAX_CONNECTIONS", .value = "1" },
 	{ .name = "queues_32_connections", .ask = queues, .setting = "CUDA_DEVICE_MAX_CONNECTIONS", .value = "32" },
 	{ .name = "waiting", .ask = waiting },
+	{ .name = "waiting_1_connection", .ask = waiting, .setting = "CUDA_DEVICE_MAX_CONNECTIONS", .value = "1" },
+	{ .name = "waiting_launch_blocking", .ask = waiting, .setting = "CUDA_LAUNCH_BLOCKING", .value = "1" },
 	{ .name = "busy", .ask = busy },
 	{ .name = "callbacks", .ask = callbacks },
 	{ .name = "first_lazy", .ask = first, .setting = "CUDA_MODULE_LOADING", .value = "LAZY" },

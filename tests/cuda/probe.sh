@@ -29,6 +29,7 @@ has '^calls.host_function: [0-9.]+ us'
 has '^words.pinned_words: [0-9.]+ us'
 has '^words.device_words: (not offered: cuStream|[0-9.]+ us)'
 has '^waiting.free: waits -- '
+has '^waiting.copy_behind_it: [0-9.]+ us$'
 has '^callbacks.of_two_streams: run at the same time'
 has '^dma_buf.of_alloc: (not offered: cuMemGetHandleForAddressRange: |descriptor )'
 if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
