@@ -11,7 +11,10 @@ out=${OUT:-$build/gpu/out}
 left=${TIME:-570}
 begun=$(date +%s)
 bad=0
+raw=$(mktemp -d)
+trap 'rm -rf "$raw"' EXIT
 mkdir -p "$out"
+: > "$out/bench.log"
 for v in $(compgen -e TUTTI_); do unset "$v"; done
 export CUDA_DEVICE_MAX_CONNECTIONS=${CUDA_DEVICE_MAX_CONNECTIONS:-32}
 
@@ -27,20 +30,24 @@ limit() { # at most so many seconds
 }
 
 # shellcheck disable=SC2086
-if ! timeout -k 5 "$(limit 60)" "$build/bin/gpu_copy_perf" $copies > "$out/copy" 2>&1; then
-	grep -q 'not run' "$out/copy" && { cat "$out/copy"; echo "bench-gpu: not run, as there is no GPU here"; exit 77; }
-	cat "$out/copy"
+if ! timeout -k 5 "$(limit 60)" "$build/bin/gpu_copy_perf" $copies > "$raw/copy" 2>&1; then
+	grep -q 'not run' "$raw/copy" && { cat "$raw/copy"; echo "bench-gpu: not run, as there is no GPU here"; exit 77; }
+	cat "$raw/copy"
 	exit 1
 fi
-B=$(awk '!/^#/ && $3 > best { best = $3 } END { print best }' "$out/copy")
-name=$(sed -n 's/^# Copies on device 0, //p' "$out/copy")
+B=$(awk '!/^#/ && $3 > best { best = $3 } END { print best }' "$raw/copy")
+cat "$raw/copy" >> "$out/bench.log"
+name=$(sed -n 's/^# Copies on device 0, //p' "$raw/copy")
 
 # The rows of a perf program: size, time, busbw. Name, processes, threads, options.
 measure() {
-	local file=$out/$1 processes=$2 threads=$3
+	local file=$raw/$1 status processes=$2 threads=$3
 	shift 3
 	timeout -k 5 "$(limit 60)" "$build/bin/tutti-run" -n "$processes" "$build/bin/all_reduce_perf" -t "$threads" \
-		--memory cuda -c 0 "$@" > "$file" 2>&1 < /dev/null && return
+		--memory cuda -c 0 "$@" > "$file" 2>&1 < /dev/null
+	status=$?
+	{ echo "==== $(basename "$file"): status $status"; cat "$file"; } >> "$out/bench.log"
+	[ $status -eq 0 ] && return
 	bad=1
 	echo "FAILED: $(basename "$file"): $(grep -v '^#' "$file" | tail -n 1)" >&2
 }
@@ -60,9 +67,9 @@ measure load 1 4 -b $load -e $load -n 20 -w 2 --load
 
 table() { # name, words, ranks
 	local rows
-	rows=$(cat "$out/$1.small" "$out/$1.large" 2> /dev/null | grep -E '^ +[0-9]')
+	rows=$(cat "$raw/$1.small" "$raw/$1.large" 2> /dev/null | grep -E '^ +[0-9]')
 	echo
-	echo "$2: one call of 8 B $(awk '/^ +8 / { print $6 }' "$out/$1.one" 2> /dev/null) us, waited for"
+	echo "$2: one call of 8 B $(awk '/^ +8 / { print $6 }' "$raw/$1.one" 2> /dev/null) us, waited for"
 	echo
 	echo "| size | us | busbw GB/s | of B (p-1)/p^2 |"
 	echo "|---|---|---|---|"
@@ -79,9 +86,9 @@ table() { # name, words, ranks
 	done
 	echo
 	echo "Multiply-adds on the device beside AllReduce of 4 ranks, $load each:"
-	sed -n 's/^# Load beside *: //p' "$out/load"
-} > "$out/table.md"
-cat "$out/table.md"
+	sed -n 's/^# Load beside *: //p' "$raw/load"
+} > "$out/bench.md"
+cat "$out/bench.md"
 echo
-echo "$(($(date +%s) - begun)) s; the programs' output is in $out"
+echo "$(($(date +%s) - begun)) s; the table is in $out/bench.md, the programs' output in $out/bench.log"
 exit $bad
