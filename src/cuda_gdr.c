@@ -45,7 +45,7 @@ static const char *against_dma_buf(const struct tt_gdr_facts *f)
 	case EBADF: /* it has looked at the descriptor */
 		break;
 	case ENOSYS:
-		return "libibverbs has no ibv_reg_dmabuf_mr: rdma-core 34 has";
+		return "libibverbs has no ibv_reg_dmabuf_mr for this NIC: rdma-core 34 has, for mlx5, irdma and efa";
 	case EOPNOTSUPP:
 	case EPROTONOSUPPORT:
 		return "the NIC's driver takes no dma-buf: Linux 5.12 and mlx5, irdma, bnxt or efa do";

@@ -24,7 +24,8 @@ struct tt_gdr_facts {
 	/* Its memory. */
 	int made_by;             /* TT_GDR_ALLOC, TT_GDR_VMM */
 	bool incapable;          /* attribute 15 of the pointer is 0 */
-	/* The NIC: errno of ibv_reg_dmabuf_mr with a descriptor of -1; ENOSYS: the library has no such call. */
+	/* The NIC: errno of ibv_reg_dmabuf_mr with a descriptor of -1; ENOSYS: the library has no such call
+	 * for it. */
 	int reg_errno;
 	bool peermem;            /* nvidia-peermem or nv_peer_mem is loaded */
 	/* Both. */

@@ -21,6 +21,8 @@ int number_of(const char *what, const char *text, int lo, int hi);
 size_t size_of(const char *text);
 
 int info_rdma(bool json); /* --check-rdma: the exit status */
+struct tt_vb_devs;
+void info_gdr(const struct tt_vb_devs *devs, bool json); /* lines, or elements of an array */
 
 struct topo_wish {
 	const char *file, *form, *draw; /* NULL: this machine; as text or nccl; into a picture */

@@ -207,6 +207,7 @@ static void show(void)
 		for (int p = 0; p < d->nports; p++)
 			show_port(&d->ports[p]);
 	}
+	info_gdr(&c.devs, false);
 }
 
 /* ---- JSON ---- */
@@ -286,6 +287,8 @@ static void json_all(void)
 		printf(i ? ",\n  " : "\n  ");
 		json_device(&c.devs.dev[i]);
 	}
+	printf("],\n \"gpudirect\": [");
+	info_gdr(&c.devs, true);
 	printf("],\n \"problems\": [");
 	for (int i = 0; i < c.nproblems; i++) {
 		printf(i ? ",\n  " : "\n  ");

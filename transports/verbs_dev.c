@@ -591,7 +591,34 @@ int tt_vb_try_register(const struct tt_vb_dev *d, size_t bytes)
 	return err;
 }
 
+int tt_vb_try_dmabuf(const struct tt_vb_dev *d)
+{
+	const struct tt_vb *vb = tt_vb(NULL, 0);
+	struct ibv_pd *pd;
+	struct ibv_mr *mr;
+	int err;
+
+	if (!d->ctx)
+		return ENODEV;
+	if (!vb->reg_dmabuf_mr)
+		return ENOSYS;
+	pd = vb->alloc_pd(d->ctx);
+	if (!pd)
+		return errno;
+	mr = vb->reg_dmabuf_mr(pd, 0, 4096, 0, -1, IBV_ACCESS_LOCAL_WRITE);
+	err = mr ? 0 : errno;
+	if (mr)
+		vb->dereg_mr(mr);
+	vb->dealloc_pd(pd);
+	return err;
+}
+
 #else
+
+int tt_vb_try_dmabuf(const struct tt_vb_dev *d)
+{
+	return ENOSYS;
+}
 
 void tt_vb_port_look(struct tt_vb_port *p)
 {

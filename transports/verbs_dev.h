@@ -27,7 +27,8 @@
 	X(destroy_srq, 1.1) X(get_async_event, 1.1) X(ack_async_event, 1.1) X(fork_init, 1.1) X(wc_status_str, 1.1)    \
 	X(event_type_str, 1.1) X(node_type_str, 1.1) X(port_state_str, 1.1)
 /* NULL where the library is older. */
-#define TT_VB_IBV_NEWER(X) X(get_pkey_index, 1.5) X(reg_mr_iova2, 1.8) X(is_fork_initialized, 1.13)
+#define TT_VB_IBV_NEWER(X)                                                                                             \
+	X(get_pkey_index, 1.5) X(reg_mr_iova2, 1.8) X(reg_dmabuf_mr, 1.12) X(is_fork_initialized, 1.13)
 #define TT_VB_CM(X)                                                                                                    \
 	X(create_event_channel, 1.0) X(destroy_event_channel, 1.0) X(create_id, 1.0) X(destroy_id, 1.0)                \
 	X(bind_addr, 1.0) X(resolve_addr, 1.0) X(resolve_route, 1.0) X(listen, 1.0) X(accept, 1.0) X(reject, 1.0)      \
@@ -168,6 +169,8 @@ int tt_vb_port_addrs(const struct tt_vb_port *p, struct tt_local_addr *out, int 
 const char *tt_vb_port_text(const struct tt_vb_port *p, char *out, size_t n);
 /* Registers and releases `bytes` of memory, as a check: 0 or an errno. */
 int tt_vb_try_register(const struct tt_vb_dev *d, size_t bytes);
+/* The errno of registering the dma-buf of descriptor -1: EBADF where the driver takes dma-bufs. */
+int tt_vb_try_dmabuf(const struct tt_vb_dev *d);
 /* Opens nothing: whether there is a library and an active port that is admitted, with the speed of the fastest,
  * else one line in `why`. For probe. */
 bool tt_vb_probe(double *speed, char *why, size_t n);

@@ -5,7 +5,7 @@
  * memory waits for all streams. Figures of it are no device's figures.
  * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
  * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns); _QUEUES and _LAUNCH_BLOCKING:
- * fake_streams.c. SPDX-License-Identifier: Apache-2.0 */
+ * fake_streams.c; _ATTRIBUTES: fake_attributes.c. SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -117,6 +117,8 @@ int cuDeviceGetName(char *name, int n, int device)
 int cuDeviceGetAttribute(int *value, int attribute, int device)
 {
 	READY();
+	if (told_attribute(attribute, value))
+		return 0;
 	*value = attribute == 16 ? 4 /* processors */ : sharing_attribute(attribute);
 	return *value < 0 ? 1 : 0;
 }

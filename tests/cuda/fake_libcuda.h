@@ -66,6 +66,7 @@ int sharing_attribute(int attribute);
 void check_openers(const struct range *r); /* nobody else has it open when it is freed */
 void run_all(const struct tt_cuda_all *a, int op, int type, int device); /* sum .. min; 4: copies of 1 << type bytes */
 int enqueue(void *stream, void (*fn)(void *), void *arg); /* for the device's thread, at the stream's turn */
+bool told_attribute(int which, int *value); /* fake_attributes.c */
 
 /* Kernels of our tools (fake_gpu.c). */
 const void *fake_gpu_find(const char *name);
