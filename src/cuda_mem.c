@@ -20,6 +20,7 @@ enum { MAX_PLACES = 64, MAX_DEVICES = 64 };
 struct place {
 	void *ctx;
 	int device, sms;
+	int node; /* NUMA, of the host; -1: not known */
 };
 
 /* What an operation had as temporaries, for the next one: the driver's own release waits for all streams of the
@@ -29,6 +30,7 @@ struct block {
 	void *p;
 	size_t n;
 	const struct place *where; /* NULL: pinned */
+	int node;                  /* pinned: asked for there */
 	bool used;
 };
 
@@ -162,8 +164,10 @@ static tuttiResult_t learn_place(void *ctx, struct place **out)
 		return tt_fail(tuttiUnsupported, "calls came from more than %d CUDA contexts", MAX_PLACES);
 	if (!p)
 		p = &cuda.places[cuda.nplaces];
-	*p = (struct place){ .ctx = ctx, .device = device, .sms = 64 };
+	*p = (struct place){ .ctx = ctx, .device = device, .sms = 64, .node = -1 };
 	(void)cuda.f->cuDeviceGetAttribute(&p->sms, TT_CUDA_ATTR_SMS, device);
+	if (cuda.f->cuDeviceGetAttribute(&p->node, TT_CUDA_ATTR_HOST_NODE, device))
+		p->node = -1; /* drivers before CUDA 12.2 do not know */
 	cuda.nplaces += p == &cuda.places[cuda.nplaces];
 	tt_cuda_code_load(device);
 	*out = p;
@@ -321,14 +325,23 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 
 /* ---- memory ---- */
 
+/* Where slots should be: half the way to a NIC of that node as well. */
+static int node_here(void)
+{
+	return here ? here->node : -1;
+}
+
 static int alloc_now(size_t n, bool pinned, void **p)
 {
 	int mode = TT_CUDA_CAPTURE_RELAXED, e;
 	tt_cuda_ptr at = 0;
+	bool near;
 
 	swap_capture_mode(&mode);
 	if (pinned) {
+		near = tt_mem_near_begin(node_here());
 		e = cuda.f->cuMemHostAlloc(p, n, TT_CUDA_HOST_PORTABLE | TT_CUDA_HOST_DEVICEMAP);
+		tt_mem_near_end(near);
 	} else {
 		e = cuda.f->cuMemAlloc(&at, n);
 		*p = (void *)at;
@@ -390,12 +403,13 @@ static tuttiResult_t alloc_new(size_t n, bool pinned, void **p)
 	return tt_fail(tuttiUnsupported, "pinned memory has another address on the device: no unified addressing here");
 }
 
-static struct block *find_block(const struct place *where, size_t n)
+static struct block *find_block(const struct place *where, int node, size_t n)
 {
 	struct block *best = NULL;
 
 	for (struct block *b = cuda.blocks; b; b = b->next)
-		if (!b->used && b->where == where && b->n >= n && b->n / 2 <= n && (!best || b->n < best->n))
+		if (!b->used && b->where == where && b->node == node && b->n >= n && b->n / 2 <= n &&
+		    (!best || b->n < best->n))
 			best = b;
 	if (best)
 		best->used = true;
@@ -404,11 +418,12 @@ static struct block *find_block(const struct place *where, size_t n)
 
 static tuttiResult_t alloc_kept(size_t n, const struct place *where, void **p)
 {
+	int node = where ? -1 : node_here();
 	struct block *b;
 	tuttiResult_t r;
 
 	pthread_mutex_lock(&cuda.lock);
-	b = find_block(where, n);
+	b = find_block(where, node, n);
 	pthread_mutex_unlock(&cuda.lock);
 	if (b) {
 		*p = b->p;
@@ -423,7 +438,8 @@ static tuttiResult_t alloc_kept(size_t n, const struct place *where, void **p)
 		return r;
 	}
 	pthread_mutex_lock(&cuda.lock);
-	*b = (struct block){ .next = cuda.blocks, .p = *p, .n = n, .where = where, .used = true };
+	*b = (struct block){ .next = cuda.blocks, .p = *p, .n = n, .where = where, .node = node,
+			     .used = true };
 	cuda.blocks = b;
 	pthread_mutex_unlock(&cuda.lock);
 	return tuttiSuccess;

@@ -124,6 +124,11 @@ const struct tt_mem_kind *tt_mem_kind_of(const void *p);
 /* Whose queue it is; NULL: nobody's. */
 const struct tt_mem_kind *tt_mem_queue_kind(tuttiStream_t queue);
 
+/* What the calling thread allocates in between comes from this NUMA node while it has room; -1: from anywhere
+ * (mem_near.c). */
+bool tt_mem_near_begin(int node);
+void tt_mem_near_end(bool begun);
+
 /* ---- ranges of host memory that stay where they are until their owner says otherwise (mem_ranges.c): registered,
  * MemAlloc'ed, temporaries. Whoever can make use of that, a transport's endpoint, watches. Any thread. */
 #define TT_MEM_WATCHERS 4

@@ -334,6 +334,7 @@ int cuMemAlloc_v2(void **p, size_t n)
 	int device;
 
 	IN_CONTEXT();
+	check_near(false);
 	device = current()->device;
 	return !n ? 1 : !charge(device, n) ? 2 : add_range(n, UNIFIED, device, p);
 }
@@ -347,6 +348,7 @@ int cuMemAllocManaged(void **p, size_t n, unsigned flags)
 int cuMemHostAlloc(void **p, size_t n, unsigned flags)
 {
 	IN_CONTEXT();
+	check_near(true);
 	return add_range(n, PINNED, current()->device, p);
 }
 

@@ -67,6 +67,7 @@ void check_openers(const struct range *r); /* nobody else has it open when it is
 void run_all(const struct tt_cuda_all *a, int op, int type, int device); /* sum .. min; 4: copies of 1 << type bytes */
 int enqueue(void *stream, void (*fn)(void *), void *arg); /* for the device's thread, at the stream's turn */
 bool told_attribute(int which, int *value); /* fake_attributes.c */
+void check_near(bool pinned);
 
 /* Kernels of our tools (fake_gpu.c). */
 const void *fake_gpu_find(const char *name);

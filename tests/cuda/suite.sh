@@ -24,6 +24,7 @@ run() { # words for people, folder of the driver, program, settings...
 run "kernels of the build" "$build/tests/cuda" device
 run "kernels of the build" "$build/tests/cuda" random TEST_CASES=500
 run "no kernels" "$build/tests/cuda" random FAKE_CUDA_NO_IMAGE=1 TEST_CASES=200
+run "pinned memory near the device" "$build/tests/cuda" random FAKE_CUDA_ATTRIBUTES=134=0 FAKE_CUDA_NEAR=1 TEST_QUICK=1
 run "CUDA 11.8" "$build/tests/cuda/11" random FAKE_CUDA_VERSION=11080 TEST_QUICK=1
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]
