@@ -318,7 +318,7 @@ tuttiResult_t tuttiCommRegister(const tuttiComm_t c, void *buff, size_t size, vo
 			       buff);
 	if (c->finalized)
 		return tt_fail(tuttiInvalidUsage, "CommRegister: the communicator is finalized");
-	return tt_mem_range_add(c, buff, size, handle);
+	return tt_mem_range_add(c, buff, size, false, handle);
 }
 
 tuttiResult_t tuttiCommDeregister(const tuttiComm_t c, void *handle)

@@ -155,6 +155,15 @@ static size_t round_up(size_t n)
 	return (n + 4095) & ~(size_t)4095;
 }
 
+static void give_back(const struct tt_mem_kind *kind, enum tt_mem_use use, void *p, size_t n)
+{
+	if (n && use == TT_MEM_PINNED)
+		tt_mem_range_forget(p, n);
+	if (n)
+		kind->release(p, n, use);
+}
+
+/* What is pinned stays where it is as long as the run has it: RDMA may read and write the slots themselves. */
 static tuttiResult_t reserve(const struct tt_mem_kind *kind, enum tt_mem_use use, void **p, size_t *have,
 			     size_t want)
 {
@@ -163,10 +172,11 @@ static tuttiResult_t reserve(const struct tt_mem_kind *kind, enum tt_mem_use use
 	if (want <= *have)
 		return tuttiSuccess;
 	TRY(kind->alloc(round_up(want), use, &q));
-	if (*have)
-		kind->release(*p, *have, use);
+	give_back(kind, use, *p, *have);
 	*p = q;
 	*have = round_up(want);
+	if (use == TT_MEM_PINNED)
+		(void)tt_mem_range_add(NULL, q, *have, true, NULL); /* without, slots are copied once more */
 	return tuttiSuccess;
 }
 
@@ -319,13 +329,12 @@ bool tt_qrun_free_all(struct tt_qrun **pool)
 		if (!is_free(q)) { /* the device may still write there: better lost than used twice */
 			tt_log(TT_LOG_WARN, "mem", "%s memory of an operation stays: its stream has not come so "
 			       "far", q->kind->name);
+			tt_mem_range_forget((void *)q->words, q->pinned_size);
 			all = false;
 			continue;
 		}
-		if (q->pinned_size)
-			q->kind->release((void *)q->words, q->pinned_size, TT_MEM_PINNED);
-		if (q->tmp_size)
-			q->kind->release(q->tmp, q->tmp_size, TT_MEM_OURS);
+		give_back(q->kind, TT_MEM_PINNED, (void *)q->words, q->pinned_size);
+		give_back(q->kind, TT_MEM_OURS, q->tmp, q->tmp_size);
 		free(q->dirs);
 		free(q);
 	}

@@ -148,7 +148,7 @@ static tuttiResult_t hand_out(const char *call, void **ptr, size_t size, const s
 	ranges.first = r;
 	pthread_mutex_unlock(&ranges.lock);
 	if (!kind)
-		(void)tt_mem_range_add(NULL, p, size ? size : 1, NULL); /* without, it is copied as any other */
+		(void)tt_mem_range_add(NULL, p, size ? size : 1, false, NULL); /* without, it is copied as any other */
 	return tuttiSuccess;
 }
 

@@ -134,12 +134,14 @@ void tt_mem_near_end(bool begun);
 #define TT_MEM_WATCHERS 4
 
 struct tt_mem_watcher {
-	void *(*add)(struct tt_mem_watcher *w, void *p, size_t n); /* NULL: it makes no use of the range */
+	/* NULL: it makes no use of the range. */
+	void *(*add)(struct tt_mem_watcher *w, void *p, size_t n, bool sole);
 	void (*drop)(struct tt_mem_watcher *w, void *handle);
 };
 
-/* owner NULL: the library; the range ends with tt_mem_range_forget. */
-tuttiResult_t tt_mem_range_add(const void *owner, void *p, size_t n, void **range);
+/* owner NULL: the library; the range ends with tt_mem_range_forget. sole: messages of one communicator alone lie
+ * there, and all its links close together. */
+tuttiResult_t tt_mem_range_add(const void *owner, void *p, size_t n, bool sole, void **range);
 bool tt_mem_range_drop(const void *owner, void *range); /* false: not a range of this owner */
 void tt_mem_range_drop_all(const void *owner);
 /* The memory is about to be freed: whoever has registered some of it keeps a handle of nothing. */

@@ -13,6 +13,7 @@ struct tt_mem_range {
 	const void *owner;
 	char *p;
 	size_t n; /* 0: its memory is freed */
+	bool sole;
 	void *handle[TT_MEM_WATCHERS];
 };
 
@@ -36,7 +37,7 @@ static void end(struct tt_mem_range *r)
 	r->n = 0;
 }
 
-tuttiResult_t tt_mem_range_add(const void *owner, void *p, size_t n, void **range)
+tuttiResult_t tt_mem_range_add(const void *owner, void *p, size_t n, bool sole, void **range)
 {
 	struct tt_mem_range *r = calloc(1, sizeof(*r));
 
@@ -45,10 +46,11 @@ tuttiResult_t tt_mem_range_add(const void *owner, void *p, size_t n, void **rang
 	r->owner = owner;
 	r->p = p;
 	r->n = n;
+	r->sole = sole;
 	pthread_mutex_lock(&all.lock);
 	for (int i = 0; i < TT_MEM_WATCHERS; i++)
 		if (all.watcher[i])
-			r->handle[i] = all.watcher[i]->add(all.watcher[i], p, n);
+			r->handle[i] = all.watcher[i]->add(all.watcher[i], p, n, sole);
 	r->next = all.first;
 	all.first = r;
 	pthread_mutex_unlock(&all.lock);
@@ -123,7 +125,7 @@ bool tt_mem_watch(struct tt_mem_watcher *w)
 		all.watcher[i] = w;
 		for (struct tt_mem_range *r = all.first; r; r = r->next)
 			if (r->n)
-				r->handle[i] = w->add(w, r->p, r->n);
+				r->handle[i] = w->add(w, r->p, r->n, r->sole);
 	}
 	pthread_mutex_unlock(&all.lock);
 	return i < TT_MEM_WATCHERS;

@@ -113,12 +113,12 @@ static void say_off(int i)
 
 /* ---- registered memory ---- */
 
-void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, bool brief)
+void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, unsigned how)
 {
 	void *handle = NULL;
 
 	tt_ep_lock(ep);
-	if (ep->t->reg(ep->priv, p, n, brief, &handle) != tuttiSuccess)
+	if (ep->t->reg(ep->priv, p, n, how, &handle) != tuttiSuccess)
 		handle = NULL;
 	tt_ep_unlock(ep);
 	return handle;
@@ -136,9 +136,9 @@ static struct tt_ep *ep_of(struct tt_mem_watcher *w)
 	return (struct tt_ep *)((char *)w - offsetof(struct tt_ep, watcher));
 }
 
-static void *range_added(struct tt_mem_watcher *w, void *p, size_t n)
+static void *range_added(struct tt_mem_watcher *w, void *p, size_t n, bool sole)
 {
-	return tt_ep_reg(ep_of(w), p, n, false);
+	return tt_ep_reg(ep_of(w), p, n, sole ? TT_REG_SOLE : 0);
 }
 
 static void range_dropped(struct tt_mem_watcher *w, void *handle)

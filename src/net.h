@@ -47,8 +47,8 @@ static inline void tt_ep_unlock(struct tt_ep *ep)
 }
 void tt_ep_lock(struct tt_ep *ep); /* spins and yields: for opening and closing only */
 
-/* Registers memory with one endpoint; brief: for one operation. NULL: of no use to it. Each takes the lock. */
-void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, bool brief);
+/* Registers memory with one endpoint; how: TT_REG_*. NULL: of no use to it. Each takes the lock. */
+void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, unsigned how);
 void tt_ep_dereg(struct tt_ep *ep, void *handle);
 
 tuttiResult_t tt_link_open(struct tt_link *link, struct tt_ep *ep); /* a closed one: peer, proc and key are set */

@@ -234,7 +234,7 @@ static tuttiResult_t reserve(void **p, size_t *have, size_t want)
 		return tt_fail(tuttiSystemError, "no memory: %zu bytes for temporaries", want);
 	*have = want;
 	if (want >= KEEP_FROM)
-		(void)tt_mem_range_add(NULL, *p, want, NULL);
+		(void)tt_mem_range_add(NULL, *p, want, true, NULL);
 	return tuttiSuccess;
 }
 

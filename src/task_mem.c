@@ -34,8 +34,8 @@ void tt_task_hold(struct tt_task *t)
 			t->held_by = eps[i];
 	if (!t->held_by)
 		return;
-	t->held[0] = in && t->in != t->out ? tt_ep_reg(t->held_by, (void *)t->in, in, true) : NULL;
-	t->held[1] = out ? tt_ep_reg(t->held_by, t->out, out, true) : NULL;
+	t->held[0] = in && t->in != t->out ? tt_ep_reg(t->held_by, (void *)t->in, in, TT_REG_BRIEF) : NULL;
+	t->held[1] = out ? tt_ep_reg(t->held_by, t->out, out, TT_REG_BRIEF) : NULL;
 }
 
 void tt_task_release(struct tt_task *t)

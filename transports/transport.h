@@ -73,6 +73,9 @@ struct tt_caps {
 	bool across_hosts, across_processes;
 };
 
+/* Memory for one operation, dereg follows soon; of messages of links alone that all close together. */
+enum { TT_REG_BRIEF = 1, TT_REG_SOLE = 2 };
+
 /* What the core gives an endpoint. dial: an authenticated stream socket to the process `peer` (unix where
  * `local`), blocking, bounded by the deadline; the other end arrives at its transport's accept. */
 struct tt_ep_config {
@@ -126,8 +129,8 @@ struct tt_transport {
 	/* Optional, both or none: the n bytes at p stay where they are until dereg, so messages that lie within may
 	 * be moved in place. Under the lock; may overlap others. Only a permission: whether it is used must not show
 	 * in any result, and that is why reg fails for want of memory alone; a range that no device takes, or
-	 * beyond the bound of T14, is as if unregistered. brief: for one operation, dereg follows soon. */
-	tuttiResult_t (*reg)(void *ep, void *p, size_t n, bool brief, void **handle);
+	 * beyond the bound of T14, is as if unregistered. how: TT_REG_*. */
+	tuttiResult_t (*reg)(void *ep, void *p, size_t n, unsigned how, void **handle);
 	/* Under the lock; posts in flight that lie there may still be under way, and the memory is theirs until they
 	 * have completed; after that nothing refers to the range. ep_close ends all. */
 	void (*dereg)(void *ep, void *handle);

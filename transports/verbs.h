@@ -49,7 +49,7 @@ struct vb_range {
 	size_t n;
 	const uint8_t *reach;    /* in the table: the highest end of this one and those before it */
 	uint32_t refs;           /* reg less dereg; 0: not in the table, waits for the end of its uses */
-	bool brief;
+	bool brief, sole;
 	uint64_t found;          /* the look-up that found it last */
 	struct vb_region {
 		struct ibv_mr *mr;
@@ -207,7 +207,7 @@ void tt_vb_stage_leave(struct vb_ep *ep, struct vb_port *p);
 void tt_vb_stage_close(struct vb_ep *ep);
 void *tt_vb_stage_get(struct vb_stage *s, size_t n); /* NULL: no room now */
 void tt_vb_stage_put(struct vb_stage *s, void *p, size_t n);
-tuttiResult_t tt_vb_reg(void *ep, void *p, size_t n, bool brief, void **range); /* of the contract */
+tuttiResult_t tt_vb_reg(void *ep, void *p, size_t n, unsigned how, void **range); /* of the contract */
 void tt_vb_dereg(void *ep, void *range);
 void tt_vb_ranges_close(struct vb_ep *ep); /* when the conns are closed */
 /* A range that the message lies in, registered with this port (at[].mr), for one use; NULL: none. */

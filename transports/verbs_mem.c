@@ -162,19 +162,21 @@ static bool room(struct vb_ep *ep)
 }
 
 /* Equal ranges share one: as long as one of their owners says so, the memory stays. */
-tuttiResult_t tt_vb_reg(void *e, void *p, size_t n, bool brief, void **range)
+tuttiResult_t tt_vb_reg(void *e, void *p, size_t n, unsigned how, void **range)
 {
 	struct vb_ep *ep = e;
+	bool brief = how & TT_REG_BRIEF, sole = how & TT_REG_SOLE;
 	uint32_t at = find(ep, p, n);
 	struct vb_range *r = at < ep->nranges ? ep->ranges[at] : NULL;
 
-	if (!r || r->p != p || r->n != n || r->brief != brief) {
+	if (!r || r->p != p || r->n != n || r->brief != brief || r->sole != sole) {
 		r = room(ep) ? calloc(1, sizeof(*r)) : NULL;
 		if (!r)
 			return tt_fail(tuttiSystemError, "verbs: no memory to register %zu bytes", n);
 		r->p = p;
 		r->n = n;
 		r->brief = brief;
+		r->sole = sole;
 		memmove(ep->ranges + at + 1, ep->ranges + at, (ep->nranges++ - at) * sizeof(*ep->ranges));
 		ep->ranges[at] = r;
 		set_reach(ep, at);

@@ -114,20 +114,20 @@ void tt_vb_unplace(struct msg_conn *mc, struct msg_flow *flow, const struct tt_r
 		free_place(ep, p);
 }
 
-/* Takes the region of a place in user memory back from the device, which makes its key void: a write that comes all
- * the same ends the conn, one that does not come costs nothing. Where others have places in the region, their
- * conns would pay for it, so this one ends instead. */
+/* Takes the region of a place back from the device, which makes its key void: a write that comes all the same ends the
+ * conn, one that does not come costs nothing. Where others have places in the region, their conns would pay for it,
+ * so this one ends instead; but not where the others are about to close as well. */
 static void withdraw(struct vb_conn *c, struct vb_range *r, const struct msg_flow *flow)
 {
 	struct vb_ep *ep = vb_ep_of(c);
 	struct msg_peer *peer = c->base.peer;
 	bool gone = true;
-	uint32_t mine = 0;
+	uint32_t closing = 0;
 
 	for (const struct vb_place *p = ep->places; p; p = p->next)
-		mine += p->range == r && p->flow == flow;
+		closing += p->range == r && (r->sole || p->flow == flow);
 	for (int i = 0; i < ep->nports && gone; i++)
-		gone = vb_region(ep, &ep->port[i], r)->uses <= mine && tt_vb_range_withdraw(ep, &ep->port[i], r);
+		gone = vb_region(ep, &ep->port[i], r)->uses <= closing && tt_vb_range_withdraw(ep, &ep->port[i], r);
 	for (int i = 0; i < MSG_CONNS_MAX && !gone; i++)
 		if (peer->in[i] && ((struct vb_conn *)peer->in[i])->qp)
 			tt_vb_conn_cut((struct vb_conn *)peer->in[i], "a link was closed whose registered memory the "

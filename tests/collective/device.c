@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "fake.h"
+#include "mem.h"
 #include "ranks.h"
 #include "test.h"
 
@@ -338,6 +339,65 @@ static void one_thread(void)
 	}
 }
 
+/* ---- what RDMA may use of it ---- */
+
+static struct {
+	_Atomic int added, dropped;
+} ranges;
+
+static void *range_added(struct tt_mem_watcher *w, void *p, size_t n, bool sole)
+{
+	atomic_fetch_add(&ranges.added, 1);
+	return p;
+}
+
+/* Its memory must still be there. */
+static void range_dropped(struct tt_mem_watcher *w, void *p)
+{
+	(void)*(volatile char *)p;
+	atomic_fetch_add(&ranges.dropped, 1);
+}
+
+static void slots_rank(struct rank *r)
+{
+	tuttiStream_t q = fake_queue_new();
+	struct vec v = vec_new(200000);
+	bool kept = false;
+	int before;
+
+	for (size_t n = 50000; n <= v.n; n *= 2) {
+		fill(v, (float)r->rank);
+		RANK_OK(r, FAKE(tuttiAllReduce(v.at, v.at, n, tuttiFloat32, tuttiSum, r->comm, q)));
+		fake_queue_sync(q);
+	}
+	RANK_OK(r, tuttiBarrier(r->comm, NULL));
+	before = atomic_load(&ranges.added) - atomic_load(&ranges.dropped);
+	RANK_CHECKF(r, before >= r->n, "%d ranges", before);
+	for (int i = 0; i < 20; i++) { /* a run may not be over yet, and another takes its place */
+		RANK_OK(r, tuttiBarrier(r->comm, NULL));
+		before = atomic_load(&ranges.added);
+		RANK_OK(r, FAKE(tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q)));
+		fake_queue_sync(q);
+		kept |= atomic_load(&ranges.added) == before;
+	}
+	RANK_CHECKF(r, kept, "each call has a range of its own");
+	fake_queue_free(q);
+	fake_free(v.at);
+}
+
+/* Pinned slots are ranges that stay, until before their memory is freed. */
+static void slots(void)
+{
+	static struct tt_mem_watcher w = { .add = range_added, .drop = range_dropped };
+
+	fake_start();
+	CHECK(tt_mem_watch(&w));
+	ranks_run(3, 30, slots_rank, NULL);
+	CHECKF(atomic_load(&ranges.added) == atomic_load(&ranges.dropped), "%d ranges came, %d went",
+	       atomic_load(&ranges.added), atomic_load(&ranges.dropped));
+	tt_mem_unwatch(&w);
+}
+
 /* ---- what goes wrong ---- */
 
 static void refused_rank(struct rank *r)
@@ -494,6 +554,7 @@ const struct test tests[] = {
 	{ "messages in a row, in a group on one side", in_a_row, 60 },
 	{ "two communicators in another order", two_comms, 60 },
 	{ "one thread drives all ranks", one_thread, 30 },
+	{ "slots are ranges while they live", slots, 60 },
 	{ "refused", refused, 30 },
 	{ "abort of a stuck call", abort_stuck, 40 },
 	{ "mismatch", mismatch, 30 },
