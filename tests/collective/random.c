@@ -579,12 +579,18 @@ static void devices_tcp(void)
 	processes("tcp", 400000, true);
 }
 
+static void devices_verbs(void)
+{
+	processes("verbs", 600000, true);
+}
+
 const struct test tests[] = {
 	{ "random collectives, processes over shm", processes_shm, 120 },
 	{ "random collectives, processes over tcp", processes_tcp, 120 },
 	{ "random collectives, processes over verbs", processes_verbs, 120 },
 	{ "random collectives, fake device, processes over shm", devices_shm, 180 },
 	{ "random collectives, fake device, processes over tcp", devices_tcp, 180 },
+	{ "random collectives, fake device, processes over verbs", devices_verbs, 180 },
 	{ "random collectives, fake device, threads", devices, 180 },
 	{ "every collective at every border, threads", sweep, 120 },
 	{ "random collectives, threads", threads, 180 },
