@@ -91,6 +91,8 @@ typedef unsigned long long tt_cuda_handle;
 #define TT_CUDA_SHARING(X)                                                                         \
 	X(cuStreamCreateWithPriority, 5050, (void **stream, unsigned flags, int priority))         \
 	X(cuStreamDestroy, 4000, (void *stream))                                                   \
+	X(cuStreamSynchronize, 2000, (void *stream))                                               \
+	X(cuCtxSynchronize, 2000, (void))                                                          \
 	X(cuDeviceGetUuid, 11040, (unsigned char *uuid, int device))                               \
 	X(cuDeviceGetPCIBusId, 4010, (char *id, int n, int device))                                \
 	X(cuDeviceCanAccessPeer, 4000, (int *can, int device, int peer))                           \

@@ -445,15 +445,39 @@ static tuttiResult_t alloc_kept(size_t n, const struct place *where, void **p)
 	return tuttiSuccess;
 }
 
+/* By VMM where there is such. */
+static tuttiResult_t alloc_users(size_t n, void **p)
+{
+	int mode = TT_CUDA_CAPTURE_RELAXED;
+	bool done;
+
+	swap_capture_mode(&mode);
+	done = tt_cuda_share_alloc(n, p);
+	swap_capture_mode(&mode);
+	return done ? tuttiSuccess : alloc_new(n, false, p);
+}
+
+static void free_users(void *p)
+{
+	int mode = TT_CUDA_CAPTURE_RELAXED;
+	bool done;
+
+	swap_capture_mode(&mode);
+	done = tt_cuda_share_free(p);
+	swap_capture_mode(&mode);
+	if (!done)
+		free_now(p, facts_of(p).ctx, false);
+}
+
 static tuttiResult_t alloc(size_t n, enum tt_mem_use use, void **p)
 {
-	return use == TT_MEM_USERS ? alloc_new(n, false, p) : alloc_kept(n, use == TT_MEM_PINNED ? NULL : here, p);
+	return use == TT_MEM_USERS ? alloc_users(n, p) : alloc_kept(n, use == TT_MEM_PINNED ? NULL : here, p);
 }
 
 static void release(void *p, size_t n, enum tt_mem_use use)
 {
 	if (use == TT_MEM_USERS) {
-		free_now(p, facts_of(p).ctx, false);
+		free_users(p);
 		return;
 	}
 	pthread_mutex_lock(&cuda.lock);

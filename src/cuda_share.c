@@ -3,10 +3,13 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "cuda_share.h"
 
-#include <stdio.h>
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cuda_code.h"
+
+enum { MAX_DEVICES = 64 };
 
 static const struct tt_cuda *cuda;
 
@@ -76,19 +79,32 @@ static bool reaches(const uint8_t uuid[16])
 
 /* ---- by descriptor ---- */
 
-static tuttiResult_t map(tt_cuda_handle h, size_t n, tt_cuda_ptr *p)
+/* Those that the memory of this one is in reach of, itself the first. */
+static size_t reach_of(int here, bool all, struct tt_cuda_access *access)
 {
-	struct tt_cuda_access access = { { TT_CUDA_DEVICE, 0 }, TT_CUDA_READ_WRITE };
-	int e;
+	size_t n = 0;
+	int can;
 
-	CUDA_TRY(cuCtxGetDevice(&access.location.id));
+	access[n++] = (struct tt_cuda_access){ { TT_CUDA_DEVICE, here }, TT_CUDA_READ_WRITE };
+	for (int i = 0; all && i < cuda->devices && n < MAX_DEVICES; i++)
+		if (i != here && !cuda->cuDeviceCanAccessPeer(&can, i, here) && can)
+			access[n++] = (struct tt_cuda_access){ { TT_CUDA_DEVICE, i }, TT_CUDA_READ_WRITE };
+	return n;
+}
+
+static tuttiResult_t map(tt_cuda_handle h, size_t n, bool all, tt_cuda_ptr *p)
+{
+	struct tt_cuda_access access[MAX_DEVICES];
+	int e, here;
+
+	CUDA_TRY(cuCtxGetDevice(&here));
 	CUDA_TRY(cuMemAddressReserve(p, n, 0, 0, 0));
 	e = cuda->cuMemMap(*p, n, 0, h, 0);
 	if (e) {
 		cuda->cuMemAddressFree(*p, n);
 		return failed(e, "cuMemMap");
 	}
-	e = cuda->cuMemSetAccess(*p, n, &access, 1);
+	e = cuda->cuMemSetAccess(*p, n, access, reach_of(here, all, access));
 	if (!e)
 		return tuttiSuccess;
 	cuda->cuMemUnmap(*p, n);
@@ -128,7 +144,7 @@ static tuttiResult_t give_by_fd(size_t n, struct tt_share *s, int *fd)
 
 	if (e)
 		return failed(e, "cuMemCreate");
-	r = map(h, n, &p);
+	r = map(h, n, false, &p);
 	e = r == tuttiSuccess ? cuda->cuMemExportToShareableHandle(fd, h, TT_CUDA_BY_FD, 0) : 0;
 	(void)cuda->cuMemRelease(h); /* the mapping keeps it */
 	if (e) {
@@ -148,10 +164,77 @@ static tuttiResult_t open_fd(const struct tt_share *s, int fd, void **p)
 	tuttiResult_t r;
 
 	CUDA_TRY(cuMemImportFromShareableHandle(&h, (void *)(intptr_t)fd, TT_CUDA_BY_FD));
-	r = map(h, s->n, &at);
+	r = map(h, s->n, false, &at);
 	(void)cuda->cuMemRelease(h);
 	*p = (void *)at;
 	return r;
+}
+
+/* ---- users' ---- */
+
+static struct {
+	pthread_mutex_t lock;
+	struct piece {
+		struct piece *next;
+		void *p, *ctx;
+		size_t n;
+	} *first;
+} pieces = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static bool new_piece(size_t n, struct piece *piece)
+{
+	tt_cuda_handle h;
+	tt_cuda_ptr p;
+	tuttiResult_t r;
+	int here;
+
+	if (!cuda->shares || cuda->cuCtxGetDevice(&here) || cuda->cuCtxGetCurrent(&piece->ctx) ||
+	    !has(TT_CUDA_ATTR_VMM, here) || !has(TT_CUDA_ATTR_VMM_FD, here) || create(&n, &h))
+		return false;
+	r = map(h, n, true, &p);
+	(void)cuda->cuMemRelease(h);
+	piece->p = (void *)p;
+	piece->n = n;
+	return r == tuttiSuccess;
+}
+
+bool tt_cuda_share_alloc(size_t n, void **p)
+{
+	struct piece *piece = malloc(sizeof(*piece));
+
+	if (!piece || !new_piece(n, piece)) {
+		free(piece);
+		return false;
+	}
+	pthread_mutex_lock(&pieces.lock);
+	piece->next = pieces.first;
+	pieces.first = piece;
+	pthread_mutex_unlock(&pieces.lock);
+	*p = piece->p;
+	return true;
+}
+
+/* Waits for the device, as the driver does for memory of its own. */
+bool tt_cuda_share_free(void *p)
+{
+	struct piece **at, *piece;
+
+	pthread_mutex_lock(&pieces.lock);
+	for (at = &pieces.first; *at && (*at)->p != p; at = &(*at)->next)
+		;
+	piece = *at;
+	if (piece)
+		*at = piece->next;
+	pthread_mutex_unlock(&pieces.lock);
+	if (!piece)
+		return false;
+	if (!cuda->cuCtxPushCurrent(piece->ctx)) {
+		(void)cuda->cuCtxSynchronize();
+		(void)cuda->cuCtxPopCurrent(&piece->ctx);
+	}
+	unmap(piece->p, piece->n);
+	free(piece);
+	return true;
 }
 
 /* ---- by name ---- */

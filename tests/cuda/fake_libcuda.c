@@ -352,6 +352,13 @@ int cuMemHostAlloc(void **p, size_t n, unsigned flags)
 	return add_range(n, PINNED, current()->device, p);
 }
 
+int cuCtxSynchronize(void)
+{
+	IN_CONTEXT();
+	wait_for_all();
+	return 0;
+}
+
 int cuMemFree_v2(void *p)
 {
 	IN_CONTEXT();
@@ -492,6 +499,7 @@ static const struct {
 	FUNCTION(cuStreamCreate, 2000, cuStreamCreate), FUNCTION(cuStreamDestroy, 4000, cuStreamDestroy_v2),
 	FUNCTION(cuStreamQuery, 2000, cuStreamQuery), FUNCTION(cuStreamSynchronize, 2000, cuStreamSynchronize),
 	FUNCTION(cuStreamCreateWithPriority, 5050, cuStreamCreateWithPriority),
+	FUNCTION(cuCtxSynchronize, 2000, cuCtxSynchronize),
 	/* fake_ipc.c */
 	FUNCTION(cuDeviceGetUuid, 11040, cuDeviceGetUuid_v2),
 	FUNCTION(cuDeviceGetPCIBusId, 4010, cuDeviceGetPCIBusId),

@@ -63,6 +63,7 @@ void discharge(int device, size_t n);
 /* Of fake_ipc.c. */
 bool may_reach(int device, int owner); /* by cuCtxEnablePeerAccess */
 int sharing_attribute(int attribute);
+bool copies_well(const void *dst, const void *src); /* stalls, or false: brings other bytes */
 void check_openers(const struct range *r); /* nobody else has it open when it is freed */
 void run_all(const struct tt_cuda_all *a, int op, int type, int device); /* sum .. min; 4: copies of 1 << type bytes */
 int enqueue(void *stream, void (*fn)(void *), void *arg); /* for the device's thread, at the stream's turn */
@@ -95,6 +96,7 @@ int cuCtxSetCurrent(struct ctx *ctx);
 int cuCtxPushCurrent(struct ctx *ctx);
 int cuCtxPopCurrent(struct ctx **ctx);
 int cuCtxGetDevice(int *device);
+int cuCtxSynchronize(void);
 int cuThreadExchangeStreamCaptureMode(int *mode);
 int cuMemGetInfo(size_t *left, size_t *all);
 int cuMemAlloc_v2(void **p, size_t n);

@@ -279,10 +279,25 @@ static void given_up(void)
 	}
 }
 
+/* Memory for users is of the kind that can be shared, and goes when it is given back. */
+static void memory(void)
+{
+	void *p;
+
+	fake_start();
+	fake_use(true);
+	CHECK(tuttiMemAlloc(&p, 100) == tuttiSuccess);
+	CHECK(fake_view(p) != p && (fake_live() > 0) == (test_setting("FAKE_CUDA_VMM", 1) != 0));
+	memset(fake_view(p), 1, 100);
+	CHECK(tuttiMemFree(p) == tuttiSuccess && fake_live() == 0);
+	fake_use(false);
+}
+
 const struct test tests[] = {
 	{ "processes", all_processes, 180 }, /* first those that fork */
 	{ "a rank is killed", killed, 120 },
 	{ "a rank gives up", given_up, 120 },
 	{ "threads", all_threads, 120 },
+	{ "memory for users", memory, 20 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
