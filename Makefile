@@ -79,7 +79,7 @@ EXAMPLES := $(wildcard examples/*.c)
 BINS := $(foreach t,$(TOOLS),$(B)/bin/$(call name,$(t))) $(PERF:benchmarks/%.c=$(B)/bin/%)
 EXAMPLE_BINS := $(EXAMPLES:%.c=$(B)/%)
 # These see internals, which the shared library does not export.
-STATIC_BINS := $(B)/bin/tutti-info $(B)/bin/tutti-gpu-probe $(B)/bin/link_perf $(B)/bin/topo_search $(B)/bin/plan_perf
+STATIC_BINS := $(patsubst %,$(B)/bin/%,tutti-info tutti-gpu-probe tutti-pair-probe link_perf topo_search plan_perf)
 
 # ---- tests: one program for each file, linked with the static library
 TEST_DIRS := unit conformance collective process cuda
@@ -165,7 +165,7 @@ $(1): $(2) $(SO)
 	$$(call say,LD)$$(CC) $$(ALL_LDFLAGS) $(2) $$(LINK) -lm -o $$@
 endef
 $(foreach t,$(TOOLS),$(eval $(call program,$(B)/bin/$(call name,$(t)),$(t:%.c=$(B)/obj/%.o) \
-	$(if $(findstring info,$(t)),$(INFO_OBJ)) $(if $(findstring probe,$(t)),$(PROBE_OBJ)))))
+	$(if $(findstring info,$(t)),$(INFO_OBJ)) $(if $(findstring gpu_probe,$(t)),$(PROBE_OBJ)))))
 $(foreach t,$(PERF),$(eval $(call program,$(t:benchmarks/%.c=$(B)/bin/%),$(t:%.c=$(B)/obj/%.o) \
 	$(PERF_OBJ))))
 $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%.o))))

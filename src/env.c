@@ -74,6 +74,10 @@ static const struct setting table[] = {
 	{ "DEVICE_LINKS", INTEGER, false, "0",
 	  "1: ranks of a host whose threads work on a CUDA device at init pass messages from device to device; "
 	  "docs/gpu.md" },
+	{ "PAIR_PROBE", STRING, false, "",
+	  "the program that tries copies between two devices before a device link is made; empty: tutti-pair-probe in "
+	  "bin beside the library's folder" },
+	{ "PAIR_DEADLINE", SECONDS, false, "20", "seconds after which such a copy counts as stalled" },
 	{ "ONE_KERNEL", INTEGER, true, "1",
 	  "1: where all ranks are in one process and their calls on one device, the last rank to call launches one "
 	  "kernel for all, and calls return when all have come; 0: each rank works on its own stream" },

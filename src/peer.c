@@ -214,64 +214,97 @@ static bool is_wanted(const struct tt_peers *p, const struct tt_peers_config *g,
 	return !is_here(p, i) || memcmp(uuid, g->members[p->me].device.uuid, 16);
 }
 
-static uint64_t open_slots(struct tt_peers *p, const struct tt_peers_config *g, const int *fds)
+static void say_apart(const struct tt_peers *p, const struct tt_peers_config *g, int i, const char *why)
+{
+	tt_log(TT_LOG_WARN, "device", "rank %d on device %s and rank %d on device %s do not copy to each other, but by "
+	       "the host: %s", p->ranks[p->me], g->members[p->me].device.words, p->ranks[i],
+	       g->members[i].device.words, why);
+}
+
+/* Of two the first tries, for both. */
+static bool is_mine_to_try(const struct tt_peers *p, const struct tt_peers_config *g, int i)
+{
+	const uint8_t *mine = g->members[p->me].device.uuid, *theirs = g->members[i].device.uuid;
+
+	return p->me < i && memcmp(mine, theirs, 16) && p->kind->sharing->reaches(theirs);
+}
+
+static uint64_t refused(const struct tt_peers *p, const struct tt_peers_config *g)
+{
+	uint64_t mask = 0;
+	char why[160];
+
+	for (int i = 0; i < p->n; i++)
+		if (is_mine_to_try(p, g, i) && !tt_pair_works(g->members[p->me].device.uuid,
+							      g->members[i].device.uuid, why, sizeof(why))) {
+			say_apart(p, g, i, why);
+			mask |= 1ull << i;
+		}
+	return mask;
+}
+
+static uint64_t open_slots(struct tt_peers *p, const struct tt_peers_config *g, const int *fds, uint64_t but)
 {
 	const struct tt_mem_sharing *s = p->kind->sharing;
 	uint64_t mask = 0;
 
 	for (int i = 0; i < p->n; i++) {
-		if (!is_wanted(p, g, i))
+		if (!is_wanted(p, g, i) || but >> i & 1)
 			continue;
 		tt_note_error(tuttiUnsupported, "the driver says that they do not reach each other");
 		if (s->reaches(g->members[i].device.uuid) &&
 		    s->open(&p->share[i], fds[i], is_here(p, i), &p->open[i]) == tuttiSuccess)
 			mask |= 1ull << i;
 		else
-			tt_log(TT_LOG_WARN, "device", "rank %d on device %s does not send to rank %d on device %s "
-			       "directly, but by the host: %s", p->ranks[p->me], g->members[p->me].device.words,
-			       p->ranks[i], g->members[i].device.words, tt_last_error());
+			say_apart(p, g, i, tt_last_error());
 	}
 	return mask;
 }
 
-/* This rank's bits of what all say: its own is set where it can receive. */
-static uint64_t take_table(struct tt_peers *p, const struct tt_peers_config *g, const struct tt_peer_table *t)
+static struct tt_peer_says take_table(struct tt_peers *p, const struct tt_peers_config *g,
+				      const struct tt_peer_table *t)
 {
 	tuttiResult_t r = map_words(p, t->words_fd);
+	struct tt_peer_says says = { 0 };
 
 	memcpy(p->share, t->shares, sizeof(p->share));
-	if (r == tuttiSuccess)
-		return open_slots(p, g, t->fds) | 1ull << p->me;
+	if (r == tuttiSuccess) {
+		says.refuses = refused(p, g);
+		says.can = open_slots(p, g, t->fds, says.refuses) | 1ull << p->me;
+		return says;
+	}
 	tt_log(TT_LOG_WARN, "device", "rank %d has no device links: %s", p->ranks[p->me], tt_last_error());
-	return 0;
+	return says;
 }
 
-static bool goes(const uint64_t *masks, int from, int to)
+static bool goes(const struct tt_peer_says *says, int from, int to)
 {
-	return from != to && masks[from] >> to & 1 && masks[to] >> to & 1 && masks[from] >> from & 1;
+	return from != to && says[from].can >> to & 1 && says[to].can >> to & 1 && says[from].can >> from & 1 &&
+	       !(says[from].refuses >> to & 1) && !(says[to].refuses >> from & 1);
 }
 
 static void make_dir(struct tt_peers *p, int peer, uint32_t lane, bool is_send)
 {
 	int from = is_send ? p->me : peer, to = is_send ? peer : p->me;
+	char *slots = is_send ? p->open[peer] : p->share[p->me].at;
 
 	*dir_of(p, peer, lane, is_send) = (struct tt_peer_dir){
 		.kind = p->kind, .is_send = is_send, .slot = p->slot,
 		.mine = word(p, from, to, lane, !is_send), .theirs = word(p, from, to, lane, is_send),
-		.slots = (is_send ? (char *)p->open[peer] : (char *)p->share[p->me].at) + slots_of(p, from, lane),
+		.slots = slots + slots_of(p, from, lane),
 	};
 }
 
-static bool make_dirs(struct tt_peers *p, const uint64_t *masks)
+static bool make_dirs(struct tt_peers *p, const struct tt_peer_says *says)
 {
 	bool any = false;
 
 	for (int i = 0; i < p->n; i++)
-		p->users |= i != p->me && masks[i] >> p->me & 1 ? 1ull << i : 0;
+		p->users |= i != p->me && says[i].can >> p->me & 1 ? 1ull << i : 0;
 
 	for (int i = 0; i < p->n; i++)
 		for (int is_send = 0; is_send < 2; is_send++) {
-			if (!goes(masks, is_send ? p->me : i, is_send ? i : p->me))
+			if (!goes(says, is_send ? p->me : i, is_send ? i : p->me))
 				continue;
 			for (uint32_t lane = 0; lane < TT_PEER_LANES; lane++)
 				make_dir(p, i, lane, is_send);
@@ -292,7 +325,7 @@ static tuttiResult_t meet(struct tt_peers *p, const struct tt_peers_config *g, b
 	if (r == tuttiSuccess)
 		r = tt_peers_agree(m, take_table(p, g, &t), &t);
 	tt_peers_part(m, &t);
-	*any = r == tuttiSuccess && make_dirs(p, t.masks);
+	*any = r == tuttiSuccess && make_dirs(p, t.says);
 	if (*any)
 		r = p->kind->sharing->queue_new(&p->queue);
 	return r;

@@ -71,13 +71,18 @@ struct tt_peer_table {
 	int words_fd;
 	struct tt_share shares[TT_PEERS_MAX];
 	int fds[TT_PEERS_MAX]; /* -1: none */
-	uint64_t masks[TT_PEERS_MAX]; /* to whom each can send; its own bit: it can receive */
+	struct tt_peer_says {
+		uint64_t can;     /* to whom it can send; its own bit: it can receive */
+		uint64_t refuses; /* with whom it has found that copies go wrong */
+	} says[TT_PEERS_MAX];
 };
 struct tt_meeting;
 /* Both wait for all members, until the deadline. `mine`: this rank's entry. */
 tuttiResult_t tt_peers_meet(const struct tt_peers_config *g, size_t words, const struct tt_share *mine, int fd,
 			    struct tt_peer_table *t, struct tt_meeting **m);
-tuttiResult_t tt_peers_agree(struct tt_meeting *m, uint64_t mask, struct tt_peer_table *t);
+tuttiResult_t tt_peers_agree(struct tt_meeting *m, struct tt_peer_says mine, struct tt_peer_table *t);
+/* Tries copies both ways, in a process of its own (peer_probe.c). False, with words: not to be relied on. */
+bool tt_pair_works(const uint8_t a[16], const uint8_t b[16], char *why, size_t n);
 void tt_peers_part(struct tt_meeting *m, struct tt_peer_table *t);
 
 #endif

@@ -263,19 +263,19 @@ tuttiResult_t tt_peers_meet(const struct tt_peers_config *g, size_t words, const
 	return g->me ? come(m, words, t) : lead(m, words, t);
 }
 
-tuttiResult_t tt_peers_agree(struct tt_meeting *m, uint64_t mask, struct tt_peer_table *t)
+tuttiResult_t tt_peers_agree(struct tt_meeting *m, struct tt_peer_says mine, struct tt_peer_table *t)
 {
 	int n = m->g->n, fd;
 
-	t->masks[m->g->me] = mask;
+	t->says[m->g->me] = mine;
 	if (m->g->me) {
-		TRY(put(m, 0, m->socks[0], &mask, sizeof(mask), -1));
-		return take(m, 0, m->socks[0], t->masks, sizeof(t->masks), &fd);
+		TRY(put(m, 0, m->socks[0], &mine, sizeof(mine), -1));
+		return take(m, 0, m->socks[0], t->says, sizeof(t->says), &fd);
 	}
 	for (int i = 1; i < n; i++)
-		TRY(take(m, i, m->socks[i], &t->masks[i], sizeof(t->masks[i]), &fd));
+		TRY(take(m, i, m->socks[i], &t->says[i], sizeof(t->says[i]), &fd));
 	for (int i = 1; i < n; i++)
-		TRY(put(m, i, m->socks[i], t->masks, sizeof(t->masks), -1));
+		TRY(put(m, i, m->socks[i], t->says, sizeof(t->says), -1));
 	return tuttiSuccess;
 }
 

@@ -1,7 +1,8 @@
 /* What the fake driver shares between processes and devices: legacy handles, VMM by descriptors, registered host
  * memory, access of peers. Strict where gpu.md says that drivers are undefined: memory that is freed while another
  * process has it open ends the program. FAKE_CUDA_IPC=0 and _VMM=0 refuse the two ways, _PEERS=0 access between
- * devices, _FIRST makes device 0 another of the host's. SPDX-License-Identifier: Apache-2.0 */
+ * devices; _CORRUPT=1 spoils copies between two, _STALL=1 never ends them; _FIRST makes device 0 another of the host's.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -133,6 +134,17 @@ int cuDeviceGetP2PAttribute(int *value, int attribute, int device, int peer)
 		return 101;
 	*value = attribute == 2 ? can_reach(physical(device), physical(peer)) : 0;
 	return 0;
+}
+
+bool copies_well(const void *dst, const void *src)
+{
+	struct range a, b;
+
+	if (!look_up(dst, &a) || !look_up(src, &b) || a.kind != UNIFIED || b.kind != UNIFIED || a.device == b.device)
+		return true;
+	while (setting("FAKE_CUDA_STALL", 0))
+		pause();
+	return !setting("FAKE_CUDA_CORRUPT", 0);
 }
 
 bool may_reach(int device, int owner)

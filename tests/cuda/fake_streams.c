@@ -126,6 +126,8 @@ static void run(const struct op *o)
 	switch (o->what) {
 	case COPY:
 		memmove(reach(o->dst, o->n, o->device), reach(o->src, o->n, o->device), o->n);
+		if (!copies_well(o->dst, o->src))
+			*(char *)reach(o->dst, 1, o->device) ^= 1;
 		break;
 	case FOLD:
 		run_fold(o);

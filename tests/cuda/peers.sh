@@ -7,7 +7,8 @@ build=${BUILD:-build}
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 good=0 bad=0
-export TEST_DEVICE=cuda TUTTI_DEVICE_LINKS=1 LD_LIBRARY_PATH=$build/tests/cuda
+export TEST_DEVICE=cuda TUTTI_DEVICE_LINKS=1 LD_LIBRARY_PATH=$build/tests/cuda \
+	TUTTI_PAIR_PROBE=$build/bin/tutti-pair-probe
 
 run() { # words for people, program, settings...
 	local words=$1 program=$2
@@ -29,6 +30,8 @@ two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 	run "two devices" cuda/peers $two
 	run "two devices, legacy handles" cuda/peers $two FAKE_CUDA_VMM=0
 	run "two devices that do not reach each other" cuda/peers $two FAKE_CUDA_PEERS=0 TUTTI_LOG=none
+	run "a pair that spoils what it copies" cuda/peers $two FAKE_CUDA_CORRUPT=1 TUTTI_LOG=none
+	run "a pair that stalls" cuda/peers $two FAKE_CUDA_STALL=1 TUTTI_PAIR_DEADLINE=0.5 TUTTI_LOG=none
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
 	run "two devices" collective/device $two
 	run "two devices" collective/random $two TEST_CASES=200
