@@ -14,6 +14,7 @@
 
 #define LINE 16             /* words in a cache line: writers do not share one */
 #define CALLS 8             /* of each rank that the others see, in a line */
+#define FIRST (UINT32_MAX - 40) /* words begin here, so that each link soon counts beyond their end */
 #define RELEASED (1u << 30) /* ahead of all that is enqueued */
 enum { PATIENT_MS = 2000, BRIEF_MS = 200 };
 
@@ -199,6 +200,8 @@ static tuttiResult_t map_words(struct tt_peers *p, int fd)
 	if (at == MAP_FAILED)
 		return tt_note_error(tuttiSystemError, "mmap: %s", strerror(errno));
 	p->words = at;
+	for (size_t i = LINE * (1 + 2 * (size_t)p->n); p->me == 0 && i < p->words_size / sizeof(uint32_t); i += LINE)
+		atomic_store_explicit(&p->words[i], FIRST, memory_order_relaxed);
 	TRY(p->kind->sharing->pin(at, p->words_size));
 	p->pinned = true;
 	return tuttiSuccess;
@@ -291,7 +294,7 @@ static void make_dir(struct tt_peers *p, int peer, uint32_t lane, bool is_send)
 	*dir_of(p, peer, lane, is_send) = (struct tt_peer_dir){
 		.kind = p->kind, .is_send = is_send, .slot = p->slot,
 		.mine = word(p, from, to, lane, !is_send), .theirs = word(p, from, to, lane, is_send),
-		.slots = slots + slots_of(p, from, lane),
+		.pos = FIRST, .slots = slots + slots_of(p, from, lane),
 	};
 }
 

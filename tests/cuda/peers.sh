@@ -26,6 +26,7 @@ two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 # shellcheck disable=SC2086
 {
 	run "the fake" cuda/ipc
+	run "links by themselves" cuda/links $two
 	run "one device" cuda/peers TEST_DEVICES=1
 	run "two devices" cuda/peers $two
 	run "two devices, legacy handles" cuda/peers $two FAKE_CUDA_VMM=0
