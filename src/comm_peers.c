@@ -1,8 +1,8 @@
 /* The device of a rank, and its links to the devices of other ranks of the host. SPDX-License-Identifier: Apache-2.0 */
 #include "comm.h"
 
-#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* On the thread that calls init: its device, or the one that config.device names, is the communicator's. Parts have
  * that of the whole. */
@@ -15,8 +15,11 @@ void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent)
 		c->home = parent->home;
 		return;
 	}
-	if (!k || !k->here || !k->sharing)
+	if (!k || !k->here || !k->sharing) {
+		if (tt_env_int("DEVICE_LINKS"))
+			tt_log(TT_LOG_INFO, "device", "no device links: the thread that calls init works on no device");
 		return;
+	}
 	r = k->here(c->bound, &c->home.where);
 	if (r == tuttiSuccess)
 		r = k->enter(c->home.where);
@@ -94,7 +97,7 @@ void tt_comm_hear_peers(struct tuttiComm *c)
 	int who = c->peers ? tt_peers_failed(c->peers) : -1;
 
 	for (int i = 0; who >= 0 && i < 1000 && !atomic_load_explicit(&c->error, memory_order_acquire); i++)
-		tt_net_sleep(NULL, 0, c->wake_fd, 1);
+		usleep(1000);
 	if (who >= 0 && !atomic_load_explicit(&c->error, memory_order_acquire))
 		tt_comm_fail(c, false, tuttiRemoteError, "rank %d failed, which has a device link to rank %d; its own "
 			     "error says why", who, c->rank);

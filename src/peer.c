@@ -298,22 +298,27 @@ static void make_dir(struct tt_peers *p, int peer, uint32_t lane, bool is_send)
 	};
 }
 
-static bool make_dirs(struct tt_peers *p, const struct tt_peer_says *says)
+/* Returns how many ranks this one sends to or receives from. */
+static int make_dirs(struct tt_peers *p, const struct tt_peer_says *says)
 {
-	bool any = false;
+	int peers = 0;
 
 	for (int i = 0; i < p->n; i++)
 		p->users |= i != p->me && says[i].can >> p->me & 1 ? 1ull << i : 0;
 
-	for (int i = 0; i < p->n; i++)
-		for (int is_send = 0; is_send < 2; is_send++) {
-			if (!goes(says, is_send ? p->me : i, is_send ? i : p->me))
-				continue;
-			for (uint32_t lane = 0; lane < TT_PEER_LANES; lane++)
-				make_dir(p, i, lane, is_send);
-			any = true;
+	for (int i = 0; i < p->n; i++) {
+		bool out = goes(says, p->me, i), in = goes(says, i, p->me);
+
+		for (uint32_t lane = 0; lane < TT_PEER_LANES; lane++) {
+			if (out)
+				make_dir(p, i, lane, true);
+			if (in)
+				make_dir(p, i, lane, false);
 		}
-	return any;
+		peers += out || in;
+	}
+	tt_log(TT_LOG_INFO, "device", "rank %d has device links to %d of %d ranks", p->ranks[p->me], peers, p->n - 1);
+	return peers;
 }
 
 static tuttiResult_t meet(struct tt_peers *p, const struct tt_peers_config *g, bool *any)
@@ -328,7 +333,7 @@ static tuttiResult_t meet(struct tt_peers *p, const struct tt_peers_config *g, b
 	if (r == tuttiSuccess)
 		r = tt_peers_agree(m, take_table(p, g, &t), &t);
 	tt_peers_part(m, &t);
-	*any = r == tuttiSuccess && make_dirs(p, t.says);
+	*any = r == tuttiSuccess && make_dirs(p, t.says) > 0;
 	if (*any)
 		r = p->kind->sharing->queue_new(&p->queue);
 	return r;
