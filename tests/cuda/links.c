@@ -36,7 +36,7 @@ static void open_end(struct end *e, struct rank *r)
 	tt_mem_look();
 	e->r = r;
 	e->kind = g.kind = tt_mem_current();
-	RANK_CHECKF(r, e->kind && e->kind->here(&e->where) == tuttiSuccess, "no device");
+	RANK_CHECKF(r, e->kind && e->kind->here(-1, &e->where) == tuttiSuccess, "no device");
 	g.where = e->where;
 	members[r->rank] = (struct tt_peer_member){ .rank = r->rank, .proc = 1 };
 	RANK_OK(r, e->kind->enter(e->where));
