@@ -55,7 +55,7 @@ ISA_avx512 := -mavx2 -mf16c -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-
 NVCC ?= $(or $(shell command -v nvcc 2> /dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
 CUDA_SM ?= $(if $(RELEASE),75 80 89 90 100 120,75 90)
 CUDA_PTX ?= $(if $(RELEASE),90,75)
-FATBIN := $(if $(NVCC),$(B)/obj/src/cuda_kernels.fatbin)
+FATBINS := $(if $(NVCC),$(B)/obj/src/cuda_kernels.fatbin $(B)/obj/src/dev_kernels.fatbin)
 GPU_FATBIN := $(if $(NVCC),$(B)/obj/tools/gpu_kernels.fatbin)
 NVCC_FLAGS := -std=c++17 -O3 -fmad=false -Isrc -Xptxas -v -Xfatbin=-compress-all \
 	$(foreach n,$(CUDA_SM),-gencode arch=compute_$(n),code=sm_$(n)) \
@@ -91,7 +91,7 @@ TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
 # These need a driver, and their scripts run them with one that is a fake.
 FAKE_CUDA := $(B)/tests/cuda/libcuda.so.1 $(B)/tests/cuda/11/libcuda.so.1
 CUDA_TESTS := $(filter-out $(B)/tests/cuda/fake_%,$(call tests_in,cuda)) \
-	$(if $(shell command -v $(CXX) 2> /dev/null),$(B)/tests/cuda/kernels)
+	$(if $(shell command -v $(CXX) 2> /dev/null),$(B)/tests/cuda/kernels $(B)/tests/cuda/dev_kernels)
 GPU_TESTS := $(B)/gpu/collective/random $(B)/gpu/collective/device $(B)/gpu/bits
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
 LINTS := $(wildcard tests/lint/*.sh)
@@ -127,12 +127,15 @@ $(B)/cuda_flags: FORCE
 	@mkdir -p $(@D); echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' | cmp -s - $@ || \
 		echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' > $@
 # What ptxas says of registers and spills is kept for tests/cuda/kernels.sh.
-$(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.cu src/cuda_kernels.h src/mem_piece.h src/reduce_convert.h $(B)/cuda_flags
+$(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.h src/mem_piece.h
+$(B)/obj/src/dev_kernels.fatbin: src/dev_run.h src/dev_proto.h
+$(B)/obj/src/%.fatbin: src/%.cu src/cuda_types.cuh src/reduce_convert.h $(B)/cuda_flags
 	@mkdir -p $(@D)
 	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) --fatbin $< -o $@ > $(@:.fatbin=.report) 2>&1 || \
 		{ cat $(@:.fatbin=.report); echo "make NVCC= builds without CUDA kernels"; exit 1; }
-$(B)/obj/src/cuda_image.o: $(FATBIN) $(B)/cuda_flags
-$(B)/obj/src/cuda_image.o: OBJ_FLAGS := $(if $(FATBIN),-DTT_CUDA_FATBIN='"$(FATBIN)"')
+$(B)/obj/src/cuda_image.o: $(FATBINS) $(B)/cuda_flags
+$(B)/obj/src/cuda_image.o: OBJ_FLAGS := $(if $(FATBINS),-DTT_CUDA_FATBIN='"$(word 1,$(FATBINS))"' \
+	-DTT_DEV_FATBIN='"$(word 2,$(FATBINS))"')
 
 # Those of tools and benchmarks are none of the library's.
 $(B)/obj/tools/gpu_kernels.fatbin: tools/gpu_kernels.cu tools/gpu_kernels.h $(B)/cuda_flags
@@ -174,14 +177,16 @@ $(foreach t,$(EXAMPLES),$(eval $(call program,$(B)/$(t:%.c=%),$(t:%.c=$(B)/obj/%
 # environment; the other one as before CUDA 12.
 $(B)/tests/cuda/11/libcuda.so.1: FAKE_FLAGS := -DFAKE_CUDA_11
 $(FAKE_CUDA): $(wildcard tests/cuda/fake_*.c) tests/cuda/fake_libcuda.h src/cuda_kernels.h src/mem_piece.h \
-		tools/gpu_kernels.h $(A)
+		tools/gpu_kernels.h src/dev_run.h src/dev_proto.h tests/harness/dev_host.h $(A)
 	@mkdir -p $(@D); echo '{ global: cu*; local: *; };' > $(@D)/cu.map
 	$(call say,LD)$(CC) $(CPPFLAGS) -iquote tools $(ALL_CFLAGS) $(FAKE_FLAGS) -shared -Wl,-soname,libcuda.so.1 \
 		-Wl,--version-script=$(@D)/cu.map $(ALL_LDFLAGS) $(filter %.c,$^) $(A) -o $@
 
 # The kernels once more, for the host: a thread after the other.
-$(B)/tests/cuda/kernels: tests/cuda/kernels.cpp src/cuda_kernels.cu src/cuda_kernels.h src/mem_piece.h \
-	src/reduce_convert.h $(A)
+$(B)/tests/cuda/kernels: src/cuda_kernels.cu src/cuda_kernels.h src/mem_piece.h
+$(B)/tests/cuda/dev_kernels: src/dev_kernels.cu src/dev_run.h src/dev_proto.h
+$(B)/tests/cuda/kernels $(B)/tests/cuda/dev_kernels: $(B)/tests/cuda/%: tests/cuda/%.cpp src/cuda_types.cuh \
+		src/reduce_convert.h $(A)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CXX) -std=c++17 -O2 -g $(filter -W%,$(WARN:-W%-prototypes=)) -ffp-contract=off -Wno-unknown-pragmas \
 		-Iinclude -iquote src -pthread $(LDFLAGS) $< $(A) -o $@

@@ -86,7 +86,12 @@ typedef unsigned long long tt_cuda_handle;
 				     unsigned njit, int *options, void **values, unsigned n))      \
 	X(cuLibraryGetKernel, 12000, (void **kernel, void *lib, const char *name))                 \
 	X(cuKernelGetFunction, 12000, (void **fn, void *kernel))                                   \
-	X(cuFuncLoad, 12040, (void *fn))
+	X(cuFuncLoad, 12040, (void *fn))                                                           \
+	X(cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050, (int *n, void *fn, int threads,       \
+							      size_t shared))                      \
+	X(cuLaunchCooperativeKernel, 9000, (void *fn, unsigned gx, unsigned gy, unsigned gz,       \
+					    unsigned bx, unsigned by, unsigned bz, unsigned shared, \
+					    void *stream, void **args))
 /* For memory that ranks of a host share: NULL as well. */
 #define TT_CUDA_SHARING(X)                                                                         \
 	X(cuStreamCreateWithPriority, 5050, (void **stream, unsigned flags, int priority))         \

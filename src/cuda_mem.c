@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cuda_code.h"
+#include "cuda_dev.h"
 #include "cuda_lib.h"
 #include "cuda_share.h"
 
@@ -170,6 +171,7 @@ static tuttiResult_t learn_place(void *ctx, struct place **out)
 		p->node = -1; /* drivers before CUDA 12.2 do not know */
 	cuda.nplaces += p == &cuda.places[cuda.nplaces];
 	tt_cuda_code_load(device);
+	tt_cuda_dev_load(device);
 	*out = p;
 	return tuttiSuccess;
 }
@@ -614,12 +616,18 @@ static tuttiResult_t run_all(tuttiStream_t queue, const struct tt_mem_all *all)
 	return e ? failed(e, "cuLaunchKernel") : tuttiSuccess;
 }
 
+static tuttiResult_t grid(tuttiStream_t queue, const struct tt_dev_launch *launch, uint32_t blocks)
+{
+	return tt_cuda_dev_run(queue, here->sms, launch, blocks);
+}
+
 static const struct tt_mem_kind kind = {
 	.size = sizeof(kind), .name = "cuda", .query = query, .current = current, .is_queue = is_queue, .alloc = alloc,
 	.release = release, .trim = trim, .copy = copy, .reduce = reduce, .stream_wait = stream_wait,
 	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .copy_host = copy_host,
 	.reduces = tt_cuda_code_has, .here = this_place, .sharing = &tt_cuda_sharing, .event_new = event_new,
 	.event_free = event_free, .event_record = event_record, .event_wait = event_wait, .run_all = run_all,
+	.grid = grid,
 };
 
 /* ---- whether there is any ---- */
@@ -632,6 +640,7 @@ static const struct tt_cuda *begin(bool in_use)
 	if (f && !cuda.f) {
 		tt_cuda_code_open(f);
 		tt_cuda_share_open(f);
+		tt_cuda_dev_open(f);
 		cuda.f = f;
 		tt_log(TT_LOG_INFO, "cuda", "CUDA %d.%d, %d device%s, %s", f->version / 1000, f->version % 1000 / 10,
 		       f->devices, f->devices == 1 ? "" : "s", tt_cuda_code_words());

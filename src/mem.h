@@ -5,6 +5,7 @@
 #include "mem_piece.h"
 #include "reduce.h"
 
+struct tt_dev_launch;
 enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
 /* Memory of the device for users and for operations, and pinned: of the host, in reach of both. */
 enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
@@ -106,6 +107,8 @@ struct tt_mem_kind {
 	tuttiResult_t (*event_record)(tuttiStream_t queue, void *event);
 	tuttiResult_t (*event_wait)(tuttiStream_t queue, void *event);
 	tuttiResult_t (*run_all)(tuttiStream_t queue, const struct tt_mem_all *all); /* of types that it reduces */
+	/* Blocks that run schedules (dev_proto.h), all at a time. Unsupported: nothing has happened. */
+	tuttiResult_t (*grid)(tuttiStream_t queue, const struct tt_dev_launch *launch, uint32_t blocks);
 };
 
 /* Adds the kinds of devices that this process has begun to use; those it does not use cost nothing. On a thread

@@ -518,6 +518,8 @@ static const struct {
 	FUNCTION(cuMemAddressReserve, 10020, cuMemAddressReserve),
 	FUNCTION(cuMemAddressFree, 10020, cuMemAddressFree), FUNCTION(cuMemMap, 10020, cuMemMap),
 	FUNCTION(cuMemUnmap, 10020, cuMemUnmap), FUNCTION(cuMemSetAccess, 10020, cuMemSetAccess),
+	FUNCTION(cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050, cuOccupancyMaxActiveBlocksPerMultiprocessor),
+	FUNCTION(cuLaunchCooperativeKernel, 9000, cuLaunchCooperativeKernel),
 };
 
 int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)

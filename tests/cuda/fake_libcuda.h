@@ -172,6 +172,9 @@ int cuLibraryLoadData(void **lib, const void *code, int *jit, void **jit_values,
 int cuLibraryGetKernel(void **kernel, void *lib, const char *name);
 int cuKernelGetFunction(void **fn, void *kernel);
 int cuFuncLoad(void *fn);
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *fn, int threads, size_t shared);
+int cuLaunchCooperativeKernel(void *fn, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+			      unsigned shared, void *stream, void **args);
 int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags);
 int cuGetProcAddress_v2(const char *name, void **fn, int version, uint64_t flags, int *status);
 

@@ -511,6 +511,9 @@ int cuLibraryGetKernel(void **kernel, void *lib, const char *name)
 	*kernel = (void *)fake_gpu_find(name);
 	if (*kernel)
 		return 0;
+	*kernel = (void *)cuLaunchCooperativeKernel; /* of which there is one */
+	if (!strcmp(name, "tt_dev_run"))
+		return 0;
 	for (int i = 0; i < OPS; i++)
 		for (int t = 0; t < (i == ALL_COPY ? 4 : (int)tuttiNumTypes); t++) {
 			name_of(i, t, want, sizeof(want));

@@ -1,0 +1,116 @@
+/* Cooperative grids of the fake driver: the kernel whose blocks run schedules, compiled for the host, each block a
+ * thread. SPDX-License-Identifier: Apache-2.0 */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../harness/dev_host.h"
+#include "fake_libcuda.h"
+
+struct grid {
+	struct tt_dev_launch launch;
+	struct tt_dev_link *links[TT_DEV_RANKS];
+	unsigned blocks;
+	int device;
+};
+
+struct block {
+	const struct grid *grid;
+	unsigned at;
+	pthread_t thread;
+	struct dev_shared shared;
+};
+
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *fn, int threads, size_t shared)
+{
+	IN_CONTEXT();
+	*n = (int)setting("FAKE_CUDA_BLOCKS", 32);
+	return 0;
+}
+
+/* What blocks reach under the addresses of a launch; at the time when it runs. */
+static void reach_rank(struct grid *g, int r)
+{
+	struct tt_dev_rank *k = &g->launch.ranks[r];
+	uint32_t n;
+
+	k->prog = reach(k->prog, sizeof(*k->prog), g->device);
+	k->bind = reach(k->bind, sizeof(*k->bind), g->device);
+	k->in = k->in ? cuFakeView(k->in) : NULL;
+	k->out = k->out ? cuFakeView(k->out) : NULL;
+	k->tmp = k->tmp ? cuFakeView(k->tmp) : NULL;
+	n = k->prog->nlinks;
+	g->links[r] = calloc(n + 1, sizeof(struct tt_dev_link));
+	if (!g->links[r])
+		wrong("no memory");
+	if (n)
+		memcpy(g->links[r], reach(k->links, n * sizeof(struct tt_dev_link), g->device),
+		       n * sizeof(struct tt_dev_link));
+	for (uint32_t i = 0; i < n; i++) {
+		struct tt_dev_link *l = &g->links[r][i];
+
+		l->mine = reach(l->mine, sizeof(*l->mine), g->device);
+		l->theirs = reach(l->theirs, sizeof(*l->theirs), g->device);
+		l->slots = reach(l->slots, TT_DEV_SLOTS * g->launch.slot_bytes, g->device);
+		l->packets = reach(l->packets, TT_DEV_SLOTS * 16 * (size_t)g->launch.packets, g->device);
+	}
+	k->links = g->links[r];
+}
+
+static void *run_one(void *arg)
+{
+	struct block *b = arg;
+
+	(void)dev_host_block(&b->grid->launch, b->at, &b->shared);
+	return NULL;
+}
+
+static void run_grid(void *arg)
+{
+	struct grid *g = arg;
+	struct block *blocks = calloc(g->blocks, sizeof(*blocks));
+
+	if (!blocks)
+		wrong("no memory");
+	for (uint32_t r = 0; r < g->launch.nranks; r++)
+		reach_rank(g, (int)r);
+	for (unsigned i = 0; i < g->blocks; i++) {
+		blocks[i].grid = g;
+		blocks[i].at = i;
+		if (pthread_create(&blocks[i].thread, NULL, run_one, &blocks[i]))
+			wrong("no thread for a block");
+	}
+	for (unsigned i = 0; i < g->blocks; i++)
+		pthread_join(blocks[i].thread, NULL);
+	for (uint32_t r = 0; r < g->launch.nranks; r++)
+		free(g->links[r]);
+	free(blocks);
+	free(g);
+}
+
+int cuLaunchCooperativeKernel(void *fn, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
+			      unsigned shared, void *stream, void **args)
+{
+	struct grid *g;
+	int sms, e;
+
+	IN_CONTEXT();
+	if (fake_gpu_is(fn))
+		return fake_gpu_launch(fn, stream, args);
+	cuDeviceGetAttribute(&sms, 16, current()->device);
+	if (fn != (void *)cuLaunchCooperativeKernel || !gx || gy != 1 || gz != 1 || bx != TT_DEV_THREADS || by != 1 ||
+	    bz != 1 || shared)
+		return 1;
+	if ((long)gx > sms * setting("FAKE_CUDA_BLOCKS", 32))
+		return 720;
+	g = calloc(1, sizeof(*g));
+	if (!g)
+		wrong("no memory");
+	g->launch = *(const struct tt_dev_launch *)args[0];
+	g->blocks = gx;
+	g->device = current()->device;
+	e = cuLaunchHostFunc(stream, run_grid, g);
+	if (e)
+		free(g);
+	return e;
+}
