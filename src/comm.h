@@ -288,7 +288,8 @@ struct tt_peers *tt_comm_peers(const struct tt_task *t, const struct tt_row *row
 void tt_task_free(struct tt_task *list); /* malloc'ed ones that were not submitted, or are done */
 size_t tt_task_in_bytes(const struct tt_task *t); /* what this rank gives and gets (task_mem.c) */
 size_t tt_task_out_bytes(const struct tt_task *t);
-tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out);
+/* Of a rank; of a message, of this one. */
+tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, int rank, struct tt_sched **out);
 /* Registers the memory of a large call, after `prog` is known; ended by release, which may be called twice. */
 void tt_task_hold(struct tt_task *t);
 void tt_task_release(struct tt_task *t);
@@ -311,6 +312,14 @@ void tt_meet_close(struct tuttiComm *c);
 /* Runs the calls of a unit that one kernel does for all ranks, and waits for the ranks; takes them, and those of
  * communicators that have failed, out of the list. */
 tuttiResult_t tt_meet_run(struct tt_task **list);
+
+/* ---- the same by blocks that run schedules (task_grid.c) ---- */
+struct tt_task_grid;
+/* Enqueues the call of all ranks on the task's stream; buffers by rank. *grid is NULL at first, and belongs to one
+ * communicator. Unsupported: nothing has happened. */
+tuttiResult_t tt_task_grid_run(struct tt_task_grid **grid, const struct tt_task *t, const void *const *in,
+			       void *const *out);
+void tt_task_grid_free(struct tt_task_grid *g); /* waits a second for calls that have not ended */
 
 /* ---- streams (stream.c) ---- */
 bool tt_stream_valid(const struct tuttiStream *s);

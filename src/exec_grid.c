@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
 	SLOT = 128 * 1024 + TT_DEV_SLACK, SMALL = 4096, PACKETS = SMALL / 8,
@@ -250,10 +251,25 @@ tuttiResult_t tt_grid_new(const struct tt_mem_kind *kind, int nranks, struct tt_
 	return tuttiSuccess;
 }
 
+static bool is_over(const struct tt_grid *g)
+{
+	for (int r = 0; r < g->n; r++)
+		for (const struct paper *p = g->papers[r]; p; p = p->next)
+			if (!is_done(p))
+				return false;
+	return true;
+}
+
 void tt_grid_free(struct tt_grid *g)
 {
 	if (!g)
 		return;
+	for (int i = 0; i < 1000 && !is_over(g); i++)
+		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+	if (!is_over(g)) { /* the device may still write there: better lost than used twice */
+		tt_log(TT_LOG_WARN, "mem", "%s memory of links stays: a stream has not come so far", g->kind->name);
+		return;
+	}
 	for (int r = 0; r < g->n; r++)
 		for (struct paper *p = g->papers[r], *next; p; p = next) {
 			next = p->next;

@@ -5,10 +5,10 @@
 #include "exec_dev.h"
 
 /* Of the ranks of a communicator: their links, in memory of the device, and what was uploaded. Calls come one after
- * the other, on streams in whose order they run as well. All between enter and leave of the kind. */
+ * the other, on streams in whose order they run as well. New and run are between enter and leave of the kind. */
 struct tt_grid;
 tuttiResult_t tt_grid_new(const struct tt_mem_kind *kind, int nranks, struct tt_grid **out);
-void tt_grid_free(struct tt_grid *g); /* its calls are over */
+void tt_grid_free(struct tt_grid *g); /* waits a second for calls that have not ended, then gives their memory up */
 void tt_grid_abort(struct tt_grid *g); /* any thread: calls that wait end, and no later one makes sense */
 /* Enqueues one call: codes and calls of rank 0 .. nranks - 1, alike but for the buffers; codes stay until the grid is
  * freed. Scaling is the caller's. Unsupported, and nothing has happened: messages larger than slots that cannot be

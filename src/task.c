@@ -134,18 +134,18 @@ no_memory:
 	return tt_fail(tuttiSystemError, "no memory for a schedule");
 }
 
-tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, struct tt_sched **out)
+tuttiResult_t tt_task_sched(const struct tt_task *t, const struct tt_row *row, int rank, struct tt_sched **out)
 {
 	struct tt_shape shape;
 
 	if (t->coll == TT_SENDRECV)
 		return p2p_sched(t, out);
 	if (row->algo >= TT_CUSTOM) {
-		*out = tt_sched_copy(tt_plan_set(&t->comm->customs->file, row->algo, t->root)->ranks[t->comm->rank]);
+		*out = tt_sched_copy(tt_plan_set(&t->comm->customs->file, row->algo, t->root)->ranks[rank]);
 		return *out ? tuttiSuccess : tt_fail(tuttiSystemError, "no memory for a schedule");
 	}
 	shape = tt_row_shape(row, &t->comm->shape);
-	return tt_algos[row->algo].build(t->coll, t->comm->rank, t->comm->nranks, t->root < 0 ? 0 : t->root,
+	return tt_algos[row->algo].build(t->coll, rank, t->comm->nranks, t->root < 0 ? 0 : t->root,
 					 &shape, out);
 }
 
@@ -184,7 +184,7 @@ static tuttiResult_t find_prog(struct tt_task *t, const struct tt_row *row)
 	e->coll = (uint8_t)t->coll;
 	e->root = root;
 	e->row = *row;
-	tuttiResult_t r = tt_task_sched(t, row, &s);
+	tuttiResult_t r = tt_task_sched(t, row, c->rank, &s);
 	if (r == tuttiSuccess)
 		r = tt_prog_new(s, row->depth, tt_comm_link, c, &e->prog);
 	if (r != tuttiSuccess) {

@@ -55,6 +55,8 @@ struct tt_meet {
 	int refs, nranks;
 	pthread_mutex_t lock;
 	struct tt_meeting *open, *spare;
+	struct tt_task_grid *grid; /* the launchers', one after the other */
+	bool by_grid;
 	struct member members[];
 };
 
@@ -80,6 +82,7 @@ static struct tt_meet *find_or_make(uint64_t id, int nranks)
 	memset(m, 0, size);
 	m->id = id;
 	m->nranks = nranks;
+	m->by_grid = tt_env_int("CUDA_DEVICE_DRIVEN") != 0;
 	pthread_mutex_init(&m->lock, NULL);
 	m->next = all.first;
 	all.first = m;
@@ -142,6 +145,7 @@ void tt_meet_close(struct tuttiComm *c)
 		return;
 	free_meetings(m->open, m->nranks);
 	free_meetings(m->spare, m->nranks);
+	tt_task_grid_free(m->grid);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }
@@ -287,6 +291,20 @@ static tuttiResult_t follow(const struct tt_task *t, const struct seat *mine, co
 	return t->kind->event_wait(t->queue, other->event);
 }
 
+static tuttiResult_t run_grid(const struct tt_task *t, const struct tt_meeting *m)
+{
+	const void *in[TT_PIECE_RANKS];
+	void *out[TT_PIECE_RANKS];
+
+	if (!t->comm->meet->by_grid)
+		return tuttiUnsupported;
+	for (int i = 0; i < t->comm->nranks; i++) {
+		in[i] = m->seats[i].in;
+		out[i] = m->seats[i].out;
+	}
+	return tt_task_grid_run(&t->comm->meet->grid, t, in, out);
+}
+
 static tuttiResult_t run_pieces(const struct tt_task *t, const struct tt_meeting *m)
 {
 	struct tt_mem_all a = { .type = t->type, .op = t->op };
@@ -307,11 +325,15 @@ static tuttiResult_t run_pieces(const struct tt_task *t, const struct tt_meeting
 static tuttiResult_t launch(const struct tt_task *t, struct tt_meeting *m)
 {
 	struct seat *mine = &m->seats[t->comm->rank];
+	tuttiResult_t r;
 
 	m->launcher = t->comm->rank;
 	for (int i = 0; i < t->comm->nranks; i++)
 		TRY(follow(t, mine, &m->seats[i]));
-	TRY(run_pieces(t, m));
+	r = run_grid(t, m);
+	if (r == tuttiUnsupported)
+		r = run_pieces(t, m);
+	TRY(r);
 	return t->comm->nranks > 1 ? t->kind->event_record(t->queue, mine->event) : tuttiSuccess;
 }
 

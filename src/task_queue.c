@@ -29,7 +29,7 @@ static tuttiResult_t take_qprog(const struct tt_task *t, const struct tt_row *ro
 		if (!e)
 			return tt_fail(tuttiSystemError, "no memory for a program");
 		*e = (struct tt_qprog_entry){ .coll = (uint8_t)t->coll, .root = root, .row = *row };
-		r = tt_task_sched(t, row, &s);
+		r = tt_task_sched(t, row, c->rank, &s);
 		if (r == tuttiSuccess)
 			r = tt_qprog_new(s, row->depth, &e->prog);
 		if (r != tuttiSuccess) {

@@ -1,6 +1,6 @@
 /* Ranks on one device as one grid (src/exec_grid.c) over the CUDA kind: every algorithm's bits are those of the
- * executor. grid.sh runs it with a driver that is a fake; with TEST_GPU=1 and a real one it is the check on a GPU.
- * SPDX-License-Identifier: Apache-2.0 */
+ * executor. grid.sh runs it with a driver that is a fake; memory is read by the kind's own copies, so that nothing
+ * but fake.h stands between it and a real one. SPDX-License-Identifier: Apache-2.0 */
 #include "exec_grid.h"
 
 #include <stdio.h>
