@@ -391,6 +391,7 @@ static void slots(void)
 	static struct tt_mem_watcher w = { .add = range_added, .drop = range_dropped };
 
 	fake_start();
+	one_kernel(false);
 	CHECK(tt_mem_watch(&w));
 	ranks_run(3, 30, slots_rank, NULL);
 	CHECKF(atomic_load(&ranges.added) == atomic_load(&ranges.dropped), "%d ranges came, %d went",
