@@ -246,7 +246,7 @@ static struct tt_row row_of(int algo, const char *name, bool ordered)
 }
 
 /* What was measured scatters: what the formulas choose gives way only to what is faster by more than that. */
-#define CLEARLY 1.1
+#define CLEARLY 1.06
 
 static void keep_choice(struct tt_candidate *c, int n, const struct tt_algo *choice)
 {
