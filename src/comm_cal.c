@@ -113,19 +113,24 @@ static double typical(double v[TURNS])
 	return v[TURNS / 4];
 }
 
+static int calls_in(double turn_s, double call_s, int most)
+{
+	return call_s * most < turn_s ? most : call_s > turn_s ? 1 : (int)(turn_s / call_s);
+}
+
 /* First looks at the sides, in turns, of which the first only sets up. The best one counts: a rank that loses its core,
  * or pages that nobody has touched yet, make any algorithm look slow. Agreed, so that all ranks go on alike. */
 static tuttiResult_t look(struct bench *b, double first[MAX_CANDIDATES], double *best)
 {
-	for (int k = 0; k <= LOOKS; k++)
-		for (int i = 0; i < b->nsides; i++) {
-			double again;
+	for (int k = 0; k <= LOOKS; k++) {
+		double now[MAX_CANDIDATES];
 
-			TRY(turn(b, i, 1, &again));
-			if (k < 2 || again < first[i])
-				first[i] = again;
-		}
-	TRY(greatest(b->comm, first, b->nsides));
+		for (int i = 0; i < b->nsides; i++)
+			TRY(turn(b, i, k < 2 ? 1 : calls_in(TURN_S / 4, first[i], 16), &now[i]));
+		TRY(greatest(b->comm, now, b->nsides));
+		for (int i = 0; i < b->nsides; i++)
+			first[i] = k < 2 || now[i] < first[i] ? now[i] : first[i];
+	}
 	*best = first[0];
 	for (int i = 1; i < b->nsides; i++)
 		*best = first[i] < *best ? first[i] : *best;
@@ -150,12 +155,9 @@ static tuttiResult_t measure_sides(struct bench *b, int point)
 	TRY(look(b, first, &best));
 	for (int k = 0; k < TURNS; k++)
 		for (int i = 0; i < b->nsides; i++) {
-			double want = TURN_S / first[i];
-			int iters = want < 1 ? 1 : want > 500 ? 500 : (int)want;
-
 			us[i][k] = first[i];
 			if (first[i] <= TURN_S || first[i] <= HOPELESS * best)
-				TRY(turn(b, i, iters, &us[i][k]));
+				TRY(turn(b, i, calls_in(TURN_S, first[i], 500), &us[i][k]));
 		}
 	*took = (double)(tt_now_ns() - start) * 1e-9;
 	TRY(greatest(b->comm, all, b->nsides * TURNS + 1));
