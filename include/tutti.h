@@ -181,7 +181,7 @@ tuttiResult_t tuttiCommCuDevice(const tuttiComm_t comm, int *device);
  * tuttiMemFree. Errors: InvalidArgument, SystemError (no memory). size 0 gives a valid pointer. */
 tuttiResult_t tuttiMemAlloc(void **ptr, size_t size);
 
-/* Host memory that processes of this host can share (a memfd: nothing in the file system). */
+/* Host memory, page aligned, which children after fork share. */
 tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size);
 
 /* Frees what the two above gave, ending all registrations in it; NULL is allowed.

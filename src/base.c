@@ -260,6 +260,25 @@ void tt_block_free(void *p, size_t n)
 		munmap(p, n);
 }
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u
+#endif
+
+/* Systems refuse memory that could be executed (vm.memfd_noexec=2); kernels before 6.3 do not know the flag. */
+int tt_memfd(size_t n)
+{
+	int fd = memfd_create("tutti", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL), e;
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("tutti", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (fd < 0 || !ftruncate(fd, (off_t)n))
+		return fd;
+	e = errno;
+	close(fd);
+	errno = e;
+	return -1;
+}
+
 int tt_usable_cores(void)
 {
 	int saved = errno, cores = affinity_cores(), quota = cgroup_cores();

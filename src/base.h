@@ -86,6 +86,8 @@ const char *tt_op_name(int op);               /* sum prod max min avg premulsum 
  * Aligned to 64; NULL: there is none. */
 void *tt_block_new(size_t n);
 void tt_block_free(void *p, size_t n);
+/* A descriptor of n bytes of memory, zeros, which processes map that are given it; -1: errno says why. */
+int tt_memfd(size_t n);
 
 static inline size_t tt_min(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t tt_max(size_t a, size_t b) { return a > b ? a : b; }

@@ -1,5 +1,4 @@
-/* Kinds of memory, and the memory that tutti hands out. That of the host are mappings of memfds, so that processes
- * can share them and nothing stays behind in the file system. SPDX-License-Identifier: Apache-2.0 */
+/* Kinds of memory, and the memory that tutti hands out. SPDX-License-Identifier: Apache-2.0 */
 #include "cuda_mem.h"
 
 #include <errno.h>
@@ -106,20 +105,9 @@ static struct {
 
 static tuttiResult_t map_shared(void **ptr, size_t size)
 {
-	int fd = memfd_create("tutti", MFD_CLOEXEC), e;
-
-	if (fd < 0)
-		return tt_fail(tuttiSystemError, "memfd_create: %s", strerror(errno));
-	if (ftruncate(fd, (off_t)size)) {
-		e = errno;
-		close(fd);
-		return tt_fail(tuttiSystemError, "no shared memory of %zu bytes: %s", size, strerror(e));
-	}
-	*ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	e = errno;
-	close(fd);
+	*ptr = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	return *ptr != MAP_FAILED ? tuttiSuccess :
-				    tt_fail(tuttiSystemError, "cannot map %zu bytes: %s", size, strerror(e));
+				    tt_fail(tuttiSystemError, "cannot map %zu bytes: %s", size, strerror(errno));
 }
 
 static tuttiResult_t hand_out(const char *call, void **ptr, size_t size, const struct tt_mem_kind *kind)

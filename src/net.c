@@ -101,7 +101,7 @@ static const char *behind(int i)
 static void say_off(int i)
 {
 	const struct tt_transport *t = tt_transports[i];
-	bool missed = tt_net_enabled(t->name) && t->present && t->present();
+	bool missed = tt_net_enabled(t->name) && (!t->present || t->present());
 
 	if (t->ep_per_rank || net.eps[i])
 		return;

@@ -56,13 +56,9 @@ static void read_settings(struct shm_region *r)
 /* Sealed against resizing: a peer that shrinks the file could kill us by SIGBUS. */
 static int make_memfd(size_t size)
 {
-	int fd = memfd_create("tutti", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	int e;
+	int fd = tt_memfd(size), e;
 
-	if (fd < 0)
-		return -1;
-	if (ftruncate(fd, (off_t)size) == 0 &&
-	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
+	if (fd < 0 || fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0)
 		return fd;
 	e = errno;
 	close(fd);

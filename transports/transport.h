@@ -92,7 +92,7 @@ struct tt_transport {
 	bool ep_per_rank;
 	/* Whether it can work here, and its numbers; else why not. No side effects. */
 	bool (*probe)(struct tt_caps *caps, char *why, size_t why_size);
-	/* Optional: the machine has what this is for, so that it is worth a warning when it is off. */
+	/* The machine has what this is for, so that it is worth a warning when it is off; NULL: every machine has. */
 	bool (*present)(void);
 	tuttiResult_t (*ep_open)(void *ep, const struct tt_ep_config *config);
 	void (*ep_close)(void *ep);
