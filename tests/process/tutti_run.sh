@@ -4,72 +4,49 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 run=${BUILD:-build}/bin/tutti-run
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0
+. tests/harness/checks.sh
 
-verdict() { # name, 0 if good
-	if [ "$2" -eq 0 ]; then
-		passed=$((passed + 1))
-	else
-		failed=$((failed + 1))
-		echo "FAIL $1"
-		sed 's/^/    /' "$scratch/out"
-	fi
-}
-
-try() { # name, wanted status, command...
-	local name=$1 wanted=$2 status
-	shift 2
-	timeout -k 5 30 "$@" > "$scratch/out" 2>&1
-	status=$?
-	[ $status -eq "$wanted" ]
-	verdict "$name: status $status, wanted $wanted" $?
-}
-
-has() { # name, pattern
-	grep -Eq -- "$2" "$scratch/out"
-	verdict "$1: no '$2'" $?
-}
-
-try "all well" 0 "$run" -n 3 true
+try 0 "$run" -n 3 true
 # shellcheck disable=SC2016
-try "environment" 0 "$run" -n 3 -x COLOUR=blue -l sh -c \
+try 0 "$run" -n 3 -x COLOUR=blue -l sh -c \
 	'echo $TUTTI_RANK/$TUTTI_SIZE $TUTTI_LOCAL_RANK/$TUTTI_LOCAL_SIZE $TUTTI_ROOT $TUTTI_JOB $COLOUR'
 for r in 0 1 2; do
-	has "rank $r" "^\[$r\] $r/3 $r/3 127\.0\.0\.1:[0-9]+ [0-9a-f]{64} blue\$"
+	has "^\[$r\] $r/3 $r/3 127\.0\.0\.1:[0-9]+ [0-9a-f]{64} blue\$"
 done
-try "labels on both streams, a last line without an end" 0 "$run" -n 2 -l sh -c 'echo e >&2; printf end'
-has "label" '^\[1\] e$'
-has "label" '^\[0\] end$'
-echo input | "$run" -n 2 -l cat > "$scratch/out" 2>&1
-has "input of rank 0" '^\[0\] input$'
-! grep -q '^\[1\]' "$scratch/out"
+# Both streams, and a last line without an end.
+try 0 "$run" -n 2 -l sh -c 'echo e >&2; printf end'
+has '^\[1\] e$'
+has '^\[0\] end$'
+echo input | "$run" -n 2 -l cat > "$out" 2>&1
+has '^\[0\] input$'
+! grep -q '^\[1\]' "$out"
 verdict "no input for rank 1" $?
 
 # shellcheck disable=SC2016
-try "a rank's status" 7 "$run" -n 3 sh -c '[ $TUTTI_RANK = 1 ] && exit 7; exit 0'
-has "who failed" 'rank 1 \(pid [0-9]+\) ended with status 7'
+try 7 "$run" -n 3 sh -c '[ $TUTTI_RANK = 1 ] && exit 7; exit 0'
+has 'rank 1 \(pid [0-9]+\) ended with status 7'
 # shellcheck disable=SC2016
-try "a rank's signal" 139 "$run" -n 2 -g 0.2 sh -c '[ $TUTTI_RANK = 1 ] && kill -SEGV $$; exec sleep 60'
-has "who died how" 'rank 1 \(pid [0-9]+\) was killed by signal 11 \(Segmentation fault\)'
-has "the others are told" 'SIGTERM'
+try 139 "$run" -n 2 -g 0.2 sh -c '[ $TUTTI_RANK = 1 ] && kill -SEGV $$; exec sleep 60'
+has 'rank 1 \(pid [0-9]+\) was killed by signal 11 \(Segmentation fault\)'
+has 'SIGTERM'
+# The first failure counts.
 # shellcheck disable=SC2016
-try "the first failure counts" 3 "$run" -n 2 sh -c '[ $TUTTI_RANK = 1 ] && exit 3; sleep 0.5; exit 4'
+try 3 "$run" -n 2 sh -c '[ $TUTTI_RANK = 1 ] && exit 3; sleep 0.5; exit 4'
 # shellcheck disable=SC2016
-try "a rank that will not go" 5 "$run" -n 2 -g 0.2 sh -c \
+try 5 "$run" -n 2 -g 0.2 sh -c \
 	'[ $TUTTI_RANK = 1 ] && exit 5; trap "" TERM; while :; do sleep 0.1; done'
-has "is killed" 'SIGKILL'
+has 'SIGKILL'
+# The others have the time that they are given.
 # shellcheck disable=SC2016
-try "the grace is waited for" 6 "$run" -n 2 -g 20 sh -c '[ $TUTTI_RANK = 1 ] && exit 6; sleep 1; echo late'
-has "the other went on" '^late$'
-try "no such program" 127 "$run" -n 2 ./no/such/program
-try "no program at all" 126 "$run" -n 2 /
-try "no ranks" 2 "$run" -n 0 true
-try "no command" 2 "$run" -n 2
-try "help" 0 "$run" --help
-try "options of the program" 0 "$run" -n 1 echo -n -x --label
-has "are the program's" '^-x --label$|-x --label'
+try 6 "$run" -n 2 -g 20 sh -c '[ $TUTTI_RANK = 1 ] && exit 6; sleep 1; echo late'
+has '^late$'
+try 127 "$run" -n 2 ./no/such/program
+try 126 "$run" -n 2 /
+try 2 "$run" -n 0 true
+try 2 "$run" -n 2
+try 0 "$run" --help
+try 0 "$run" -n 1 echo -n -x --label
+has '^-x --label$'
 
 gone() { # a word in the command line that no process may have any more
 	for _ in $(seq 50); do
@@ -82,7 +59,7 @@ gone() { # a word in the command line that no process may have any more
 for signal in TERM INT; do
 	mark=$((100000 + RANDOM)).5
 	set -m # without job control a shell starts background jobs with SIGINT ignored
-	"$run" -n 2 sleep "$mark" > "$scratch/out" 2>&1 &
+	"$run" -n 2 sleep "$mark" > "$out" 2>&1 &
 	set +m
 	sleep 1
 	kill -$signal $!
@@ -94,12 +71,11 @@ for signal in TERM INT; do
 	verdict "SIG$signal leaves nobody behind" $?
 done
 mark=$((100000 + RANDOM)).5
-"$run" -n 2 sleep "$mark" > "$scratch/out" 2>&1 &
+"$run" -n 2 sleep "$mark" > "$out" 2>&1 &
 sleep 0.5
 kill -KILL $!
 wait $! 2> /dev/null
 gone "$mark"
 verdict "the ranks die with tutti-run" $?
 
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+sum_up
