@@ -359,3 +359,15 @@ int count_threads(void)
 		fclose(f);
 	return n;
 }
+
+int shell(const char *fmt, ...)
+{
+	char command[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(command, sizeof(command), fmt, ap);
+	va_end(ap);
+	strncat(command, " > /dev/null 2>&1", sizeof(command) - strlen(command) - 1);
+	return system(command);
+}

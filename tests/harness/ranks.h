@@ -89,6 +89,8 @@ bool procs_wait(struct procs *ps, double limit_s);
 void procs_expect(struct procs *ps, double limit_s, int except);
 void procs_free(struct procs *ps);       /* kills what is left */
 int count_fds(void);
+/* Without its output. Its status as of waitpid. */
+int shell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int count_threads(void);
 
 #endif
