@@ -1,13 +1,17 @@
-/* Where memory that processes share is refused, as by vm.memfd_noexec or in containers: ranks of a host go over shm as
- * long as there is a way, else over tcp. SPDX-License-Identifier: Apache-2.0 */
+/* Ranks in containers. Where memory that processes share is refused, as by vm.memfd_noexec, they go over shm as long as
+ * there is a way, else over tcp; and those of equal process ids and host names are two, which needs root.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "comm.h"
@@ -39,10 +43,16 @@ struct wanted {
 	const char *transport;
 };
 
+static void check_transport(struct rank *r, int peer, const char *wanted)
+{
+	const struct tt_link *link = r->comm->links[peer] ? r->comm->links[peer][0] : NULL;
+
+	RANK_CHECKF(r, link && !strcmp(link->ep->t->name, wanted), "not over %s to rank %d", wanted, peer);
+}
+
 static void sandbox_rank(struct rank *r)
 {
 	const struct wanted *w = r->arg;
-	const struct tt_link *link;
 	int32_t *v;
 
 	refuse(r, w->but);
@@ -53,8 +63,7 @@ static void sandbox_rank(struct rank *r)
 	RANK_OK(r, tuttiAllReduce(v, v, COUNT, tuttiInt32, tuttiSum, r->comm, NULL));
 	for (int i = 0; i < COUNT; i++)
 		RANK_CHECKF(r, v[i] == 2 * i + 1, "element %d is %d", i, v[i]);
-	link = r->comm->links[!r->rank] ? r->comm->links[!r->rank][0] : NULL;
-	RANK_CHECKF(r, link && !strcmp(link->ep->t->name, w->transport), "not over %s", w->transport);
+	check_transport(r, !r->rank, w->transport);
 	RANK_OK(r, tuttiMemFree(v));
 	RANK_OK(r, tuttiCommDestroy(r->comm));
 }
@@ -84,8 +93,64 @@ static void none_at_all(void)
 	run((struct wanted){ 0, "tcp" });
 }
 
+/* ---- equal names ---- */
+
+static void twin_rank(struct rank *r)
+{
+	int32_t v = 1 << r->rank;
+	tuttiResult_t res;
+
+	RANK_OK(r, rank_init(r, NULL));
+	RANK_OK(r, tuttiAllReduce(&v, &v, 1, tuttiInt32, tuttiSum, r->comm, NULL));
+	RANK_CHECKF(r, v == 7, "the sum is %d", v);
+	if (r->rank < 2)
+		check_transport(r, !r->rank, "shm");
+	RANK_OK(r, tuttiBarrier(r->comm, NULL));
+	if (r->rank == 1)
+		_exit(0);
+	res = tuttiAllReduce(&v, &v, 1, tuttiInt32, tuttiSum, r->comm, NULL);
+	RANK_CHECKF(r, res == tuttiPeerDead, "%d: %s", res, tuttiGetLastError(r->comm));
+	RANK_CHECKF(r, strstr(tuttiGetLastError(r->comm), "rank 1 ("), "%s", tuttiGetLastError(r->comm));
+	tuttiCommAbort(r->comm);
+}
+
+/* The first two are process 1, each of its own namespace; the third, who has made the id, is not. */
+static void contained_rank(struct rank *r)
+{
+	int status = 0;
+	pid_t pid;
+
+	if (r->rank == 2) {
+		twin_rank(r);
+		return;
+	}
+	RANK_CHECKF(r, !unshare(CLONE_NEWPID), "unshare: %s", strerror(errno));
+	pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		RANK_CHECKF(r, getpid() == 1, "process %d", getpid());
+		twin_rank(r);
+		_exit(0);
+	}
+	RANK_CHECKF(r, waitpid(pid, &status, 0) == pid && WIFEXITED(status), "the container ended with %d", status);
+	_exit(WEXITSTATUS(status));
+}
+
+static void equal_names(void)
+{
+	static struct procs ps;
+
+	if (geteuid() != 0) {
+		printf("skipped: namespaces of processes need root\n");
+		return;
+	}
+	procs_start(&ps, 3, 2, "shm,tcp", contained_rank, NULL);
+	procs_expect(&ps, 30, -1);
+}
+
 const struct test tests[] = {
 	{ "memory that may be executed is refused", may_be_executed, 0 },
 	{ "shared memory is refused", none_at_all, 0 },
+	{ "equal process ids and host names", equal_names, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
