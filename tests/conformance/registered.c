@@ -18,7 +18,7 @@ static void area_register(struct area *a, char *p, size_t n)
 {
 	a->handle = NULL;
 	if (a->r->t->reg)
-		CHECKF(a->r->t->reg(a->ep, p, n, false, &a->handle) == tuttiSuccess, "%s: %s", a->r->t->name,
+		CHECKF(a->r->t->reg(a->ep, p, n, 0, &a->handle) == tuttiSuccess, "%s: %s", a->r->t->name,
 		       tt_last_error());
 }
 

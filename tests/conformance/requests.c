@@ -94,8 +94,8 @@ static void chunks_are_announced(void)
 		return;
 	from = aligned_alloc(4096, BIG);
 	to = aligned_alloc(4096, BIG);
-	CHECK(tt_verbs.reg(r.ep[0], from, BIG, false, &handles[0]) == tuttiSuccess);
-	CHECK(tt_verbs.reg(r.ep[1], to, BIG, false, &handles[1]) == tuttiSuccess);
+	CHECK(tt_verbs.reg(r.ep[0], from, BIG, 0, &handles[0]) == tuttiSuccess);
+	CHECK(tt_verbs.reg(r.ep[1], to, BIG, 0, &handles[1]) == tuttiSuccess);
 	lead_posts(&r, count);
 	for (int n = 1; n <= MANY; n += MANY - 1) {
 		int chunks = n == 1 ? BIG / (int)VB_CHUNK : n;

@@ -59,11 +59,11 @@ static void end(void)
 	CHECK(!w.open && !w.ep.nregions && !w.ep.pinned);
 }
 
-static void *reg(size_t at, size_t n, bool brief)
+static void *reg(size_t at, size_t n, unsigned how)
 {
 	void *r;
 
-	CHECK(tt_vb_reg(&w.ep, base + at, n, brief, &r) == tuttiSuccess);
+	CHECK(tt_vb_reg(&w.ep, base + at, n, how, &r) == tuttiSuccess);
 	return r;
 }
 
@@ -92,21 +92,21 @@ static void found(void)
 
 	begin(SIZE_MAX);
 	touch(0, 1, NULL);
-	low = reg(0, 10 * PAGE, false);
+	low = reg(0, 10 * PAGE, 0);
 	CHECK(!w.made); /* only when something lies in it */
 	touch(0, 10 * PAGE, low);
 	touch(5, 0, NULL);
 	touch(9 * PAGE, PAGE + 1, NULL);
-	wide = reg(20 * PAGE, 100 * PAGE, false);
-	inner = reg(30 * PAGE, PAGE, false);
+	wide = reg(20 * PAGE, 100 * PAGE, 0);
+	inner = reg(30 * PAGE, PAGE, 0);
 	touch(30 * PAGE, PAGE, wide);
 	touch(110 * PAGE, PAGE, wide); /* behind one that ends before */
 	touch(119 * PAGE, PAGE + 1, NULL);
-	same = reg(20 * PAGE, 100 * PAGE, false);
+	same = reg(20 * PAGE, 100 * PAGE, 0);
 	CHECK(same == wide && w.made == 2);
 	tt_vb_dereg(&w.ep, wide);
 	touch(40 * PAGE, PAGE, wide);
-	brief = reg(20 * PAGE, 100 * PAGE, true);
+	brief = reg(20 * PAGE, 100 * PAGE, TT_REG_BRIEF);
 	touch(40 * PAGE, PAGE, wide);
 	tt_vb_dereg(&w.ep, same);
 	CHECK(w.open == 1);
@@ -126,7 +126,7 @@ static void in_use(void)
 	struct vb_range *one, *two;
 
 	begin(SIZE_MAX);
-	r = reg(0, PAGE, false);
+	r = reg(0, PAGE, 0);
 	one = get(0, 10);
 	two = get(20, 30);
 	tt_vb_dereg(&w.ep, r);
@@ -135,7 +135,7 @@ static void in_use(void)
 	CHECK(w.open == 1);
 	put(two);
 	CHECK(!w.open);
-	r = reg(0, PAGE, false); /* taken back with its uses; registered anew by the next */
+	r = reg(0, PAGE, 0); /* taken back with its uses; registered anew by the next */
 	one = get(0, 10);
 	CHECK(tt_vb_range_withdraw(&w.ep, &w.ep.port[0], one) && !w.open);
 	two = get(0, 10);
@@ -151,9 +151,9 @@ static void bounds(void)
 	struct vb_range *used;
 
 	begin(10 * PAGE);
-	r[0] = reg(0, 6 * PAGE, false);
-	r[1] = reg(10 * PAGE, 6 * PAGE, false);
-	r[2] = reg(20 * PAGE, 11 * PAGE, false);
+	r[0] = reg(0, 6 * PAGE, 0);
+	r[1] = reg(10 * PAGE, 6 * PAGE, 0);
+	r[2] = reg(20 * PAGE, 11 * PAGE, 0);
 	touch(0, PAGE, r[0]);
 	touch(10 * PAGE, PAGE, NULL); /* the other was used a moment ago */
 	touch(20 * PAGE, PAGE, NULL);
@@ -167,14 +167,14 @@ static void bounds(void)
 	tt_vb_dereg(&w.ep, r[1]);
 	touch(0, PAGE, r[0]);
 	w.refuse = true;
-	r[1] = reg(40 * PAGE, PAGE, false);
+	r[1] = reg(40 * PAGE, PAGE, 0);
 	touch(40 * PAGE, PAGE, NULL);
 	w.refuse = false;
 	touch(40 * PAGE, PAGE, NULL); /* not asked again */
 	end();
 	begin(SIZE_MAX);
 	for (size_t i = 0; i < MANY; i++)
-		(void)reg(i * 2 * PAGE, PAGE, false);
+		(void)reg(i * 2 * PAGE, PAGE, 0);
 	for (size_t i = 0; i < MANY; i++)
 		touch(i * 2 * PAGE, PAGE, i < VB_REGIONS ? w.ep.ranges[i] : NULL);
 	CHECK(w.open == (int)VB_REGIONS);
@@ -186,8 +186,8 @@ static void on_demand(void)
 	begin(PAGE);
 	w.dev.odp = true;
 	touch(0, 100 * PAGE, NULL);
-	touch(0, 100 * PAGE, (reg(0, 100 * PAGE, false), NULL));
-	touch(0, 100 * PAGE, reg(0, 100 * PAGE, true)); /* pins nothing */
+	touch(0, 100 * PAGE, (reg(0, 100 * PAGE, 0), NULL));
+	touch(0, 100 * PAGE, reg(0, 100 * PAGE, TT_REG_BRIEF)); /* pins nothing */
 	CHECK(w.access & IBV_ACCESS_ON_DEMAND && !w.ep.pinned && w.open == 1);
 	end();
 }
