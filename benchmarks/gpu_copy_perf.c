@@ -1,14 +1,13 @@
 /* How fast a device copies within its own memory: by our kernel, the ceiling that collectives of ranks on one device
  * are measured by, and by the driver. SPDX-License-Identifier: Apache-2.0 */
 #include <getopt.h>
-#include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "gpu.h"
 #include "gpu_kernels.h"
+#include "perf_common.h"
 
 enum { THREADS = 512, WAVES = 4, NOT_RUN = 77 };
 
@@ -84,22 +83,6 @@ static bool right(size_t n)
 	return good;
 }
 
-static size_t size_arg(const char *s)
-{
-	static const char units[] = "KMG";
-	char *end;
-	double v = strtod(s, &end);
-	const char *u = *end ? strchr(units, *end & ~0x20) : NULL;
-
-	if (u)
-		v *= (double)((size_t)1 << (10 * (u - units + 1)));
-	if (end == s || (*end && (!u || end[1])) || !isfinite(v) || v < 16 || v > 0x1p40) {
-		fprintf(stderr, "gpu_copy_perf: %s: a size like 64K or 1G is wanted\n", s);
-		exit(2);
-	}
-	return (size_t)v / 16 * 16;
-}
-
 static size_t prepare(int device, size_t most)
 {
 	size_t left = 0, all;
@@ -134,14 +117,14 @@ int main(int argc, char **argv)
 
 	while ((letter = getopt_long(argc, argv, "b:e:f:n:g:h", options, NULL)) != -1)
 		switch (letter) {
-		case 'b': first = size_arg(optarg); break;
-		case 'e': last = size_arg(optarg); break;
+		case 'b': first = perf_size(letter, optarg) / 16 * 16; break;
+		case 'e': last = perf_size(letter, optarg); break;
 		case 'f': factor = atoi(optarg); break;
 		case 'n': iters = atoi(optarg); break;
 		case 'g': device = atoi(optarg); break;
 		default: return fputs(usage, letter == 'h' ? stdout : stderr) < 0 ? 1 : letter == 'h' ? 0 : 2;
 		}
-	if (factor < 2 || iters < 1 || device < 0)
+	if (first < 16 || factor < 2 || iters < 1 || device < 0)
 		return fputs(usage, stderr) < 0 ? 1 : 2;
 	if (!gpu_load(&why)) {
 		fprintf(stderr, "gpu_copy_perf: not run: %s\n", why);

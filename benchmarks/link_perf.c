@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "perf_common.h"
 #include "transport.h"
 
 static struct {
@@ -245,8 +246,8 @@ static tuttiResult_t side_open(struct side *s)
 	TRY(s->t->ep_open(s->ep, &config));
 	if (!opt.registered || s->t->reg == NULL)
 		return tuttiSuccess;
-	TRY(s->t->reg(s->ep, s->buf, opt.end + 1, false, &s->handles[0]));
-	return s->t->reg(s->ep, s->in, opt.end + 1, false, &s->handles[1]);
+	TRY(s->t->reg(s->ep, s->buf, opt.end + 1, 0, &s->handles[0]));
+	return s->t->reg(s->ep, s->in, opt.end + 1, 0, &s->handles[1]);
 }
 
 static void side_run(struct side *s)
@@ -346,15 +347,6 @@ static int run(const struct tt_transport *t)
 	return opt.processes ? run_processes(t) : run_threads(t);
 }
 
-static size_t size_arg(const char *s)
-{
-	char *end;
-	size_t n = strtoull(s, &end, 0);
-
-	return *end == 'K' || *end == 'k' ? n << 10 : *end == 'M' || *end == 'm' ? n << 20 :
-	       *end == 'G' || *end == 'g' ? n << 30 : n;
-}
-
 static int usage(void)
 {
 	fprintf(stderr, "usage: link_perf [-t transport] [-p] [-r] [-R] [-b bytes] [-e bytes] [-f factor] "
@@ -379,9 +371,9 @@ static bool parse(int argc, char **argv)
 		case 'r': opt.reduce = true; break;
 		case 'R': opt.registered = true; break;
 		case 's': opt.one_way = true; break;
-		case 'b': opt.begin = size_arg(optarg); break;
-		case 'e': opt.end = size_arg(optarg); break;
-		case 'f': opt.factor = size_arg(optarg); break;
+		case 'b': opt.begin = perf_size(c, optarg); break;
+		case 'e': opt.end = perf_size(c, optarg); break;
+		case 'f': opt.factor = perf_size(c, optarg); break;
 		case 'n': opt.iters = atoi(optarg); break;
 		case 'q': opt.depth = atoi(optarg); break;
 		case 'd': (void)sscanf(optarg, "%31[^,],%31s", opt.device[0], opt.device[1]); break;

@@ -64,7 +64,7 @@ static void bad(int letter, const char *value, const char *wanted)
 	exit(2);
 }
 
-static size_t size_arg(int letter, const char *s)
+size_t perf_size(int letter, const char *s)
 {
 	char *end;
 	double v = strtod(s, &end);
@@ -123,9 +123,9 @@ static bool registered_arg(const char *s)
 static void apply(struct perf_args *a, int letter, const char *s)
 {
 	switch (letter) {
-	case 'b': a->min_bytes = size_arg(letter, s); break;
-	case 'e': a->max_bytes = size_arg(letter, s); break;
-	case 'i': a->step_bytes = size_arg(letter, s); break;
+	case 'b': a->min_bytes = perf_size(letter, s); break;
+	case 'e': a->max_bytes = perf_size(letter, s); break;
+	case 'i': a->step_bytes = perf_size(letter, s); break;
 	case 'f': a->step_factor = (size_t)int_arg(letter, s, 1, 1 << 20); break;
 	case 'n': a->iters = int_arg(letter, s, 1, 1 << 30); break;
 	case 'w': a->warmup = int_arg(letter, s, 0, 1 << 30); break;

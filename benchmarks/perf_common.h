@@ -89,6 +89,7 @@ struct perf_args {
 	char **argv;
 };
 void perf_parse(int argc, char **argv, const struct perf_coll *coll, struct perf_args *a);
+size_t perf_size(int letter, const char *s); /* of an option; a wrong one ends the program */
 
 /* ---- perf_report.c: the table on stdout and the JSON file; rank 0 only ---- */
 struct perf_rank_info {

@@ -92,25 +92,38 @@ const char *gpu_words(int e)
 	return out;
 }
 
-int gpu_code(void **lib)
+static int load_code(void **lib)
 {
 	return tt_gpu_image_size ? GPU(cuLibraryLoadData, lib, tt_gpu_image, NULL, NULL, 0, NULL, NULL, 0) : GPU_NONE;
+}
+
+static int find_kernel(void *lib, const char *name, void **fn)
+{
+	void *kernel;
+	int e = GPU(cuLibraryGetKernel, &kernel, lib, name);
+
+	return e ? e : GPU(cuKernelGetFunction, fn, kernel);
+}
+
+int gpu_kernel_again(const char *name, void **fn)
+{
+	void *lib;
+	int e = load_code(&lib);
+
+	return e ? e : find_kernel(lib, name, fn);
 }
 
 /* Into the current context at once: a first launch that loads may wait for what runs. */
 int gpu_kernel(const char *name, void **fn)
 {
-	void *kernel;
 	int e = 0;
 
 	pthread_mutex_lock(&state.lock);
 	if (!state.lib)
-		e = gpu_code(&state.lib);
+		e = load_code(&state.lib);
 	pthread_mutex_unlock(&state.lock);
 	if (!e)
-		e = GPU(cuLibraryGetKernel, &kernel, state.lib, name);
-	if (!e)
-		e = GPU(cuKernelGetFunction, fn, kernel);
+		e = find_kernel(state.lib, name, fn);
 	if (!e && gpu.cuFuncLoad)
 		e = gpu.cuFuncLoad(*fn);
 	return e;

@@ -31,7 +31,6 @@ enum { GPU_NO_TIMING = 2, GPU_INTERPROCESS = 4, GPU_GEQ = 0, GPU_RELAXED = 2, GP
 
 #define GPU_CALLS(X)                                                                               \
 	X(cuInit, 2000, (unsigned flags))                                                          \
-	X(cuDriverGetVersion, 2020, (int *version))                                                \
 	X(cuGetErrorName, 6000, (int e, const char **text))                                        \
 	X(cuGetErrorString, 6000, (int e, const char **text))                                      \
 	X(cuDeviceGetCount, 2000, (int *n))                                                        \
@@ -111,7 +110,7 @@ const char *gpu_words(int e); /* until the thread's next call */
 /* Our own kernels (gpu_kernels.h). An error of CUDA's, GPU_NONE where the build has none. */
 int gpu_kernel(const char *name, void **fn);
 int gpu_launch(void *fn, unsigned blocks, unsigned threads, void *stream, void *args);
-int gpu_code(void **lib); /* loads them once more */
+int gpu_kernel_again(const char *name, void **fn); /* of code that is loaded once more */
 extern const unsigned char tt_gpu_image[];
 extern const size_t tt_gpu_image_size; /* 0: built without nvcc */
 

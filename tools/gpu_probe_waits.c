@@ -251,13 +251,9 @@ static int call_event(void)
 
 static int call_load(void)
 {
-	void *lib, *kernel, *fn;
-	int e = gpu_code(&lib);
+	void *fn;
+	int e = gpu_kernel_again("gpu_copy", &fn);
 
-	if (!e)
-		e = GPU(cuLibraryGetKernel, &kernel, lib, "gpu_copy");
-	if (!e)
-		e = GPU(cuKernelGetFunction, &fn, kernel);
 	return e ? e : GPU(cuFuncLoad, fn);
 }
 
@@ -387,14 +383,10 @@ static bool busy(void)
 
 static int first_launch(void)
 {
-	void *lib, *kernel, *fn, *s;
+	void *fn, *s;
 	struct gpu_fma_args args = { NULL, 0 };
-	int e = gpu_code(&lib);
+	int e = gpu_kernel_again("gpu_fma", &fn);
 
-	if (!e)
-		e = GPU(cuLibraryGetKernel, &kernel, lib, "gpu_fma");
-	if (!e)
-		e = GPU(cuKernelGetFunction, &fn, kernel);
 	if (!e)
 		e = GPU(cuStreamCreate, &s, GPU_NON_BLOCKING);
 	return e ? e : gpu_launch(fn, 1, 32, s, &args);
