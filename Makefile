@@ -98,8 +98,8 @@ LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
 RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
-.PHONY: all lib tests check check-gpu bench-gpu check-deps check-sanitize sanitized check-long check-rdma check-rdma-smoke fuzz demo \
-	docs-settings bench-peers bench-plan bench-rdma install clean FORCE
+.PHONY: all lib tests check check-deps check-gpu check-long check-rdma check-rdma-smoke check-sanitize sanitized fuzz \
+	demo docs-settings bench-gpu bench-peers bench-plan bench-rdma install clean FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -127,21 +127,18 @@ $(B)/cuda_flags: FORCE
 	@mkdir -p $(@D); echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' | cmp -s - $@ || \
 		echo '$(NVCC) $(if $(NVCC),$(NVCC_FLAGS))' > $@
 # What ptxas says of registers and spills is kept for tests/cuda/kernels.sh.
+# Those of tools and benchmarks are none of the library's.
 $(B)/obj/src/cuda_kernels.fatbin: src/cuda_kernels.h src/mem_piece.h
 $(B)/obj/src/dev_kernels.fatbin: src/dev_run.h src/dev_proto.h
-$(B)/obj/src/%.fatbin: src/%.cu src/cuda_types.cuh src/reduce_convert.h $(B)/cuda_flags
+$(B)/obj/src/cuda_kernels.fatbin $(B)/obj/src/dev_kernels.fatbin: src/cuda_types.cuh src/reduce_convert.h
+$(B)/obj/tools/gpu_kernels.fatbin: tools/gpu_kernels.h
+$(B)/obj/%.fatbin: %.cu $(B)/cuda_flags
 	@mkdir -p $(@D)
 	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) --fatbin $< -o $@ > $(@:.fatbin=.report) 2>&1 || \
 		{ cat $(@:.fatbin=.report); echo "make NVCC= builds without CUDA kernels"; exit 1; }
 $(B)/obj/src/cuda_image.o: $(FATBINS) $(B)/cuda_flags
 $(B)/obj/src/cuda_image.o: OBJ_FLAGS := $(if $(FATBINS),-DTT_CUDA_FATBIN='"$(word 1,$(FATBINS))"' \
 	-DTT_DEV_FATBIN='"$(word 2,$(FATBINS))"')
-
-# Those of tools and benchmarks are none of the library's.
-$(B)/obj/tools/gpu_kernels.fatbin: tools/gpu_kernels.cu tools/gpu_kernels.h $(B)/cuda_flags
-	@mkdir -p $(@D)
-	$(call say,NVCC)$(NVCC) $(NVCC_FLAGS) --fatbin $< -o $@ > $(@:.fatbin=.report) 2>&1 || \
-		{ cat $(@:.fatbin=.report); exit 1; }
 $(B)/obj/tools/gpu_image.o: $(GPU_FATBIN) $(B)/cuda_flags
 $(B)/obj/tools/gpu_image.o: OBJ_FLAGS := $(if $(GPU_FATBIN),-DTT_GPU_FATBIN='"$(GPU_FATBIN)"')
 
@@ -306,7 +303,7 @@ libdir=$${prefix}/lib
 includedir=$${prefix}/include
 
 Name: tutti
-Description: collective communication for host memory
+Description: collective communication
 Version: $(VERSION)
 Libs: -L$${libdir} -ltutti
 Libs.private: -pthread
