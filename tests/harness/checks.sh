@@ -1,10 +1,11 @@
 # shellcheck shell=bash
-# What scripts that look at the output of programs share: each try runs one, has and json look at what it said.
+# What scripts that look at the output of programs share: each try runs one, has and json look at what it said; gives does
+# both. `limit` is in seconds.
 # SPDX-License-Identifier: Apache-2.0
 work=$(mktemp -d)
 out=$work/out
 trap 'rm -rf "$work"' EXIT
-passed=0 failed=0
+passed=0 failed=0 limit=30
 for v in $(compgen -e TUTTI_) NCCL_TOPO_FILE; do unset "$v"; done
 
 verdict() { # name, 0 if good
@@ -20,7 +21,7 @@ verdict() { # name, 0 if good
 try() { # wanted status, command...
 	local wanted=$1 status
 	shift
-	timeout -k 5 30 "$@" > "$out" 2>&1
+	timeout -k 5 "$limit" "$@" > "$out" 2>&1
 	status=$?
 	[ $status -eq "$wanted" ]
 	verdict "$*: status $status, wanted $wanted" $?
@@ -29,6 +30,11 @@ try() { # wanted status, command...
 has() {
 	grep -Eq -- "$1" "$out"
 	verdict "no '$1'" $?
+}
+
+gives() { # wanted status, a pattern, command...
+	try "$1" "${@:3}"
+	has "$2"
 }
 
 json() { # a condition on the object d

@@ -6,32 +6,15 @@ cd "$(dirname "$0")/../.." || exit 1
 bin=${BUILD:-build}/bin
 fixtures=tests/fixtures/sched
 shared=${TEST_TOPOLOGIES:-../shared/topologies}/formats
-scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
-passed=0 failed=0
-for v in $(compgen -e TUTTI_); do unset "$v"; done
-
-try() { # name, wanted status, a pattern that the output must have, command...
-	local name=$1 wanted=$2 pattern=$3 status
-	shift 3
-	timeout -k 5 120 "$@" > "$scratch/new" 2>&1
-	status=$?
-	mv "$scratch/new" "$scratch/out"
-	if [ $status -eq "$wanted" ] && grep -Eq -- "$pattern" "$scratch/out"; then
-		passed=$((passed + 1))
-		return
-	fi
-	failed=$((failed + 1))
-	echo "FAIL $name: status $status (wanted $wanted), pattern '$pattern' of: $*"
-	tail -n 25 "$scratch/out" | sed 's/^/    /'
-}
+. tests/harness/checks.sh
+limit=120
 
 run() { # file, ranks, program, arguments: right results, and the plan has used the file
 	local file=$1 n=$2
 	shift 2
-	try "$file, $n ranks" 0 '^# Out of bounds values : 0 OK$' env TUTTI_SCHEDULE_FILE="$file" TUTTI_LOG=plan:info \
+	gives 0 '^# Out of bounds values : 0 OK$' env TUTTI_SCHEDULE_FILE="$file" TUTTI_LOG=plan:info \
 		"$bin/tutti-run" -n "$n" "$bin/$1" "${@:2}" -n 2 -w 1 -c 1
-	try "$file is used" 0 "$n ranks: TUTTI_SCHEDULE_FILE decides [1-9]" cat "$scratch/out"
+	has "$n ranks: TUTTI_SCHEDULE_FILE decides [1-9]"
 }
 
 xml=1
@@ -42,25 +25,24 @@ xml=1
 
 run $fixtures/star.txt 3 all_reduce_perf -b 4 -e 16M -f 8 -d float -o all
 run $fixtures/star.txt 3 broadcast_perf -b 4 -e 4M -f 16 -r 2
-"$bin/tutti-info" --schedule allreduce:dbtree:4 --as text > "$scratch/dbtree.txt"
-run "$scratch/dbtree.txt" 4 all_reduce_perf -b 4 -e 4M -f 16
-TUTTI_SCHEDULE_FILE=$fixtures/star.txt TUTTI_LOG=plan:warn try "nothing for 2 ranks" 0 'decides 0 of the' \
+"$bin/tutti-info" --schedule allreduce:dbtree:4 --as text > "$work/dbtree.txt"
+run "$work/dbtree.txt" 4 all_reduce_perf -b 4 -e 4M -f 16
+TUTTI_SCHEDULE_FILE=$fixtures/star.txt TUTTI_LOG=plan:warn gives 0 'decides 0 of the' \
 	"$bin/tutti-run" -n 2 "$bin/all_reduce_perf" -b 4 -e 4 -n 1 -w 1
 
 if [ $xml = 1 ]; then
 	run $fixtures/ring3.xml 3 all_reduce_perf -b 4 -e 16M -f 8
 	run $fixtures/pairs2.xml,$fixtures/halves2.xml 2 all_reduce_perf -b 4 -e 1M -f 8
 	run $fixtures/pairs2.xml,$fixtures/halves2.xml 2 reduce_scatter_perf -b 4 -e 16M -f 8
-	"$bin/tutti-info" --schedule reducescatter:ring:3 --as msccl > "$scratch/ring.xml"
-	run "$scratch/ring.xml" 3 reduce_scatter_perf -b 4 -e 4M -f 16
-	"$bin/tutti-info" --schedule $fixtures/pairs2.xml --as text > "$scratch/pairs.txt"
-	try "an import as text" 0 '^AllReduce pairs, 2 ranks: .*; 0 to 1048576 bytes; proved$' \
-		"$bin/tutti-info" --schedule "$scratch/pairs.txt"
-	sed 's/type="rrs"/type="rrx"/' $fixtures/ring3.xml > "$scratch/bad.xml"
-	TUTTI_SCHEDULE_FILE=$scratch/bad.xml try "broken" 1 'bad.xml:6: gpu 0 tb 0 step 1: type rrx' \
+	"$bin/tutti-info" --schedule reducescatter:ring:3 --as msccl > "$work/ring.xml"
+	run "$work/ring.xml" 3 reduce_scatter_perf -b 4 -e 4M -f 16
+	"$bin/tutti-info" --schedule $fixtures/pairs2.xml --as text > "$work/pairs.txt"
+	gives 0 '^AllReduce pairs, 2 ranks: .*; 0 to 1048576 bytes; proved$' \
+		"$bin/tutti-info" --schedule "$work/pairs.txt"
+	sed 's/type="rrs"/type="rrx"/' $fixtures/ring3.xml > "$work/bad.xml"
+	TUTTI_SCHEDULE_FILE=$work/bad.xml gives 1 'bad.xml:6: gpu 0 tb 0 step 1: type rrx' \
 		"$bin/tutti-run" -n 3 "$bin/all_reduce_perf" -b 4 -e 4
-	try "broken, as tutti-info sees it" 1 'bad.xml:6: gpu 0 tb 0 step 1: type rrx' \
-		"$bin/tutti-info" --schedule "$scratch/bad.xml"
+	gives 1 'bad.xml:6: gpu 0 tb 0 step 1: type rrx' "$bin/tutti-info" --schedule "$work/bad.xml"
 	if [ -d "$shared" ]; then
 		run "$shared/msccl-allreduce-allpairs-8n-simple.xml" 8 all_reduce_perf -b 1M -e 8M -f 8
 		run "$shared/msccl-all-reduce-ring-ll.xml" 16 all_reduce_perf -b 4 -e 8K -f 16
@@ -69,22 +51,20 @@ if [ $xml = 1 ]; then
 	fi
 fi
 
-try "a list" 0 '^Broadcast fan, 3 ranks, root 2: 1 x 2 chunks, 2 lanes, up to 5 steps a rank; proved$' \
+gives 0 '^Broadcast fan, 3 ranks, root 2: 1 x 2 chunks, 2 lanes, up to 5 steps a rank; proved$' \
 	"$bin/tutti-info" --schedule $fixtures/star.txt
 export TUTTI_SCHEDULE_FILE=$fixtures/star.txt
-try "explained" 0 '^  -> star +no model +windows of ' "$bin/tutti-info" --explain allreduce:16K:3
-try "why" 0 'chosen: star, of .*star.txt in TUTTI_SCHEDULE_FILE$' cat "$scratch/out"
-try "other sizes" 0 'chosen: [a-z]+, the cheapest' "$bin/tutti-info" --explain allreduce:16M:3
-try "other roots" 0 'chosen: fan, of .*which it has one; others: [a-z]+$' "$bin/tutti-info" --explain broadcast:1M:3
-try "as JSON" 0 '"chosen": "star", "file": "[^"]*star.txt", "why": "of ' \
-	"$bin/tutti-info" --json --explain allreduce:16K:3
-TUTTI_SCHEDULE_FILE=/nowhere try "a file that is not there" 1 'schedules of /nowhere cannot be read' \
+gives 0 '^  -> star +no model +windows of ' "$bin/tutti-info" --explain allreduce:16K:3
+has 'chosen: star, of .*star.txt in TUTTI_SCHEDULE_FILE$'
+gives 0 'chosen: [a-z]+, the cheapest' "$bin/tutti-info" --explain allreduce:16M:3
+gives 0 'chosen: fan, of .*which it has one; others: [a-z]+$' "$bin/tutti-info" --explain broadcast:1M:3
+gives 0 '"chosen": "star", "file": "[^"]*star.txt", "why": "of ' "$bin/tutti-info" --json --explain allreduce:16K:3
+TUTTI_SCHEDULE_FILE=/nowhere gives 1 'schedules of /nowhere cannot be read' \
 	"$bin/tutti-info" --explain allreduce:16K:3
 unset TUTTI_SCHEDULE_FILE
-try "two collectives in one XML" 2 'one collective' "$bin/tutti-info" --schedule $fixtures/star.txt --as msccl
-try "no such thing" 2 'no such file' "$bin/tutti-info" --schedule allreduce:ring
-try "no such algorithm" 2 'no such algorithm' "$bin/tutti-info" --schedule allreduce:rung:3
-try "no such form" 2 'text or msccl' "$bin/tutti-info" --schedule $fixtures/star.txt --as nccl
-try "weights" 1 'unequal weight' "$bin/tutti-info" --schedule <(sed -n '/^Broadcast/,$p' $fixtures/star.txt) --as msccl
-echo "$passed passed, $failed failed"
-[ $failed -eq 0 ]
+gives 2 'one collective' "$bin/tutti-info" --schedule $fixtures/star.txt --as msccl
+gives 2 'no such file' "$bin/tutti-info" --schedule allreduce:ring
+gives 2 'no such algorithm' "$bin/tutti-info" --schedule allreduce:rung:3
+gives 2 'text or msccl' "$bin/tutti-info" --schedule $fixtures/star.txt --as nccl
+gives 1 'unequal weight' "$bin/tutti-info" --schedule <(sed -n '/^Broadcast/,$p' $fixtures/star.txt) --as msccl
+sum_up
