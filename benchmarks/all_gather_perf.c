@@ -1,11 +1,6 @@
 /* Times AllGather; size is that of the whole result. SPDX-License-Identifier: Apache-2.0 */
 #include "perf_common.h"
 
-static double bus_factor(int n)
-{
-	return (double)(n - 1) / n;
-}
-
 static struct perf_sizes sizes(size_t count, int nranks)
 {
 	size_t share = count / (size_t)nranks;
@@ -32,7 +27,7 @@ static tuttiResult_t run(const void *send, void *recv, const struct perf_case *c
 int main(int argc, char **argv)
 {
 	static const struct perf_coll coll = { .name = "AllGather",
-					       .bus_factor = bus_factor,
+					       .passes = 1,
 					       .sizes = sizes,
 					       .expect = expect,
 					       .run = run };

@@ -1,16 +1,6 @@
 /* Times AllReduce. SPDX-License-Identifier: Apache-2.0 */
 #include "perf_common.h"
 
-static double bus_factor(int n)
-{
-	return 2.0 * (n - 1) / n;
-}
-
-static struct perf_sizes sizes(size_t count, int nranks)
-{
-	return (struct perf_sizes){ .send = count, .recv = count, .param = count };
-}
-
 static void expect(const struct perf_case *c, void *out)
 {
 	perf_reduced(c, 0, c->sizes.recv, out);
@@ -26,8 +16,7 @@ int main(int argc, char **argv)
 {
 	static const struct perf_coll coll = { .name = "AllReduce",
 					       .has_op = true,
-					       .bus_factor = bus_factor,
-					       .sizes = sizes,
+					       .passes = 2,
 					       .expect = expect,
 					       .run = run };
 

@@ -257,7 +257,7 @@ static void fill_timing(const struct rank *k, const struct perf_case *c, double 
 {
 	t->us = us;
 	t->algbw = us > 0 ? (double)row_bytes(c) / us * 1e-3 : 0;
-	t->busbw = t->algbw * k->coll->bus_factor(k->nranks);
+	t->busbw = t->algbw * (k->coll->passes ? (double)k->coll->passes * (k->nranks - 1) / k->nranks : 1);
 	t->wrong = -1;
 }
 
@@ -308,12 +308,19 @@ static bool row(struct rank *k, struct perf_case *c, tuttiRedOp_t op, uint64_t *
 	return true;
 }
 
+static struct perf_sizes sizes_of(const struct rank *k, size_t count)
+{
+	if (k->coll->sizes)
+		return k->coll->sizes(count, k->nranks);
+	return (struct perf_sizes){ .send = count, .recv = count, .param = count };
+}
+
 static void sizes_loop(struct rank *k, struct perf_case *c, tuttiRedOp_t op, uint64_t *seed)
 {
 	const struct perf_args *a = k->args;
 
 	for (size_t size = a->min_bytes, next; size <= a->max_bytes; size = next) {
-		c->sizes = k->coll->sizes(size / perf_type_size(c->type), k->nranks);
+		c->sizes = sizes_of(k, size / perf_type_size(c->type));
 		if (!row(k, c, op, seed)) {
 			if (k->rank == 0)
 				perf_report_skip(c, k->coll);

@@ -31,8 +31,8 @@ struct perf_coll {
 	const char *name;
 	bool has_op, has_root;
 	bool result_on_root; /* others get nothing */
-	double (*bus_factor)(int nranks); /* busbw = algbw * this */
-	struct perf_sizes (*sizes)(size_t count, int nranks);
+	int passes;          /* busbw = algbw * passes * (n-1)/n; 0: algbw */
+	struct perf_sizes (*sizes)(size_t count, int nranks); /* NULL: all that of the call */
 	/* What this rank's result must be: sizes.recv elements; called where there is a result. */
 	void (*expect)(const struct perf_case *c, void *out);
 	tuttiResult_t (*run)(const void *send, void *recv, const struct perf_case *c, tuttiRedOp_t op,

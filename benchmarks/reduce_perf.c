@@ -1,16 +1,6 @@
 /* Times Reduce; the result is on the root alone. SPDX-License-Identifier: Apache-2.0 */
 #include "perf_common.h"
 
-static double bus_factor(int n)
-{
-	return 1;
-}
-
-static struct perf_sizes sizes(size_t count, int nranks)
-{
-	return (struct perf_sizes){ .send = count, .recv = count, .param = count };
-}
-
 static void expect(const struct perf_case *c, void *out)
 {
 	perf_reduced(c, 0, c->sizes.recv, out);
@@ -28,8 +18,6 @@ int main(int argc, char **argv)
 					       .has_op = true,
 					       .has_root = true,
 					       .result_on_root = true,
-					       .bus_factor = bus_factor,
-					       .sizes = sizes,
 					       .expect = expect,
 					       .run = run };
 

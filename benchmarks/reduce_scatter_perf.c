@@ -1,11 +1,6 @@
 /* Times ReduceScatter; size is that of a rank's whole input. SPDX-License-Identifier: Apache-2.0 */
 #include "perf_common.h"
 
-static double bus_factor(int n)
-{
-	return (double)(n - 1) / n;
-}
-
 static struct perf_sizes sizes(size_t count, int nranks)
 {
 	size_t share = count / (size_t)nranks;
@@ -30,7 +25,7 @@ int main(int argc, char **argv)
 {
 	static const struct perf_coll coll = { .name = "ReduceScatter",
 					       .has_op = true,
-					       .bus_factor = bus_factor,
+					       .passes = 1,
 					       .sizes = sizes,
 					       .expect = expect,
 					       .run = run };
