@@ -109,28 +109,29 @@ static void poll_until_done(struct rank *r, tuttiComm_t comm)
 	} while (state == tuttiInProgress);
 }
 
+/* Init of rank 0 returns while the last rank has not begun its own. */
+static _Atomic bool first_is_back;
+
 static void nonblocking_rank(struct rank *r)
 {
 	tuttiConfig_t config = TUTTI_CONFIG_INITIALIZER;
 	const tuttiUniqueId *id = r->arg;
 	tuttiResult_t res;
 	int32_t v = 1;
-	double t;
 
 	config.blocking = 0;
-	if (r->rank == r->n - 1)
-		sleep_s(0.4);
-	t = seconds_now();
+	while (r->rank == r->n - 1 && !atomic_load(&first_is_back))
+		sleep_s(0.01);
 	res = tuttiCommInitRankConfig(&r->comm, r->n, *id, r->rank, &config);
-	t = seconds_now() - t;
 	RANK_CHECKF(r, res == tuttiInProgress || res == tuttiSuccess, "init gives '%s': %s",
 		    tuttiGetErrorString(res), tuttiGetLastError(NULL));
 	if (r->rank == 0) {
-		RANK_CHECKF(r, res == tuttiInProgress && t < 0.3, "init gave '%s' after %.3f s",
-			    tuttiGetErrorString(res), t);
+		RANK_CHECKF(r, res == tuttiInProgress, "init gave '%s' before all ranks had come",
+			    tuttiGetErrorString(res));
 		res = tuttiAllReduce(&v, &v, 1, tuttiInt32, tuttiSum, r->comm, NULL);
 		RANK_CHECKF(r, res == tuttiInvalidUsage, "a call during init gives '%s'",
 			    tuttiGetErrorString(res));
+		atomic_store(&first_is_back, true);
 	}
 	poll_until_done(r, r->comm);
 	for (int k = 0; k < 5; k++) {
@@ -157,7 +158,6 @@ static void abort_init(void)
 	tuttiUniqueId id;
 	tuttiComm_t comm;
 	tuttiResult_t res;
-	double t;
 
 	setenv("TUTTI_LOG", "none", 0);
 	ok(tuttiGetUniqueId(&id), "GetUniqueId");
@@ -165,10 +165,7 @@ static void abort_init(void)
 	res = tuttiCommInitRankConfig(&comm, 2, id, 0, &config);
 	CHECKF(res == tuttiInProgress, "init gives '%s'", tuttiGetErrorString(res));
 	sleep_s(0.1);
-	t = seconds_now();
 	ok(tuttiCommAbort(comm), "CommAbort");
-	t = seconds_now() - t;
-	CHECKF(t < 1, "Abort took %.2f s", t);
 }
 
 /* ---- split ---- */

@@ -432,24 +432,22 @@ static void refused(void)
 	ranks_run(2, 20, refused_rank, NULL);
 }
 
-/* Rank 0 is on its queue in a call that nobody else makes; Abort lets the queue go. */
+/* Rank 0 is on its queue in a call that nobody else makes; Abort lets the queue go, whatever the others do. */
 static _Atomic int aborted;
 
 static void abort_rank(struct rank *r)
 {
 	tuttiStream_t q = fake_queue_new();
 	struct vec v = vec_new(*(const size_t *)r->arg);
-	double t;
 
 	if (r->rank == 0) {
 		RANK_OK(r, FAKE(tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q)));
 		RANK_OK(r, FAKE(tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q)));
 		RANK_CHECKF(r, !fake_queue_wait(q, 0.3), "it came back alone");
-		t = seconds_now();
 		RANK_OK(r, tuttiCommAbort(r->comm));
 		r->comm = NULL;
+		RANK_CHECKF(r, fake_queue_wait(q, 15), "the queue still waits");
 		atomic_store(&aborted, 1);
-		RANK_CHECKF(r, fake_queue_wait(q, 1) && seconds_now() - t < 1.2, "the queue still waits");
 	} else {
 		while (!atomic_load(&aborted))
 			sleep_s(0.01);
@@ -479,15 +477,16 @@ static void mismatch_rank(struct rank *r)
 	tuttiStream_t q = fake_queue_new();
 	struct vec v = vec_new(2000);
 	tuttiResult_t state = tuttiSuccess;
-	double t = seconds_now();
 
 	RANK_OK(r, FAKE(tuttiAllReduce(v.at, v.at, r->rank ? 2000 : 1999, tuttiFloat32, tuttiSum, r->comm, q)));
-	while (state == tuttiSuccess && seconds_now() - t < 5)
+	while (state == tuttiSuccess) {
+		sleep_s(0.001);
 		tuttiCommGetAsyncError(r->comm, &state);
+	}
 	RANK_CHECKF(r, state == tuttiMismatch || state == tuttiRemoteError, "state '%s'", tuttiGetErrorString(state));
 	RANK_CHECKF(r, strstr(tuttiGetLastError(r->comm), "1999") && strstr(tuttiGetLastError(r->comm), "2000"), "%s",
 		    tuttiGetLastError(r->comm));
-	RANK_CHECKF(r, fake_queue_wait(q, 2), "the queue still waits");
+	RANK_CHECKF(r, fake_queue_wait(q, 15), "the queue still waits");
 	RANK_CHECKF(r, FAKE(tuttiAllReduce(v.at, v.at, 5, tuttiFloat32, tuttiSum, r->comm, q)) == state,
 		    "the next call");
 	tuttiCommAbort(r->comm);
@@ -510,7 +509,6 @@ static void death_rank(struct rank *r)
 	tuttiResult_t state = tuttiSuccess;
 	tuttiStream_t q;
 	struct vec v;
-	double t;
 
 	setenv("TUTTI_LOG", "none", 0);
 	fake_start();
@@ -523,11 +521,12 @@ static void death_rank(struct rank *r)
 	RANK_OK(r, tuttiBarrier(r->comm, NULL));
 	if (r->rank == 1)
 		kill(getpid(), SIGKILL);
-	t = seconds_now();
 	if (FAKE(tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiMax, r->comm, q)) == tuttiSuccess)
-		RANK_CHECKF(r, fake_queue_wait(q, 2), "the queue still waits");
-	while (state == tuttiSuccess && seconds_now() - t < 5)
+		RANK_CHECKF(r, fake_queue_wait(q, 30), "the queue still waits");
+	while (state == tuttiSuccess) {
+		sleep_s(0.001);
 		tuttiCommGetAsyncError(r->comm, &state);
+	}
 	RANK_CHECKF(r, state == tuttiPeerDead && strstr(tuttiGetLastError(r->comm), "rank 1"), "'%s': %s",
 		    tuttiGetErrorString(state), tuttiGetLastError(r->comm));
 	RANK_OK(r, tuttiCommAbort(r->comm));
@@ -541,13 +540,13 @@ static void death(void)
 
 	for (int i = 0; i < 2; i++) {
 		procs_start(&ps, 3, 0, transports[i], death_rank, NULL);
-		procs_wait(&ps, 20);
+		procs_wait(&ps, 40);
 		procs_expect(&ps, 1, 1);
 	}
 }
 
 const struct test tests[] = {
-	{ "a process that dies while queues wait", death, 60 }, /* first: it forks */
+	{ "a process that dies while queues wait", death, 100 }, /* first: it forks */
 	{ "memory", memory, 20 },
 	{ "many calls in flight", in_flight, 120 },
 	{ "a queue that is busy elsewhere", late, 30 },
