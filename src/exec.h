@@ -74,7 +74,8 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 				  size_t in_bytes, size_t out_bytes, struct tt_qrun **out);
 void tt_qrun_cancel(struct tt_qrun *q); /* nothing of it was enqueued */
-bool tt_qrun_free_all(struct tt_qrun **pool); /* waits a second for each that its queue has ended; all have */
+/* Waits so long in all for queues to end; false: some have not, and what they still reach stays. */
+bool tt_qrun_free_all(struct tt_qrun **pool, int ms);
 bool tt_qrun_any(const struct tt_qrun *pool, const void *line); /* one on that queue has not ended */
 void *tt_qrun_scratch(const struct tt_qrun *q);
 const void *tt_qrun_in(const struct tt_qrun *q);

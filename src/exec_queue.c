@@ -318,13 +318,13 @@ void tt_qrun_cancel(struct tt_qrun *q)
 	atomic_store_explicit(&q->busy, false, memory_order_release);
 }
 
-bool tt_qrun_free_all(struct tt_qrun **pool)
+bool tt_qrun_free_all(struct tt_qrun **pool, int ms)
 {
 	bool all = true;
 
 	for (struct tt_qrun *q = *pool, *next; q; q = next) {
 		next = q->next;
-		for (int i = 0; i < 1000 && !is_free(q); i++)
+		for (; ms > 0 && !is_free(q); ms--)
 			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 		if (!is_free(q)) { /* the device may still write there: better lost than used twice */
 			tt_log(TT_LOG_WARN, "mem", "%s memory of an operation stays: its stream has not come so "

@@ -118,9 +118,12 @@ static bool depart(struct tuttiComm *c)
 	return last;
 }
 
+/* For streams that are busy with something else, whatever they have of this communicator. */
+enum { PATIENT_MS = 1000, BRIEF_MS = 500 };
+
 void tt_queue_free(struct tuttiComm *c)
 {
-	bool last = c->on_queues && depart(c), drained;
+	bool last = c->on_queues && depart(c), aborting = atomic_load(&c->aborting), drained;
 
 	while (c->qprogs) {
 		struct tt_qprog_entry *e = c->qprogs;
@@ -129,13 +132,13 @@ void tt_queue_free(struct tuttiComm *c)
 		tt_qprog_free(e->prog);
 		free(e);
 	}
-	drained = tt_qrun_free_all(&c->qruns);
+	drained = tt_qrun_free_all(&c->qruns, aborting ? BRIEF_MS : PATIENT_MS);
 	/* What others still write to is released by the progress thread, again and again. */
-	drained = tt_peers_close(c->peers, drained, atomic_load(&c->aborting));
+	drained = tt_peers_close(c->peers, drained, aborting);
 	if (c->on_queues && drained)
 		tt_progress_drop();
 	/* An abort must not wait for streams, as a device does that takes memory back: then it is kept for the next. */
-	if (last && !atomic_load(&c->aborting))
+	if (last && !aborting)
 		tt_mem_trim();
 }
 

@@ -2,6 +2,7 @@
  * TEST_LINKS=0: there must be none, and all goes well without. SPDX-License-Identifier: Apache-2.0 */
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -181,6 +182,19 @@ static void all_processes(void)
 
 /* ---- what goes wrong ---- */
 
+/* When it went wrong; with TEST_TELL=1 each says how long after that something came, for docs/gpu.md. */
+static _Atomic double *trouble(const struct rank *r)
+{
+	return (_Atomic double *)r->procs->shared->user;
+}
+
+static void tell(const struct rank *r, const char *what)
+{
+	if (test_setting("TEST_TELL", 0))
+		fprintf(stderr, "rank %d of %d: %s after %.3f s\n", r->rank, r->n, what,
+			seconds_now() - atomic_load(trouble(r)));
+}
+
 static tuttiResult_t wait_for_error(struct rank *r)
 {
 	tuttiResult_t state = tuttiSuccess;
@@ -208,16 +222,21 @@ static void killed_rank(struct rank *r)
 	fake_queue_sync(q);
 	RANK_OK(r, tuttiBarrier(r->comm, NULL));
 	for (int i = 0; i < CALLS; i++) {
-		if (r->rank == 1 && i == CALLS / 2)
+		if (r->rank == 1 && i == CALLS / 2) {
+			atomic_store(trouble(r), seconds_now());
 			kill(getpid(), SIGKILL);
+		}
 		if (tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiMax, r->comm, q) != tuttiSuccess)
 			break;
 	}
 	state = wait_for_error(r);
 	RANK_CHECKF(r, state == tuttiPeerDead && strstr(tuttiGetLastError(r->comm), "rank 1"), "'%s': %s",
 		    tuttiGetErrorString(state), tuttiGetLastError(r->comm));
+	tell(r, "the error was seen");
 	RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
+	tell(r, "the stream ended");
 	RANK_OK(r, tuttiCommAbort(r->comm));
+	tell(r, "abort came back");
 	fake_queue_free(q);
 	fake_free(v.at);
 	RANK_CHECKF(r, !fake_live(), "%d things of the driver's are left", fake_live());
@@ -255,13 +274,17 @@ static void given_up_rank(struct rank *r)
 	if (r->rank == 0)
 		RANK_CHECKF(r, !fake_queue_wait(q, 0.2), "it came back alone");
 	if (r->rank == 0) {
+		atomic_store(trouble(r), seconds_now());
 		RANK_OK(r, tuttiCommAbort(r->comm));
+		tell(r, "abort came back");
 		RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
+		tell(r, "the aborter's stream ended");
 	} else {
 		if (r->rank < r->n - 1)
 			RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
 		else
 			wait_for_error(r);
+		tell(r, r->rank < r->n - 1 ? "the stream ended" : "the error was seen");
 		RANK_OK(r, tuttiCommGetAsyncError(r->comm, &state));
 		RANK_CHECKF(r, state != tuttiSuccess, "a call that cannot have ended well has");
 		RANK_OK(r, tuttiCommAbort(r->comm));
