@@ -285,6 +285,9 @@ struct tt_row tt_task_row(const struct tt_task *t);
  * (comm_peers.c). The first: as far as the operator has a say. */
 bool tt_comm_may_peer(const struct tt_task *t);
 struct tt_peers *tt_comm_peers(const struct tt_task *t, const struct tt_row *row, const struct tt_sched *s);
+/* Messages of device links say nothing of their call: ranks tell each other beside them, when a call begins. */
+void tt_comm_tell_peers(const struct tt_task *t);
+tuttiResult_t tt_comm_meant_alike(const struct tt_task *t); /* as far as is known; else it fails */
 void tt_task_free(struct tt_task *list); /* malloc'ed ones that were not submitted, or are done */
 size_t tt_task_in_bytes(const struct tt_task *t); /* what this rank gives and gets (task_mem.c) */
 size_t tt_task_out_bytes(const struct tt_task *t);

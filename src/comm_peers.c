@@ -4,6 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#define ASK_NS 1000000000ull
+
 /* On the thread that calls init: its device, or the one that config.device names, is the communicator's. Parts have
  * that of the whole. */
 void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent)
@@ -89,6 +91,53 @@ struct tt_peers *tt_comm_peers(const struct tt_task *t, const struct tt_row *row
 	size_t largest = s->one_window ? t->count * tt_type_size(t->type) * (size_t)t->comm->nranks : row->window;
 
 	return tt_comm_may_peer(t) && largest <= tt_peers_message(t->comm->peers) ? t->comm->peers : NULL;
+}
+
+static bool is_told(const struct tt_task *t)
+{
+	return t->q && !t->hosted && t->comm->peers;
+}
+
+/* Of a message; NULL: by the network, where it says itself what it is. */
+static struct tt_peer_dir *dir_of(const struct tt_task *t)
+{
+	return t->coll == TT_SENDRECV ? tt_peers_dir(t->comm->peers, t->root, TT_P2P_LANE, t->is_send) : NULL;
+}
+
+void tt_comm_tell_peers(const struct tt_task *t)
+{
+	struct tt_peer_dir *d = is_told(t) ? dir_of(t) : NULL;
+
+	if (d)
+		tt_peer_note(d, t->sig.seq, tt_sig_hash(&t->sig));
+	else if (is_told(t) && t->coll != TT_SENDRECV)
+		tt_peers_note(t->comm->peers, t->sig.seq, tt_sig_hash(&t->sig));
+}
+
+/* It was an earlier one, unless the other's word of this one differs. */
+static tuttiResult_t differing_message(const struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	int from = t->is_send ? c->rank : t->root, to = t->is_send ? t->root : c->rank;
+
+	if (tt_comm_differs(c, t->root, &t->sig, ASK_NS))
+		return tt_comm_error(c);
+	return tt_comm_fail(c, false, tuttiMismatch, "the Sends of rank %d to rank %d, by a device link, and its Recvs "
+			    "differ in count or type, before the %u-th; give each pair the same", from, to,
+			    t->sig.seq);
+}
+
+tuttiResult_t tt_comm_meant_alike(const struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+	struct tt_peer_dir *d = is_told(t) ? dir_of(t) : NULL;
+	int other = -1;
+
+	if (d)
+		return tt_peer_differs(d, t->sig.seq) ? differing_message(t) : tuttiSuccess;
+	if (is_told(t) && t->coll != TT_SENDRECV)
+		other = tt_peers_differ(c->peers, t->sig.seq, tt_sig_hash(&t->sig));
+	return other >= 0 && tt_comm_differs(c, other, &t->sig, ASK_NS) ? tt_comm_error(c) : tuttiSuccess;
 }
 
 /* Who has failed tells the others at once, and why a little later. */

@@ -25,6 +25,8 @@ struct tt_peer_dir {
 	size_t slot;
 	bool is_send;
 	const void *line;                /* the queue of the last message */
+	_Atomic uint64_t *said, *heard;  /* the last Sends or Recvs, this end's and the other's */
+	uint32_t chain;                  /* a hash of all of this end's */
 	_Atomic uint32_t pos;            /* messages enqueued */
 };
 
@@ -54,10 +56,10 @@ static struct {
 /* ---- where things are ---- */
 
 /* The first line says who has failed; then each rank has one, whether it has closed, and one for its last calls; two
- * for each direction follow. */
+ * for each direction follow, and two more for its last messages. */
 static size_t words_of(int n)
 {
-	return (1 + 2 * (size_t)n + 2 * (size_t)n * (size_t)n * TT_PEER_LANES) * LINE * sizeof(uint32_t);
+	return (1 + 2 * (size_t)n + 2 * (size_t)n * (size_t)n * (TT_PEER_LANES + 1)) * LINE * sizeof(uint32_t);
 }
 
 static _Atomic uint32_t *closed(const struct tt_peers *p, int i)
@@ -75,6 +77,13 @@ static _Atomic uint32_t *word(const struct tt_peers *p, int from, int to, uint32
 	size_t n = (size_t)p->n, at = ((size_t)from * n + (size_t)to) * TT_PEER_LANES + lane;
 
 	return p->words + LINE * (1 + 2 * n + 2 * at + receivers);
+}
+
+static _Atomic uint64_t *messages_of(const struct tt_peers *p, int from, int to, bool receivers)
+{
+	size_t at = (size_t)from * (size_t)p->n + (size_t)to;
+
+	return (_Atomic uint64_t *)(word(p, p->n, 0, 0, receivers) + LINE * 2 * at);
 }
 
 static size_t slots_of(const struct tt_peers *p, int from, uint32_t lane)
@@ -200,8 +209,8 @@ static tuttiResult_t map_words(struct tt_peers *p, int fd)
 	if (at == MAP_FAILED)
 		return tt_note_error(tuttiSystemError, "mmap: %s", strerror(errno));
 	p->words = at;
-	for (size_t i = LINE * (1 + 2 * (size_t)p->n); p->me == 0 && i < p->words_size / sizeof(uint32_t); i += LINE)
-		atomic_store_explicit(&p->words[i], FIRST, memory_order_relaxed);
+	for (_Atomic uint32_t *w = word(p, 0, 0, 0, false); p->me == 0 && w < word(p, p->n, 0, 0, false); w += LINE)
+		atomic_store_explicit(w, FIRST, memory_order_relaxed);
 	TRY(p->kind->sharing->pin(at, p->words_size));
 	p->pinned = true;
 	return tuttiSuccess;
@@ -295,6 +304,7 @@ static void make_dir(struct tt_peers *p, int peer, uint32_t lane, bool is_send)
 		.kind = p->kind, .is_send = is_send, .slot = p->slot,
 		.mine = word(p, from, to, lane, !is_send), .theirs = word(p, from, to, lane, is_send),
 		.pos = FIRST, .slots = slots + slots_of(p, from, lane),
+		.said = messages_of(p, from, to, !is_send), .heard = messages_of(p, from, to, is_send),
 	};
 }
 
@@ -440,6 +450,20 @@ int tt_peers_differ(const struct tt_peers *p, uint32_t seq, uint64_t sig)
 			return p->ranks[i];
 	}
 	return -1;
+}
+
+void tt_peer_note(struct tt_peer_dir *d, uint32_t seq, uint64_t sig)
+{
+	d->chain = (uint32_t)tt_hash64(&sig, sizeof(sig), d->chain);
+	atomic_store_explicit(&d->said[seq % CALLS], (uint64_t)seq << 32 | d->chain, memory_order_release);
+}
+
+bool tt_peer_differs(const struct tt_peer_dir *d, uint32_t seq)
+{
+	uint64_t mine = atomic_load_explicit(&d->said[seq % CALLS], memory_order_relaxed);
+	uint64_t theirs = atomic_load_explicit(&d->heard[seq % CALLS], memory_order_acquire);
+
+	return mine >> 32 == seq && theirs >> 32 == seq && mine != theirs;
 }
 
 /* ---- failing ---- */

@@ -58,6 +58,10 @@ struct tt_peer_seen tt_peer_look(const struct tt_peer_dir *d);
 /* This rank has come to a call; the rank that means another by the same number, as far as is known; -1: none. */
 void tt_peers_note(struct tt_peers *p, uint32_t seq, uint64_t sig);
 int tt_peers_differ(const struct tt_peers *p, uint32_t seq, uint64_t sig);
+/* The same for Send and Recv: this end has come to its call of that number; whether the other end means another by it,
+ * or meant another by one before it, as far as is known. */
+void tt_peer_note(struct tt_peer_dir *d, uint32_t seq, uint64_t sig);
+bool tt_peer_differs(const struct tt_peer_dir *d, uint32_t seq);
 /* The communicator has failed here: releases this rank's queues, over whatever is in the slots, and lets the others
  * know before they can see any of it. */
 void tt_peers_fail(struct tt_peers *p);

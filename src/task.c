@@ -435,12 +435,6 @@ static tuttiResult_t error_of(struct tuttiComm *c)
 	return (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
 }
 
-/* On device links messages say nothing of the call: ranks tell each other beside them. */
-static bool is_told(const struct tt_task *t)
-{
-	return by_queue(t) && t->comm->peers && t->coll != TT_SENDRECV;
-}
-
 static void begin(struct tt_task *t)
 {
 	tuttiResult_t r = error_of(t->comm);
@@ -455,21 +449,10 @@ static void begin(struct tt_task *t)
 		finish(t, r);
 		return;
 	}
-	if (is_told(t))
-		tt_peers_note(t->comm->peers, t->sig.seq, tt_sig_hash(&t->sig));
+	tt_comm_tell_peers(t);
 	t->phase = RUNNING;
 	t->moved_ns = t->asked_ns = t->noted_ns = t->absent_ns = 0;
 	t->peer_there = false;
-}
-
-static tuttiResult_t meant_alike(struct tt_task *t)
-{
-	struct tuttiComm *c = t->comm;
-	int other = is_told(t) ? tt_peers_differ(c->peers, t->sig.seq, tt_sig_hash(&t->sig)) : -1;
-
-	if (other < 0 || !tt_comm_differs(c, other, &t->sig, 1000 * MS))
-		return tuttiSuccess;
-	return tt_comm_error(c);
 }
 
 bool tt_task_step(struct tt_task *t)
@@ -490,7 +473,7 @@ bool tt_task_step(struct tt_task *t)
 	}
 	switch (tt_run_pass(t->prog, &moved)) {
 	case TT_RUN_DONE:
-		finish(t, meant_alike(t));
+		finish(t, tt_comm_meant_alike(t));
 		return true;
 	case TT_RUN_FAILED:
 		r = movable(t) ? move_link(t) : broken(t);
@@ -615,7 +598,7 @@ static bool watch_peers(struct tt_task *t, uint64_t now)
 {
 	if (!by_queue(t) || t->phase != RUNNING)
 		return false;
-	if (meant_alike(t) != tuttiSuccess)
+	if (tt_comm_meant_alike(t) != tuttiSuccess)
 		return true;
 	if (tt_qrun_stirred(t->q))
 		t->moved_ns = now;

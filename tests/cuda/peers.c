@@ -304,6 +304,59 @@ static void given_up(void)
 	}
 }
 
+/* A Send and its Recv that differ, after some that are alike, are noticed on both sides, whatever fits into whose
+ * slots. */
+struct pair_of_calls {
+	size_t sent, received;
+	tuttiDataType_t type; /* of the Recv */
+	bool more;            /* further messages follow */
+};
+
+static void differ_rank(struct rank *r)
+{
+	const struct pair_of_calls *d = r->arg;
+	tuttiResult_t state, res = tuttiSuccess;
+	tuttiStream_t q;
+	struct vec v;
+
+	setenv("TUTTI_LOG", "none", 1);
+	fake_start();
+	RANK_OK(r, rank_init(r, NULL));
+	q = fake_queue_new();
+	v = vec_new(500000, 0);
+	for (int i = 0; i < 30 && res == tuttiSuccess && (d->more || i < 15); i++) {
+		bool differs = i == 14;
+
+		if (r->rank)
+			res = tuttiRecv(v.at, differs ? d->received : 10, differs ? d->type : tuttiFloat32, 0, r->comm, q);
+		else
+			res = tuttiSend(v.at, differs ? d->sent : 10, tuttiFloat32, 1, r->comm, q);
+	}
+	state = wait_for_error(r);
+	RANK_CHECKF(r, state == tuttiMismatch && strstr(tuttiGetLastError(r->comm), "Send"), "'%s': %s",
+		    tuttiGetErrorString(state), tuttiGetLastError(r->comm));
+	RANK_CHECKF(r, fake_queue_wait(q, 10), "the stream still waits");
+	RANK_OK(r, tuttiCommAbort(r->comm));
+	fake_queue_free(q);
+	fake_free(v.at);
+}
+
+static void differing(void)
+{
+	static struct pair_of_calls cases[] = {
+		{ 3, 5, tuttiFloat32, false }, { 10, 10, tuttiInt32, false }, { 10, 10, tuttiInt32, true },
+		{ 100, 400000, tuttiFloat32, false }, { 400000, 100, tuttiFloat32, true },
+		{ 0, 1, tuttiFloat32, true },
+	};
+	static struct procs ps;
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		procs_start(&ps, 2, 0, "shm,tcp", differ_rank, &cases[i]);
+		procs_wait(&ps, 40);
+		procs_expect(&ps, 1, -1);
+	}
+}
+
 /* Memory for users is of the kind that can be shared, and goes when it is given back. */
 static void memory(void)
 {
@@ -322,6 +375,7 @@ const struct test tests[] = {
 	{ "processes", all_processes, 180 }, /* first those that fork */
 	{ "a rank is killed", killed, 120 },
 	{ "a rank gives up", given_up, 120 },
+	{ "Send and Recv that differ", differing, 120 },
 	{ "threads", all_threads, 120 },
 	{ "memory for users", memory, 20 },
 };
