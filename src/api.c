@@ -79,19 +79,15 @@ static const struct tt_mem_kind *kind_of_stream(tuttiStream_t s)
 }
 
 /* With device links a rank does not know whether the others call on device memory: all calls go by them. */
-static tuttiResult_t place_staged(const char *call, struct tt_task *t)
+static void place_staged(struct tt_task *t)
 {
 	const struct tt_peers *p = t->comm->peers;
 
-	if (t->stream)
-		return tt_fail(tuttiUnsupported, "%s: a host stream on a communicator with device links "
-			       "(TUTTI_DEVICE_LINKS=1): give it NULL, or a stream of the device", call);
 	t->kind = tt_peers_kind(p);
 	t->queue = tt_peers_queue(p);
 	t->at = (struct tt_mem_place){ .device = t->comm->bound, .where = tt_peers_where(p), .line = t->queue,
 					.in_host = true, .out_host = true };
 	t->staged = true;
-	return tuttiSuccess;
 }
 
 static tuttiResult_t check_home(const char *call, const struct tt_task *t)
@@ -113,8 +109,11 @@ static tuttiResult_t find_place(const char *call, struct tt_task *t)
 	if (t->stream && !host_stream && !queue)
 		return bad(tt_fail(tuttiInvalidArgument, "%s: stream is neither NULL nor a live host stream%s",
 				   call, tt_mem_kinds() ? ", nor one of a device" : "; no device is in use here"));
-	if (!in && !out && !queue)
-		return t->comm->peers ? bad(place_staged(call, t)) : tuttiSuccess;
+	if (!in && !out && !queue) {
+		if (t->comm->peers)
+			place_staged(t);
+		return tuttiSuccess;
+	}
 	t->kind = in ? in : out ? out : queue;
 	if (host_stream)
 		return bad(tt_fail(tuttiInvalidArgument, "%s: %s memory on a host stream; its order is that of a "

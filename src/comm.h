@@ -252,6 +252,7 @@ struct tt_task {
 	struct tt_qrun *q;
 	bool hosted;                    /* on copies in host memory */
 	bool staged;                    /* of host memory, on the queue of the communicator's own */
+	bool fed;                       /* a staged one whose queue has its input */
 	struct tt_meeting *meeting;
 	uint64_t first, stream_first; /* start when so many before it have finished */
 	struct tt_task *after; /* in this unit, or NULL */

@@ -73,6 +73,9 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 			   struct tt_qrun **out);
 tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kind *kind, const struct tt_mem_place *at,
 				  size_t in_bytes, size_t out_bytes, struct tt_qrun **out);
+/* Nothing that is enqueued after `await` runs before the host has called `feed`. */
+tuttiResult_t tt_qrun_enqueue_await(struct tt_qrun *q, tuttiStream_t queue);
+void tt_qrun_feed(struct tt_qrun *q);
 void tt_qrun_cancel(struct tt_qrun *q); /* nothing of it was enqueued */
 /* Waits so long in all for queues to end; false: some have not, and what they still reach stays. */
 bool tt_qrun_free_all(struct tt_qrun **pool, int ms);

@@ -41,7 +41,7 @@ struct tt_qrun {
 	uint32_t ndirs, dirs_max, nslots;
 	size_t slot, in_bytes, out_bytes;  /* of copies of the buffers, behind the slots */
 	uint64_t stirred;                  /* counts of device links at the last look */
-	_Atomic uint32_t *words;           /* begun and ended; done; two for each direction; then the slots */
+	_Atomic uint32_t *words;           /* begun and ended; done and fed; two for each direction; then the slots */
 	char *slots;
 	size_t pinned_size, tmp_size, scratch_at;
 	void *tmp;
@@ -497,6 +497,11 @@ tuttiResult_t tt_qrun_hosted_end(struct tt_qrun *q, tuttiStream_t queue, void *o
 	return tt_qrun_enqueue_end(q, queue);
 }
 
+tuttiResult_t tt_qrun_enqueue_await(struct tt_qrun *q, tuttiStream_t queue)
+{
+	return q->kind->stream_wait(queue, &q->words[LINE + 1], 1);
+}
+
 tuttiResult_t tt_qrun_enqueue_begin(struct tt_qrun *q, tuttiStream_t queue)
 {
 	return q->kind->stream_signal(queue, &q->words[0], 1);
@@ -508,6 +513,11 @@ tuttiResult_t tt_qrun_enqueue_end(struct tt_qrun *q, tuttiStream_t queue)
 }
 
 /* ---- the network's side ---- */
+
+void tt_qrun_feed(struct tt_qrun *q)
+{
+	atomic_store_explicit(&q->words[LINE + 1], 1, memory_order_release);
+}
 
 bool tt_qrun_begun(const struct tt_qrun *q)
 {
@@ -585,5 +595,6 @@ void tt_qrun_close(struct tt_qrun *q, bool failed)
 	for (uint32_t k = 0; failed && k < q->ndirs; k++)
 		atomic_store_explicit(word(q, k, BY_HOST), RELEASED, memory_order_release);
 	atomic_store_explicit(&q->words[LINE], 1, memory_order_release);
+	tt_qrun_feed(q);
 	atomic_store_explicit(&q->busy, false, memory_order_release);
 }

@@ -87,6 +87,7 @@ void tt_task_submit(struct tt_task *list)
 		t->result = tuttiSuccess;
 		t->text = NULL;
 		t->held_by = NULL;
+		t->fed = false;
 		atomic_store_explicit(&t->done, false, memory_order_relaxed);
 		t->after = list->next ? chain_of(list, t) : NULL;
 		t->first = issue(t->comm) - (list->next ? before(list, t, false) : 0);
@@ -455,13 +456,28 @@ static void begin(struct tt_task *t)
 	t->peer_there = false;
 }
 
+/* Host memory for a device's queue: earlier calls on the same host stream may have written it just now. */
+static void feed(struct tt_task *t)
+{
+	size_t n = t->staged && t->q && !t->fed ? tt_task_in_bytes(t) : 0;
+
+	if (n)
+		memcpy((void *)tt_qrun_in(t->q), t->in, n);
+	if (t->staged && t->q)
+		tt_qrun_feed(t->q);
+	t->fed = true;
+}
+
 bool tt_task_step(struct tt_task *t)
 {
 	tuttiResult_t r;
 	int moved;
 
 	if (t->phase == WAITING) {
-		if (!turn(t) || (t->q && !tt_qrun_begun(t->q)))
+		if (!turn(t))
+			return false;
+		feed(t);
+		if (t->q && !tt_qrun_begun(t->q))
 			return false;
 		begin(t);
 		if (t->phase != RUNNING)

@@ -199,16 +199,13 @@ static tuttiResult_t take_hosted(struct tt_task *t, struct part *p)
 }
 
 /* Where memory is out of the device's reach, it works on pinned copies; those of a call on the host are made by the
- * caller here, and by the progress thread at the end. */
+ * progress thread, when the call's turn comes and when it ends. */
 static void stage(struct part *p, const struct tt_qrun_needs *needs)
 {
 	struct tt_task *t = &p->t;
 
 	if (t->at.in_host && needs->in_bytes) {
-		if (t->staged)
-			memcpy((void *)tt_qrun_in(t->q), t->in, needs->in_bytes);
-		else
-			p->from = t->in;
+		p->from = t->staged ? NULL : t->in;
 		t->in = tt_qrun_in(t->q);
 	}
 	if (t->at.out_host && needs->out_bytes) {
@@ -297,6 +294,8 @@ static tuttiResult_t begin_here(struct part *p)
 		return tt_qrun_hosted_begin(t->q, t->queue, in);
 	if (p->from)
 		TRY(t->kind->copy_host(t->queue, (void *)t->in, p->from, p->in_bytes));
+	if (t->staged)
+		TRY(tt_qrun_enqueue_await(t->q, t->queue));
 	TRY(tt_qrun_enqueue_begin(t->q, t->queue));
 	if (t->op.kind == TT_OP_PREMULSUM && t->count) {
 		void *to = t->coll == TT_ALLREDUCE ? t->out : tt_qrun_scratch(t->q);

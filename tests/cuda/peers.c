@@ -135,8 +135,51 @@ static void mixed(struct rank *r)
 	fake_queue_free(q);
 }
 
+/* Calls on host streams, each reading what the one before has written there, calls on a device between them; ranks go
+ * to two communicators in another order, so a call that waited for others would wait for ever. */
+static void host_streams(struct rank *r)
+{
+	enum { ROUNDS = 12, MOST = 60000 };
+	static _Thread_local double host[2][MOST];
+	tuttiComm_t comm[2] = { r->comm };
+	tuttiStream_t s[2], q = fake_queue_new();
+	struct vec v;
+
+	RANK_OK(r, tuttiCommSplit(r->comm, 0, r->rank, &comm[1], NULL));
+	RANK_OK(r, tuttiHostStreamCreate(&s[0]));
+	RANK_OK(r, tuttiHostStreamCreate(&s[1]));
+	v = vec_new(1000, (float)r->rank);
+	for (int round = 0; round < ROUNDS; round++) {
+		size_t n = round % 2 ? MOST : 3;
+
+		r->step = round;
+		for (size_t i = 0; i < n; i++)
+			host[0][i] = host[1][i] = (double)(r->rank + round);
+		for (int k = 0; k < 4; k++) {
+			int i = (k + r->rank) % 2;
+
+			RANK_OK(r, tuttiAllReduce(host[i], host[i], n, tuttiFloat64, tuttiSum, comm[i], s[i]));
+			if (i == 0)
+				RANK_OK(r, tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiMax, comm[i], q));
+		}
+		for (int i = 0; i < 2; i++) {
+			RANK_OK(r, tuttiHostStreamSynchronize(s[i]));
+			fake_queue_sync(q);
+			for (size_t k = 0; k < n; k++)
+				RANK_CHECKF(r, host[i][k] == r->n * (r->n * (r->n - 1) / 2 + r->n * round),
+					    "element %zu of stream %d is %g", k, i, host[i][k]);
+		}
+	}
+	RANK_OK(r, tuttiCommDestroy(comm[1]));
+	fake_free(v.at);
+	RANK_OK(r, tuttiHostStreamDestroy(s[0]));
+	RANK_OK(r, tuttiHostStreamDestroy(s[1]));
+	fake_queue_free(q);
+}
+
 static void all_of_it(struct rank *r)
 {
+	host_streams(r);
 	collectives(r);
 	check_links(r);
 	two_streams(r);
@@ -325,12 +368,10 @@ static void differ_rank(struct rank *r)
 	q = fake_queue_new();
 	v = vec_new(500000, 0);
 	for (int i = 0; i < 30 && res == tuttiSuccess && (d->more || i < 15); i++) {
-		bool differs = i == 14;
+		struct pair_of_calls c = i == 14 ? *d : (struct pair_of_calls){ 10, 10, tuttiFloat32, false };
 
-		if (r->rank)
-			res = tuttiRecv(v.at, differs ? d->received : 10, differs ? d->type : tuttiFloat32, 0, r->comm, q);
-		else
-			res = tuttiSend(v.at, differs ? d->sent : 10, tuttiFloat32, 1, r->comm, q);
+		res = r->rank ? tuttiRecv(v.at, c.received, c.type, 0, r->comm, q) :
+				tuttiSend(v.at, c.sent, tuttiFloat32, 1, r->comm, q);
 	}
 	state = wait_for_error(r);
 	RANK_CHECKF(r, state == tuttiMismatch && strstr(tuttiGetLastError(r->comm), "Send"), "'%s': %s",
