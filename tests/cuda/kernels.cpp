@@ -1,6 +1,7 @@
 /* The kernels of src/cuda_kernels.cu, compiled for the host and run a thread after the other, against the host's own
- * reductions: all types and operators, sizes about words and tiles, buffers that begin anywhere, in place. What it
- * cannot show: the device's own conversions of half, and speed. SPDX-License-Identifier: Apache-2.0 */
+ * reductions: all types and operators, sizes about words and tiles, buffers that begin anywhere, in place. Half, which
+ * devices convert by instructions (cvt.rn.f16.f32, cvt.f32.f16), against what PTX says of those: to the nearest, ties to
+ * even, small numbers kept. What it cannot show: that devices do so, and speed. SPDX-License-Identifier: Apache-2.0 */
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -330,8 +331,60 @@ static void alls(const row &r, size_t n, bool together)
 	}
 }
 
+/* ---- half ---- */
+
+static uint16_t half_of(double a) /* not negative */
+{
+	double ulp = a < 0x1p-14 ? 0x1p-24 : ldexp(1, ilogb(a) - 10), v = nearbyint(a / ulp) * ulp;
+
+	if (isinf(a) || v > 65504)
+		return 0x7c00;
+	return (uint16_t)(v < 0x1p-14 ? v * 0x1p24 : ldexp(v, 10 - ilogb(v)) + 1024 * (ilogb(v) + 14));
+}
+
+static bool half_is_right(uint32_t bits)
+{
+	float f = float_of(bits);
+	uint16_t h = f16_from(f);
+
+	if (f != f)
+		return (h & 0x7c00) == 0x7c00 && (h & 0x3ff);
+	return h == (half_of(f < 0 ? -f : f) | (bits >> 16 & 0x8000));
+}
+
+/* All that rounding depends on; TEST_LONG=1: all there are. */
+static void halves(void)
+{
+	static const uint32_t low[] = { 0, 1, 0xfff, 0x1000, 0x1001, 0x1fff };
+	bool all = getenv("TEST_LONG");
+	long wrong = 0;
+
+	for (uint32_t high = 0; high < 1u << 19; high++)
+		for (uint32_t i = 0; i < (all ? 1u << 13 : 6); i++)
+			wrong += !half_is_right(high << 13 | (all ? i : low[i]));
+	tests++;
+	failures += wrong != 0;
+	if (wrong)
+		printf("FAIL float to half: %ld wrong\n", wrong);
+	wrong = 0;
+	for (uint32_t h = 0; h < 1u << 16; h++) {
+		double m = h & 0x3ff, want = h & 0x7c00 ? ldexp(1024 + m, (int)(h >> 10 & 31) - 25) : ldexp(m, -24);
+		float f = f16_to((uint16_t)h), a = fabsf(f);
+
+		if ((h & 0x7c00) != 0x7c00)
+			wrong += a != want || signbit(f) != (h >> 15 != 0);
+		else
+			wrong += h & 0x3ff ? f == f : !isinf(f) || signbit(f) != (h >> 15 != 0);
+	}
+	tests++;
+	failures += wrong != 0;
+	if (wrong)
+		printf("FAIL half to float: %ld wrong\n", wrong);
+}
+
 int main(void)
 {
+	halves();
 	static const size_t sizes[] = { 0, 1, 2, 3, 7, 8, 15, 16, 17, 33, 100, 511, 512, 513, 1030, 4100, 8200 };
 
 	for (const row &r : rows)

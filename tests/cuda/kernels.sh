@@ -24,22 +24,38 @@ else
 	echo "bits: skipped, as there is no C++ compiler"
 fi
 
-built() { # name, how many kernels
-	local name=$1 want=$2 report=$build/obj/src/$1.report sm n most
-	if [ ! -s "$build/obj/src/$name.fatbin" ] || [ ! -s "$report" ]; then
+built() { # name, how many kernels, KiB at most for each kind of device
+	local name=$1 want=$2 ceiling=$3 fatbin=$build/obj/src/$1.fatbin report=$build/obj/src/$1.report sm n most kinds=1 kib
+	if [ ! -s "$fatbin" ] || [ ! -s "$report" ]; then
 		echo "$name: skipped, as the build has no kernels"
 		return
 	fi
 	for sm in $(grep -o "for 'sm_[0-9a-z]*'" "$report" | sort -u | tr -d "'" | cut -d' ' -f2); do
 		n=$(grep -c "entry function 'tt_[a-z0-9_]*' for '$sm'" "$report")
 		check "$name: $n kernels of $want for $sm" $((n != want))
+		kinds=$((kinds + 1)) # and the PTX
 	done
 	grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$report"
 	check "$name: no spills" $((! $?))
 	most=$(grep -oE 'Used [0-9]+ registers' "$report" | grep -oE '[0-9]+' | sort -n | tail -n 1)
 	check "$name: at most 128 registers, not ${most:-none}" $((${most:-999} > 128))
+	kib=$(($(stat -c %s "$fatbin") / 1024 / kinds))
+	check "$name: $kib KiB for each of $kinds kinds of devices" $((kib > ceiling))
+	echo "$name: $((kinds - 1)) kinds of devices and PTX, ${most:-no} registers at most, $kib KiB each"
 }
-built cuda_kernels 124
-built dev_kernels 1
+both() { # of $build
+	built cuda_kernels 124 500
+	built dev_kernels 1 120
+}
+both
+# In the long form also as released: minutes of nvcc.
+if [ -n "${TEST_LONG:-}" ] && [ -s "$build/obj/src/cuda_kernels.fatbin" ]; then
+	release=$build/release/obj/src
+	nice make --no-print-directory RELEASE=1 B="$build/release" "$release/cuda_kernels.fatbin" "$release/dev_kernels.fatbin"
+	check "make RELEASE=1" $?
+	kinds=$(grep -o "for 'sm_[0-9a-z]*'" "$release/cuda_kernels.report" | sort -u | wc -l)
+	check "a release is for six kinds of devices, not $kinds" $((kinds != 6))
+	build=$build/release both
+fi
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]
