@@ -21,10 +21,13 @@ static __attribute__((format(printf, 2, 3))) void say(struct tt_gdr *d, const ch
 
 /* ---- whether ---- */
 
-/* Over C2C the CPU is as near to a device as a switch would be. */
+/* Over C2C the CPU is as near to a device as a switch would be. The farthest level takes what is not in the topology,
+ * the nearest nothing. */
 static bool is_near(const struct tt_gdr_facts *f)
 {
-	return f->placed && (f->path <= f->level || (f->c2c && f->path == TT_PATH_PHB));
+	if (!f->placed || f->level == TT_PATH_LOC)
+		return f->level == TT_PATH_SYS;
+	return f->path <= f->level || (f->c2c && f->path == TT_PATH_PHB);
 }
 
 /* NULL: there is nothing against it. */
@@ -61,8 +64,11 @@ static bool too_far(const struct tt_gdr_facts *f, struct tt_gdr *d)
 {
 	if (is_near(f))
 		return false;
-	if (!f->placed)
-		say(d, "device or NIC is not in the topology: see tutti-info --topo");
+	if (f->level == TT_PATH_LOC)
+		say(d, "TUTTI_NET_GDR_LEVEL=LOC");
+	else if (!f->placed)
+		say(d, "device or NIC is not in the topology: see tutti-info --topo; TUTTI_NET_GDR_LEVEL=SYS takes it "
+		    "as it is");
 	else
 		say(d, "device and NIC are %s apart, farther than TUTTI_NET_GDR_LEVEL=%s", tt_path_word(f->path),
 		    tt_path_word(f->level));
@@ -81,8 +87,9 @@ static void find_way(const struct tt_gdr_facts *f, struct tt_gdr *d)
 		d->way = TT_GDR_STAGED;
 	} else {
 		d->way = no_buf ? TT_GDR_PEERMEM : TT_GDR_DMABUF;
-		say(d, "device and NIC are %s apart%s%s", tt_path_word(f->path), no_buf ? "; " : "",
-		    no_buf ? no_buf : "");
+		say(d, "device and NIC are %s%s%s%s",
+		    f->placed ? tt_path_word(f->path) : "at places that are not known", f->placed ? " apart" : "",
+		    no_buf ? "; " : "", no_buf ? no_buf : "");
 	}
 }
 
@@ -113,6 +120,18 @@ void tt_gdr_decide(const struct tt_gdr_facts *f, struct tt_gdr *out)
 		return;
 	out->reads = may_read(f);
 	out->flush = find_flush(f);
+}
+
+void tt_gdr_also(struct tt_gdr *d, const struct tt_gdr *other)
+{
+	static const int rank[] = { [TT_GDR_NO_FLUSH] = 0, [TT_GDR_FLUSH_WAIT] = 1, [TT_GDR_FLUSH_READ] = 2 };
+	enum tt_gdr_flush flush = rank[other->flush] > rank[d->flush] ? other->flush : d->flush;
+	bool reads = d->reads && other->reads;
+
+	if (other->way < d->way)
+		*d = *other;
+	d->flush = flush;
+	d->reads = reads;
 }
 
 const char *tt_gdr_text(const struct tt_gdr *d, char *out, size_t n)

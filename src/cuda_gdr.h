@@ -44,6 +44,9 @@ struct tt_gdr {
 };
 
 void tt_gdr_decide(const struct tt_gdr_facts *f, struct tt_gdr *out);
+/* What serves both, as messages go by either NIC. Whoever may use dma-buf with one and nvidia-peermem with the other
+ * has the latter for both. */
+void tt_gdr_also(struct tt_gdr *d, const struct tt_gdr *other);
 /* "dma-buf, no flush: <why>" */
 const char *tt_gdr_text(const struct tt_gdr *d, char *out, size_t n);
 /* TUTTI_NET_GDR_LEVEL and TUTTI_DMABUF_ENABLE. */

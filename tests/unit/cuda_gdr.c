@@ -62,6 +62,9 @@ static const struct row {
 	{ "a VM with one bridge", { H100, .path = TT_PATH_PHB }, STAGED, NONE, false, "PHB apart" },
 	{ "a VM that hides the places", { H100, .placed = false, .path = TT_PATH_LOC }, STAGED, NONE, false,
 	  "not in the topology" },
+	{ "the same, taken all the same", { H100, .placed = false, .path = TT_PATH_LOC, .level = TT_PATH_SYS }, DMABUF,
+	  NONE, true, "not known" },
+	{ "a level of LOC", { H100, .path = TT_PATH_LOC, .level = TT_PATH_LOC }, STAGED, NONE, false, "LEVEL=LOC" },
 	{ "closed modules, no peermem", { H100, .dma_buf = false }, STAGED, NONE, false,
 	  "open kernel modules do, with CUDA 11.7 and Linux 5.12; and there is no nvidia-peermem: modprobe" },
 	{ "closed modules, peermem", { H100, .dma_buf = false, .peermem = true }, PEERMEM, NONE, true,
@@ -105,6 +108,37 @@ static void decisions(void)
 		CHECKF((int)d.flush == r->flush, "%s: flush %d", r->name, (int)d.flush);
 		CHECKF(d.reads == r->reads, "%s: sends", r->name);
 		CHECKF(strstr(d.why, r->says), "%s: %s", r->name, d.why);
+	}
+}
+
+/* Messages go by two NICs. */
+static void both(void)
+{
+	static const struct two {
+		struct tt_gdr_facts a, b;
+		int way, flush;
+		bool reads;
+	} two[] = {
+		{ { H100 }, { H100 }, DMABUF, NONE, true },
+		{ { H100 }, { H100, .path = TT_PATH_SYS }, STAGED, NONE, false },
+		{ { H100, .peermem = true }, { H100, .reg_errno = ENOSYS, .peermem = true }, PEERMEM, NONE, true },
+		{ { H100, .writes_ordering = 0 }, { A100 }, PEERMEM, READ, true },
+		{ { H100, .writes_ordering = 0 }, { H100 }, DMABUF, WAIT, true },
+		{ { A100 }, { V100 }, PEERMEM, READ, false },
+	};
+	struct tt_gdr d[2], a;
+
+	for (size_t i = 0; i < sizeof(two) / sizeof(two[0]); i++) {
+		tt_gdr_decide(&two[i].a, &d[0]);
+		tt_gdr_decide(&two[i].b, &d[1]);
+		for (int k = 0; k < 2; k++) {
+			a = d[k];
+			tt_gdr_also(&a, &d[!k]);
+			CHECKF((int)a.way == two[i].way && a.reads == two[i].reads, "%zu: way %d", i, (int)a.way);
+			CHECKF(a.way == TT_GDR_STAGED || (int)a.flush == two[i].flush, "%zu: flush %d", i,
+			       (int)a.flush);
+			CHECK(strcmp(a.why, d[a.way == d[0].way ? 0 : 1].why) == 0 || d[0].way == d[1].way);
+		}
 	}
 }
 
@@ -210,7 +244,8 @@ static void places(void)
 }
 
 const struct test tests[] = {
-	{ "what is decided", decisions, 0 }, { "words", words, 0 },   { "settings", settings, 0 },
+	{ "what is decided", decisions, 0 }, { "two NICs", both, 0 },
+	{ "words", words, 0 },   { "settings", settings, 0 },
 	{ "modules", modules, 0 },	     { "places", places, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
