@@ -274,6 +274,8 @@ void tt_msg_refuse(struct msg_conn *c, const char *what);
 void tt_msg_conn_join(struct msg_conn *c, struct msg_peer *p, int index, bool outgoing);
 /* Where the peer is, by the other end of a socket; the first word stands. */
 void tt_msg_peer_say_where(struct msg_peer *p, int fd);
+/* The one in use of this process, or a new one without conns; NULL: no memory. */
+struct msg_peer *tt_msg_peer_get(struct msg_ep *ep, uint64_t id);
 /* The peer fails, at the next poll. */
 void tt_msg_peer_break(struct msg_peer *p, tuttiResult_t error, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

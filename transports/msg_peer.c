@@ -113,7 +113,7 @@ static struct msg_peer *peer_find(struct msg_ep *ep, uint64_t id)
 	return NULL;
 }
 
-static struct msg_peer *peer_get(struct msg_ep *ep, uint64_t id)
+struct msg_peer *tt_msg_peer_get(struct msg_ep *ep, uint64_t id)
 {
 	struct msg_peer *p = peer_find(ep, id);
 
@@ -245,14 +245,14 @@ static void take_arrival(struct msg_ep *ep, const struct msg_arrival *a)
 
 	if (p)
 		notice_end(p);
-	p = peer_get(ep, a->peer);
+	p = tt_msg_peer_get(ep, a->peer);
 	if (p && p->in[a->index]) {
 		/* It dials anew: its old connections have ended, or are to. */
 		drain(p);
 		if (!p->closing_ns)
 			tt_msg_peer_break(p, tuttiRemoteError, "process %016llx at %s has connected anew",
 				      (unsigned long long)p->id, p->where);
-		p = peer_get(ep, a->peer);
+		p = tt_msg_peer_get(ep, a->peer);
 	}
 	if (p)
 		tt_msg_peer_say_where(p, a->fd);
@@ -302,7 +302,7 @@ tuttiResult_t tt_msg_link_open(void *e, void *l, uint64_t peer, uint64_t key)
 	if (p && p->nout)
 		notice_end(p);
 	link->flow = tt_msg_flow_adopt(ep, peer, key);
-	p = link->flow ? link->flow->peer : peer_get(ep, peer);
+	p = link->flow ? link->flow->peer : tt_msg_peer_get(ep, peer);
 	if (!p)
 		return tt_fail(tuttiSystemError, "no memory for process %016llx", (unsigned long long)peer);
 	if (!p->nout && !p->dead && !p->closing_ns && !p->broken) {

@@ -85,6 +85,12 @@ struct tt_ep_config {
 	tuttiResult_t (*dial)(void *ctx, uint64_t peer, const char *transport, int index, int *fd);
 };
 
+/* A device of the network that an endpoint's messages go by. */
+struct tt_nic {
+	char name[64], pci[24]; /* pci "": not known */
+	int dma_buf_errno;      /* of registering the dma-buf of descriptor -1; EBADF: it takes such */
+};
+
 struct tt_transport {
 	size_t size;          /* of this struct, so that it can grow */
 	const char *name;
@@ -134,6 +140,15 @@ struct tt_transport {
 	/* Under the lock; posts in flight that lie there may still be under way, and the memory is theirs until they
 	 * have completed; after that nothing refers to the range. ep_close ends all. */
 	void (*dereg)(void *ep, void *handle);
+	/* Optional, all or none: memory that no processor may touch, that of GPUs. Messages of more than caps.eager
+	 * bytes may lie there, on links of which `far` is true, as it then remains: NICs alone read and write them,
+	 * or the link fails. */
+	int (*nics)(void *ep, struct tt_nic *out, int max);
+	bool (*far)(void *link);
+	/* Here and now with all of these; dereg ends it. fd: a dma-buf that begins at p; -1: by address. read_back: a
+	 * NIC that has written there reads a byte of it before the receive completes (T5), so that what it wrote is
+	 * there. May take a moment, in which it polls. Under the lock. Fails with a note. */
+	tuttiResult_t (*reg_far)(void *ep, void *p, size_t n, int fd, bool read_back, void **handle);
 };
 
 /* registry.c: the one list. */

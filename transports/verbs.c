@@ -4,7 +4,7 @@
  * Memory (T14): 8 MiB of staging; 65 buffers of TUTTI_IB_EAGER and 72 bytes a conn; two conns
  * for each pair of processes, port and TUTTI_IB_QPS_PER_CONNECTION; 1 KiB a link and, for links that have had an
  * early message, 4 x TUTTI_IB_EAGER. Of the user's memory up to TUTTI_IB_REGISTERED is pinned, in at most VB_REGIONS
- * regions. */
+ * regions; of device memory what the core registers, and then a page, and a conn a port to itself. */
 #include "verbs.h"
 
 #include <stdio.h>
@@ -56,6 +56,7 @@ static bool watch(struct vb_ep *ep, int fd)
 static void close_port(struct vb_ep *ep, struct vb_port *p)
 {
 	tt_vb_stage_leave(ep, p);
+	tt_vb_loop_leave(ep, p);
 	if (p->cq)
 		ep->vb->destroy_cq(p->cq);
 	if (p->channel)
@@ -197,6 +198,8 @@ static int vb_poll(void *e)
 	for (int i = 0; i < ep->nports; i++)
 		poll_port(ep, &ep->port[i]);
 	set_up(ep);
+	if (ep->unread)
+		tt_vb_read_all(ep);
 	if (!(ep->polls & 1023))
 		tt_vb_events_take(ep);
 	n = tt_msg_settle(&ep->base, moved);
@@ -251,6 +254,8 @@ static bool vb_arm(void *e)
 	}
 	tt_vb_cm_poll(ep);
 	set_up(ep);
+	if (ep->unread)
+		tt_vb_read_all(ep);
 	quiet = tt_msg_arm(&ep->base);
 	tt_vb_conns_flush(ep);
 	return quiet && !ep->base.nbroken && ep->base.completed == ep->base.reported &&
@@ -291,6 +296,8 @@ static void undo(struct vb_ep *ep)
 	ep->wc = NULL;
 	ep->wc_max = ep->wc_head = ep->wc_tail = 0;
 	tt_vb_stage_close(ep);
+	free(ep->sink);
+	ep->sink = NULL;
 	tt_vb_cm_close_channel(ep);
 	tt_vb_close(&ep->devs);
 	free(ep->byid);
@@ -368,7 +375,7 @@ const struct tt_transport tt_verbs = {
 	.poll = vb_poll, .link_error = tt_msg_link_error, .link_way = vb_link_way,
 	.arm = vb_arm, .disarm = vb_disarm,
 	.wait_fd = vb_wait_fd, .accept = tt_msg_accept, .peer_gone = tt_msg_peer_gone, .memory = vb_memory,
-	.reg = tt_vb_reg, .dereg = tt_vb_dereg,
+	.reg = tt_vb_reg, .dereg = tt_vb_dereg, .nics = tt_vb_nics, .far = tt_vb_far, .reg_far = tt_vb_reg_far,
 };
 
 #else

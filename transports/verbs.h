@@ -12,6 +12,7 @@
  * verbs_event.c: what devices say unasked.
  * verbs_place.c: where the other end writes to.
  * verbs_mem.c: where bytes may be written to and from: registered memory itself, else staging.
+ * verbs_far.c: memory of GPUs, which is never staged, and reading it back.
  *
  * Each process dials a conn for its own messages; answers come back on it (msg.h). */
 #ifndef TT_VERBS_H
@@ -50,6 +51,7 @@ struct vb_range {
 	const uint8_t *reach;    /* in the table: the highest end of this one and those before it */
 	uint32_t refs;           /* reg less dereg; 0: not in the table, waits for the end of its uses */
 	bool brief, sole;
+	bool far, read_back;     /* no processor may touch it: registered from its beginning on, until taken back */
 	uint64_t found;          /* the look-up that found it last */
 	struct vb_region {
 		struct ibv_mr *mr;
@@ -82,6 +84,8 @@ struct vb_port {
 	struct ibv_cq *cq;
 	struct ibv_comp_channel *channel;
 	struct ibv_mr *out, *in; /* staging, as this port knows it */
+	struct ibv_mr *sink;     /* where it reads back to */
+	struct vb_conn *loop;    /* from itself to itself, to read by, or NULL */
 	uint32_t conns, cqe;
 	struct vb_listener listener[VB_ADDRS];
 	int nlisteners;
@@ -112,6 +116,9 @@ struct vb_ep {
 	uint32_t nranges, ranges_max, nregions;
 	uint64_t lookups, crowded; /* crowded: no look-up registers anything before this one */
 	size_t pinned, pin_max;
+	uint32_t nfar;            /* ranges that are far, so far */
+	size_t unread;            /* bytes that have come, and wait for a read */
+	void *sink;
 };
 
 /* What a conn has to remember of a request that it has handed to the device. */
@@ -122,18 +129,20 @@ struct vb_sent {
 	struct vb_range *range; /* the bytes go from where they are; NULL: from staging, or in the frame */
 	void *stage;           /* of the bytes, given back when they are out; NULL: none */
 	size_t stage_len;
+	uint32_t place;        /* it is a read, of so many bytes that have come to this place; 0: it is not */
 };
 
 /* Where a receive of this end may be written to. */
 struct vb_place {
 	struct vb_place *next;
 	const struct vb_conn *by;    /* that the advert went by */
-	const struct msg_flow *flow; /* NULL: given back, but the other end may still write */
+	struct msg_flow *flow;       /* NULL: given back, but the other end may still write */
 	const struct tt_req *req;
 	uint32_t token, seq, id;
 	struct vb_range *range; /* written in place; NULL: to the staging */
 	uint8_t *stage;         /* both NULL: nothing may be written there any more */
 	size_t n;
+	uint32_t unread[VB_PORTS], reading; /* bytes that each port brought, and a read has to follow; follows */
 };
 
 /* Both ways on the socket of a conn that comes to be. */
@@ -222,10 +231,24 @@ static inline struct vb_region *vb_region(struct vb_ep *ep, const struct vb_port
 	return &r->at[port - ep->port];
 }
 
+/* ---- verbs_far.c ---- */
+int tt_vb_nics(void *ep, struct tt_nic *out, int max); /* of the contract, the first three */
+bool tt_vb_far(void *link);
+tuttiResult_t tt_vb_reg_far(void *ep, void *p, size_t n, int fd, bool read_back, void **range);
+bool tt_vb_is_far(const struct vb_ep *ep, const void *p);
+void tt_vb_loop_leave(struct vb_ep *ep, struct vb_port *p);
+void tt_vb_loop_gone(struct vb_ep *ep, const struct vb_conn *c); /* it ends */
+/* n bytes have come to a place by this port: tt_msg_chunk_done follows when a read of it has come back. */
+void tt_vb_read_back(struct vb_ep *ep, struct vb_place *p, const struct vb_port *port, size_t n);
+void tt_vb_read_all(struct vb_ep *ep); /* what found no room, or no connection any more */
+void tt_vb_was_read(struct vb_ep *ep, uint32_t place, size_t n);
+void tt_vb_end_reads(struct vb_ep *ep, struct vb_place *p);
+
 /* ---- verbs_setup.c ---- */
 /* Whether nobody found a way to this process before; says why in the last error. */
 bool tt_vb_refuses(const struct vb_ep *ep, uint64_t id);
 tuttiResult_t tt_vb_dial(struct msg_peer *p);
+struct vb_conn *tt_vb_dial_by(struct msg_peer *p, int index, struct vb_port *port, int fd); /* NULL: fd is closed */
 struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd);
 /* Goes on with what a conn waits for; called by each poll until it is ready. */
 void tt_vb_setup_step(struct vb_conn *c);
@@ -307,6 +330,8 @@ extern const struct msg_wire tt_vb_wire;
 bool tt_vb_conn_probe(struct vb_conn *c);           /* sends an empty frame */
 bool tt_vb_conn_is_out(struct vb_conn *c);          /* nothing is under way; sees to it that this is said */
 void tt_vb_conns_flush(struct vb_ep *ep);           /* sends the frames that wait */
+bool tt_vb_conn_request(struct vb_conn *c, struct ibv_send_wr *wr, const struct vb_sent *s); /* there is room */
+void tt_vb_conn_end_reads(struct vb_conn *c, uint32_t place); /* waits until none of this place is under way */
 int tt_vb_take(struct vb_ep *ep, struct vb_port *p); /* appends completions to ep->wc, how many */
 void tt_vb_conn_completed(struct vb_ep *ep, const struct ibv_wc *wc);
 

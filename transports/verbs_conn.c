@@ -113,6 +113,7 @@ void tt_vb_conn_free(struct vb_conn *c)
 	tt_vb_conn_end_qp(c); /* from here on nobody writes to what was placed */
 	drop_sent(c);
 	tt_vb_places_drop(ep, c);
+	tt_vb_loop_gone(ep, c);
 	ep->byid[c->id] = NULL;
 	if (c->mr) {
 		c->port->conns--;

@@ -102,7 +102,7 @@ static bool close_region(struct vb_ep *ep, struct vb_range *r, int port)
 		return false;
 	if (r->at[port].mr) {
 		ep->nregions--;
-		ep->pinned -= r->brief && ep->port[port].port->dev->odp ? 0 : pinned_by(r);
+		ep->pinned -= r->far || (r->brief && ep->port[port].port->dev->odp) ? 0 : pinned_by(r);
 	}
 	r->at[port].mr = NULL;
 	ep->crowded = 0;
@@ -169,7 +169,7 @@ tuttiResult_t tt_vb_reg(void *e, void *p, size_t n, unsigned how, void **range)
 	uint32_t at = find(ep, p, n);
 	struct vb_range *r = at < ep->nranges ? ep->ranges[at] : NULL;
 
-	if (!r || r->p != p || r->n != n || r->brief != brief || r->sole != sole) {
+	if (!r || r->p != p || r->n != n || r->brief != brief || r->sole != sole || r->far) {
 		r = room(ep) ? calloc(1, sizeof(*r)) : NULL;
 		if (!r)
 			return tt_fail(tuttiSystemError, "verbs: no memory to register %zu bytes", n);
@@ -230,7 +230,7 @@ static bool make_room(struct vb_ep *ep, size_t n)
 
 		for (uint32_t i = 0; i < ep->nranges; i++)
 			for (int k = 0; k < ep->nports; k++)
-				if (ep->ranges[i]->at[k].mr && !ep->ranges[i]->at[k].uses &&
+				if (ep->ranges[i]->at[k].mr && !ep->ranges[i]->at[k].uses && !ep->ranges[i]->far &&
 				    (!old || ep->ranges[i]->found < old->found)) {
 					old = ep->ranges[i];
 					port = k;
@@ -258,7 +258,7 @@ static bool open_region(struct vb_ep *ep, const struct vb_port *port, struct vb_
 	size_t n = r->brief && port->port->dev->odp ? 0 : pinned_by(r);
 	char why[256];
 
-	at->refused = n > ep->pin_max;
+	at->refused = r->far || n > ep->pin_max;
 	if (at->refused || ep->lookups < ep->crowded || !make_room(ep, n))
 		return false;
 	at->mr = reg_mr(ep, port, r);

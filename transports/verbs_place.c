@@ -10,6 +10,7 @@
 /* Gives back what a place is of. */
 static void clear_place(struct vb_ep *ep, struct vb_place *p)
 {
+	tt_vb_end_reads(ep, p);
 	for (int i = 0; p->range && i < ep->nports; i++)
 		tt_vb_range_put(ep, &ep->port[i], p->range);
 	if (p->stage)
@@ -68,11 +69,15 @@ bool tt_vb_place(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req
 
 	if (c->state != VB_READY || !vb_has_slot(c, VB_KEPT))
 		return false; /* the advert itself could not go */
-	p = malloc(sizeof(*p));
+	p = calloc(1, sizeof(*p));
 	if (!p)
 		return false;
 	p->range = place_in_range(ep, c, req);
-	p->stage = p->range ? NULL : tt_vb_stage_get(&ep->in, req->n);
+	if (!p->range && tt_vb_is_far(ep, req->p))
+		tt_vb_conn_lost(c, tuttiSystemError, "device memory was taken back from the NIC, with a link that was "
+			       "closed");
+	else if (!p->range)
+		p->stage = tt_vb_stage_get(&ep->in, req->n);
 	if (!p->range && !p->stage) {
 		free(p);
 		return false;
@@ -83,7 +88,9 @@ bool tt_vb_place(struct msg_conn *mc, struct msg_flow *flow, const struct tt_req
 	p->token = f->token;
 	p->seq = f->seq;
 	p->n = req->n;
-	p->id = ++ep->place_ids & UINT32_MAX >> VB_SHARE_BITS;
+	if (!(++ep->place_ids & UINT32_MAX >> VB_SHARE_BITS))
+		ep->place_ids++; /* 0 is none */
+	p->id = ep->place_ids & UINT32_MAX >> VB_SHARE_BITS;
 	p->next = ep->places;
 	ep->places = p;
 	f->off = p->range ? (uintptr_t)req->p : (uintptr_t)p->stage;
@@ -144,8 +151,10 @@ void tt_vb_revoke(struct msg_conn *mc, struct msg_flow *flow)
 	if (mc->lost)
 		tt_vb_conn_end_qp(c);
 	for (struct vb_place *p = ep->places; p; p = p->next)
-		if (p->flow == flow && p->range)
+		if (p->flow == flow && p->range) {
+			tt_vb_end_reads(ep, p);
 			withdraw(c, p->range, flow);
+		}
 	for (struct vb_place *p = ep->places; p; p = p->next) {
 		if (p->flow != flow)
 			continue;
@@ -178,6 +187,10 @@ void tt_vb_data(struct msg_conn *mc, struct msg_flow *flow, const struct msg_fra
 	if (!req) {
 		if (f->off + f->len == f->total)
 			free_place(ep, at);
+		return;
+	}
+	if ((*at)->range && (*at)->range->read_back) {
+		tt_vb_read_back(ep, *at, ((struct vb_conn *)mc)->port, f->len);
 		return;
 	}
 	if ((*at)->stage)

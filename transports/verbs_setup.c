@@ -286,11 +286,20 @@ static const char *no_reach(const struct vb_conn *c, char *out, size_t n)
 
 /* ---- the queue pair's states ---- */
 
+/* The process itself, whose devices may read back what they have written. */
+static bool is_self(const struct vb_conn *c)
+{
+	return c->base.peer->id == c->base.peer->ep->config.self;
+}
+
 static bool to_init(struct vb_conn *c)
 {
 	struct ibv_qp_attr a = { .qp_state = IBV_QPS_INIT, .pkey_index = c->port->port->pkey_index,
 				 .port_num = (uint8_t)c->port->port->num,
 				 .qp_access_flags = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE };
+
+	if (is_self(c))
+		a.qp_access_flags |= IBV_ACCESS_REMOTE_READ;
 
 	return !vb_ep_of(c)->vb->modify_qp(c->qp, &a, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
 							      IBV_QP_ACCESS_FLAGS);
@@ -462,7 +471,7 @@ static bool choose_port(struct vb_conn *c)
 
 		c->port = &ep->port[(c->base.index + k) % ep->nports];
 		fill_hello(c, c->theirs.attempt);
-		near = c->port->port->usable ? nearness(c) : 0;
+		near = c->port->port->usable && !(is_self(c) && c->mine.port != c->theirs.port) ? nearness(c) : 0;
 		if (near > best) {
 			best = near;
 			chosen = c->port;
@@ -712,25 +721,33 @@ struct msg_conn *tt_vb_arrive(struct msg_peer *p, int index, int fd)
 	return &c->base;
 }
 
-static tuttiResult_t dial_one(struct msg_peer *p, int index, struct vb_port *port)
+struct vb_conn *tt_vb_dial_by(struct msg_peer *p, int index, struct vb_port *port, int fd)
 {
-	const struct vb_ep *ep = (const struct vb_ep *)p->ep;
 	struct vb_conn *c;
-	int fd;
 
-	TRY(ep->base.config.dial(ep->base.config.ctx, p->id, "verbs", index, &fd));
 	tt_msg_peer_say_where(p, fd);
 	c = tt_vb_conn_new(p, port, fd);
 	if (!c) {
 		close(fd);
-		return tt_fail(tuttiSystemError, "verbs: no memory for a connection to process %016llx at %s; see "
-			       "ulimit -l", (unsigned long long)p->id, p->where);
+		return NULL;
 	}
 	p->out[index] = &c->base;
 	tt_msg_conn_join(&c->base, p, index, true);
 	if (watch(c))
 		try_next(c, 0);
-	return tuttiSuccess;
+	return c;
+}
+
+static tuttiResult_t dial_one(struct msg_peer *p, int index, struct vb_port *port)
+{
+	const struct vb_ep *ep = (const struct vb_ep *)p->ep;
+	int fd;
+
+	TRY(ep->base.config.dial(ep->base.config.ctx, p->id, "verbs", index, &fd));
+	if (tt_vb_dial_by(p, index, port, fd))
+		return tuttiSuccess;
+	return tt_fail(tuttiSystemError, "verbs: no memory for a connection to process %016llx at %s; see ulimit -l",
+		       (unsigned long long)p->id, p->where);
 }
 
 /* Those that work now. */

@@ -101,11 +101,16 @@ static bool post(struct vb_conn *c, struct ibv_send_wr *wr, const struct vb_sent
 		return failed_to_post(c, "ibv_post_send", err);
 	c->sent[c->send_tail++ % VB_SLOTS] = *s;
 	c->chunks += s->len > 0;
-	c->used += wr->opcode != IBV_WR_RDMA_WRITE;
+	c->used += wr->opcode != IBV_WR_RDMA_WRITE && wr->opcode != IBV_WR_RDMA_READ;
 	if (wr->send_flags & IBV_SEND_SIGNALED)
 		c->signaled = c->send_tail;
 	vb_ep_of(c)->base.moved++;
 	return true;
+}
+
+bool tt_vb_conn_request(struct vb_conn *c, struct ibv_send_wr *wr, const struct vb_sent *s)
+{
+	return post(c, wr, s);
 }
 
 /* Sends n bytes of the next slot. */
@@ -315,6 +320,11 @@ static bool find_source(struct vb_conn *c, struct vb_sent *s, struct ibv_sge *sg
 		sge->lkey = vb_region(vb_ep_of(c), c->port, s->range)->mr->lkey;
 		return true;
 	}
+	if (tt_vb_is_far(vb_ep_of(c), c->cur_body)) {
+		tt_vb_conn_lost(c, tuttiSystemError, "device memory was taken back from the NIC, with a link that was "
+			       "closed");
+		return false;
+	}
 	s->stage = tt_vb_stage_get(&vb_ep_of(c)->out, n);
 	s->stage_len = n;
 	if (s->stage)
@@ -418,13 +428,12 @@ static uint32_t out_already(const struct vb_conn *c)
 	return n;
 }
 
-/* Bytes that go straight from the flow's memory are waited for: the other end's device answers, whatever its process
- * does. Where it does not the conn is over. Completions are only kept for the next poll, as this may come from
- * within one. */
-static void wait_out(struct vb_conn *c, const struct msg_flow *flow)
+/* Until so many frames are out: the other end's device answers, whatever its process does. Where it does not the conn
+ * is over. Completions are only kept for the next poll, as this may come from within one. */
+static void await(struct vb_conn *c, uint32_t want)
 {
-	uint32_t want = in_flight(c, flow), done = 0;
 	uint64_t until = want ? tt_now_ns() + FORGET_NS : 0;
+	uint32_t done = 0;
 
 	while (want && (done = out_already(c)) < want && tt_now_ns() < until)
 		if (!tt_vb_take(vb_ep_of(c), c->port))
@@ -432,6 +441,25 @@ static void wait_out(struct vb_conn *c, const struct msg_flow *flow)
 	if (want && (done < want || done == VB_SLOTS))
 		tt_vb_conn_cut(c, "a link was closed while its bytes were on the way, and the other end's device does "
 			       "not answer");
+}
+
+void tt_vb_conn_end_reads(struct vb_conn *c, uint32_t place)
+{
+	uint32_t want = 0;
+
+	for (uint32_t i = c->send_head; i != c->send_tail; i++)
+		if (c->sent[i % VB_SLOTS].place == place)
+			want = i + 1 - c->send_head;
+	await(c, want);
+	for (uint32_t i = c->send_head; i != c->send_tail; i++)
+		if (c->sent[i % VB_SLOTS].place == place)
+			c->sent[i % VB_SLOTS].place = UINT32_MAX; /* of no place */
+}
+
+/* Bytes that go straight from the flow's memory are waited for. */
+static void wait_out(struct vb_conn *c, const struct msg_flow *flow)
+{
+	await(c, in_flight(c, flow));
 	for (uint32_t i = c->send_head; i != c->send_tail; i++) {
 		struct vb_sent *s = &c->sent[i % VB_SLOTS];
 
@@ -579,6 +607,8 @@ static void sent(struct vb_conn *c, uint32_t slot)
 		c->chunks -= s->len > 0;
 		if (flow)
 			tt_msg_written(flow, s->seq, s->len);
+		if (s->place)
+			tt_vb_was_read(vb_ep_of(c), s->place, s->len);
 	}
 	c->base.peer->ep->owe_retry = true;
 	if (c->state == VB_TRYING && c->base.outgoing)

@@ -1,5 +1,6 @@
 /* Ranges of memory used in place, over devices that are made up: which one a message lies in, when it is registered,
  * the bounds, what gives way, what outlives its end. SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,11 +193,74 @@ static void on_demand(void)
 	end();
 }
 
+/* ---- device memory ---- */
+
+static struct ibv_mr *reg_dmabuf_mr(struct ibv_pd *pd, uint64_t offset, size_t n, uint64_t iova, int fd, int access)
+{
+	CHECK(!offset && fd == 7);
+	return reg_mr(pd, (void *)(uintptr_t)iova, n, access);
+}
+
+static bool reg_far(size_t at, int fd, void **r)
+{
+	return tt_vb_reg_far(&w.ep, base + at, 4 * PAGE, fd, false, r) == tuttiSuccess;
+}
+
+static void far(void)
+{
+	struct vb_range *one;
+	void *r, *by_buf, *host;
+
+	begin(2 * PAGE);
+	w.vb.reg_dmabuf_mr = reg_dmabuf_mr;
+	CHECK(reg_far(0, -1, &r) && w.open == 1 && !w.ep.pinned && !(w.access & IBV_ACCESS_REMOTE_READ));
+	CHECK(reg_far(10 * PAGE, 7, &by_buf) && w.open == 2);
+	CHECK(tt_vb_is_far(&w.ep, base + 5) && tt_vb_is_far(&w.ep, base + 14 * PAGE - 1));
+	CHECK(!tt_vb_is_far(&w.ep, base + 4 * PAGE) && !tt_vb_is_far(&w.ep, base + 14 * PAGE));
+	touch(PAGE, 3 * PAGE, r);
+	host = reg(20 * PAGE, 2 * PAGE, false);
+	touch(20 * PAGE, PAGE, host);
+	w.ep.lookups += 10 * VB_UNUSED; /* it never gives way to another */
+	reg(30 * PAGE, 2 * PAGE, false);
+	touch(30 * PAGE, PAGE, w.ep.ranges[w.ep.nranges - 1]);
+	touch(0, PAGE, r);
+	touch(10 * PAGE, PAGE, by_buf);
+	one = get(0, PAGE); /* taken back, it is not registered anew */
+	CHECK(one == r && tt_vb_range_withdraw(&w.ep, &w.ep.port[0], one));
+	put(one);
+	touch(0, PAGE, NULL);
+	CHECK(tt_vb_is_far(&w.ep, base));
+	tt_vb_dereg(&w.ep, r);
+	tt_vb_dereg(&w.ep, by_buf);
+	CHECK(!tt_vb_is_far(&w.ep, base + 10 * PAGE));
+	end();
+}
+
+static void far_refused(void)
+{
+	void *r;
+
+	begin(SIZE_MAX);
+	CHECK(!reg_far(0, 7, &r) && strstr(tt_last_error(), "ibv_reg_dmabuf_mr")); /* the library has no such call */
+	w.refuse = true;
+	errno = EFAULT;
+	CHECK(!reg_far(0, -1, &r) && strstr(tt_last_error(), "ibv_reg_mr"));
+	w.refuse = false;
+	w.ep.nregions = VB_REGIONS;
+	CHECK(!reg_far(0, -1, &r) && strstr(tt_last_error(), "regions"));
+	w.ep.nregions = 0;
+	CHECK(!w.ep.nranges && !w.open);
+	CHECK(reg_far(0, -1, &r));
+	end();
+}
+
 const struct test tests[] = {
 	{ "which range", found, 0 },
 	{ "ended in use", in_use, 0 },
 	{ "bounds", bounds, 0 },
 	{ "on demand", on_demand, 0 },
+	{ "device memory", far, 0 },
+	{ "device memory that is refused", far_refused, 0 },
 };
 #else
 static void nothing(void) { }
