@@ -16,7 +16,8 @@ struct mark { /* a record of an event */
 struct event {
 	struct event *next;
 	struct ctx *ctx;
-	struct mark *last; /* under the lock */
+	struct mark *last;     /* under the lock; or, recorded on a captured stream: */
+	struct moment *moment;
 };
 
 static struct {
@@ -47,6 +48,7 @@ int cuEventCreate(struct event **event, unsigned flags)
 	struct event *e = calloc(1, sizeof(*e));
 
 	IN_CONTEXT();
+	UNSAFE();
 	if (!e)
 		wrong("no memory");
 	if (flags & ~3u)
@@ -73,6 +75,7 @@ int cuEventDestroy_v2(struct event *event)
 	*at = event->next;
 	pthread_mutex_unlock(&events.lock);
 	drop(event->last);
+	moment_free(event->moment);
 	free(event);
 	return 0;
 }
@@ -97,30 +100,55 @@ static void wait_for(void *arg)
 	drop(m);
 }
 
+static void keep(struct event *event, struct mark *m, struct moment *moment)
+{
+	struct mark *old;
+	struct moment *past;
+
+	pthread_mutex_lock(&events.lock);
+	old = event->last;
+	past = event->moment;
+	event->last = m;
+	event->moment = moment;
+	pthread_mutex_unlock(&events.lock);
+	drop(old);
+	moment_free(past);
+}
+
 int cuEventRecord(struct event *event, void *stream)
 {
-	struct mark *m = calloc(1, sizeof(*m)), *old;
+	struct moment *moment;
+	struct mark *m;
 	struct ctx *ctx;
 	int e = cuStreamGetCtx(stream, &ctx);
 
-	if (!m)
-		wrong("no memory");
 	check(event);
-	if (!e && ctx != event->ctx)
-		wrong("an event of one context recorded on a stream of another");
-	m->used = 2;
-	if (!e)
-		e = enqueue(stream, come_to, m);
-	if (e) {
-		free(m);
+	if (e)
 		return e;
-	}
+	if (ctx != event->ctx)
+		wrong("an event of one context recorded on a stream of another");
+	moment = moment_of(stream, &e);
+	if (moment)
+		keep(event, NULL, moment);
+	if (moment || e)
+		return e;
+	m = copy_of(&(struct mark){ .used = 2 }, sizeof(*m));
+	e = enqueue(stream, come_to, m, 0);
+	if (e)
+		free(m);
+	else
+		keep(event, m, NULL);
+	return e;
+}
+
+static struct moment *moment_in(struct event *event)
+{
+	struct moment *m;
+
 	pthread_mutex_lock(&events.lock);
-	old = event->last;
-	event->last = m;
+	m = moment_copy(event->moment);
 	pthread_mutex_unlock(&events.lock);
-	drop(old);
-	return 0;
+	return m;
 }
 
 static struct mark *last_of(struct event *event)
@@ -139,14 +167,22 @@ static struct mark *last_of(struct event *event)
 /* For the last record as of now. */
 int cuStreamWaitEvent(void *stream, struct event *event, unsigned flags)
 {
+	enum { CROSSES = 905 };
+	struct moment *moment;
 	struct mark *m;
 	int e;
 
 	READY();
 	m = last_of(event);
+	moment = moment_in(event);
+	if (moment) {
+		e = wait_for_moment(stream, moment);
+		moment_free(moment);
+		return e;
+	}
 	if (!m)
 		wrong("a wait for an event that was never recorded");
-	e = flags ? BAD_VALUE : enqueue(stream, wait_for, m);
+	e = flags ? BAD_VALUE : break_capture(stream) ? CROSSES : enqueue(stream, wait_for, m, 0);
 	if (e)
 		drop(m);
 	return e;
@@ -155,10 +191,16 @@ int cuStreamWaitEvent(void *stream, struct event *event, unsigned flags)
 int cuEventQuery(struct event *event)
 {
 	struct mark *m;
-	bool done;
+	bool done, captured;
 
 	READY();
+	UNSAFE();
 	m = last_of(event);
+	pthread_mutex_lock(&events.lock);
+	captured = event->moment != NULL;
+	pthread_mutex_unlock(&events.lock);
+	if (captured)
+		return 907;
 	done = !m || atomic_load(&m->done);
 	drop(m);
 	return done ? 0 : NOT_READY;

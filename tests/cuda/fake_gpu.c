@@ -126,26 +126,18 @@ static void call(void *arg)
 	struct launched *l = arg;
 
 	l->k->run(l->args, l->device);
-	free(l);
 }
 
 int fake_gpu_launch(const void *kernel, void *stream, void **args)
 {
-	struct launched *l;
-	int e;
+	struct launched l;
 
 	IN_CONTEXT();
-	l = malloc(sizeof(*l));
-	if (!l)
-		wrong("no memory");
-	l->k = kernel;
-	l->device = current()->device;
-	if (l->k->size)
-		memcpy(l->args, args[0], l->k->size);
-	e = cuLaunchHostFunc(stream, call, l);
-	if (e)
-		free(l);
-	return e;
+	l.k = kernel;
+	l.device = current()->device;
+	if (l.k->size)
+		memcpy(l.args, args[0], l.k->size);
+	return enqueue(stream, call, &l, sizeof(l));
 }
 
 /* FAKE_CUDA_HANG's. */

@@ -97,14 +97,13 @@ static void run_grid(void *arg)
 		free(g->links[r]);
 	atomic_fetch_add(&grids, 1);
 	free(blocks);
-	free(g);
 }
 
 int cuLaunchCooperativeKernel(void *fn, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
 			      unsigned shared, void *stream, void **args)
 {
-	struct grid *g;
-	int sms, e;
+	struct grid g = { .blocks = gx };
+	int sms;
 
 	IN_CONTEXT();
 	if (fake_gpu_is(fn))
@@ -115,14 +114,7 @@ int cuLaunchCooperativeKernel(void *fn, unsigned gx, unsigned gy, unsigned gz, u
 		return 1;
 	if ((long)gx > sms * setting("FAKE_CUDA_BLOCKS", 32))
 		return 720;
-	g = calloc(1, sizeof(*g));
-	if (!g)
-		wrong("no memory");
-	g->launch = *(const struct tt_dev_launch *)args[0];
-	g->blocks = gx;
-	g->device = current()->device;
-	e = cuLaunchHostFunc(stream, run_grid, g);
-	if (e)
-		free(g);
-	return e;
+	g.launch = *(const struct tt_dev_launch *)args[0];
+	g.device = current()->device;
+	return enqueue(stream, run_grid, &g, sizeof(g));
 }

@@ -5,7 +5,7 @@
  * memory waits for all streams. Figures of it are no device's figures.
  * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
  * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns); _QUEUES and _LAUNCH_BLOCKING:
- * fake_streams.c; _ATTRIBUTES: fake_attributes.c. SPDX-License-Identifier: Apache-2.0 */
+ * fake_streams.c; _ATTRIBUTES: fake_attributes.c. Graphs: fake_graph.c. SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -172,17 +172,6 @@ int cuCtxGetDevice(int *device)
 	return 0;
 }
 
-int cuThreadExchangeStreamCaptureMode(int *mode)
-{
-	static _Thread_local int mine;
-	int was = mine;
-
-	READY();
-	mine = *mode;
-	*mode = was;
-	return 0;
-}
-
 /* ---- memory ---- */
 
 static char *map(int fd, size_t n, int prot)
@@ -334,6 +323,7 @@ int cuMemAlloc_v2(void **p, size_t n)
 	int device;
 
 	IN_CONTEXT();
+	UNSAFE();
 	check_near(false);
 	device = current()->device;
 	return !n ? 1 : !charge(device, n) ? 2 : add_range(n, UNIFIED, device, p);
@@ -342,12 +332,14 @@ int cuMemAlloc_v2(void **p, size_t n)
 int cuMemAllocManaged(void **p, size_t n, unsigned flags)
 {
 	IN_CONTEXT();
+	UNSAFE();
 	return add_range(n, MANAGED, current()->device, p);
 }
 
 int cuMemHostAlloc(void **p, size_t n, unsigned flags)
 {
 	IN_CONTEXT();
+	UNSAFE();
 	check_near(true);
 	return add_range(n, PINNED, current()->device, p);
 }
@@ -355,6 +347,7 @@ int cuMemHostAlloc(void **p, size_t n, unsigned flags)
 int cuCtxSynchronize(void)
 {
 	IN_CONTEXT();
+	UNSAFE();
 	wait_for_all();
 	return 0;
 }
@@ -362,6 +355,7 @@ int cuCtxSynchronize(void)
 int cuMemFree_v2(void *p)
 {
 	IN_CONTEXT();
+	UNSAFE();
 	wait_for_all();
 	return remove_range(p, true);
 }
@@ -369,6 +363,7 @@ int cuMemFree_v2(void *p)
 int cuMemFreeHost(void *p)
 {
 	IN_CONTEXT();
+	UNSAFE();
 	wait_for_all();
 	return remove_range(p, false);
 }
@@ -520,6 +515,13 @@ static const struct {
 	FUNCTION(cuMemUnmap, 10020, cuMemUnmap), FUNCTION(cuMemSetAccess, 10020, cuMemSetAccess),
 	FUNCTION(cuOccupancyMaxActiveBlocksPerMultiprocessor, 6050, cuOccupancyMaxActiveBlocksPerMultiprocessor),
 	FUNCTION(cuLaunchCooperativeKernel, 9000, cuLaunchCooperativeKernel),
+	/* fake_graph.c */
+	FUNCTION(cuStreamBeginCapture, 10010, cuStreamBeginCapture_v2),
+	FUNCTION(cuStreamEndCapture, 10000, cuStreamEndCapture),
+	FUNCTION(cuStreamGetCaptureInfo, 10010, cuStreamGetCaptureInfo),
+	FUNCTION(cuGraphInstantiateWithFlags, 11040, cuGraphInstantiateWithFlags),
+	FUNCTION(cuGraphLaunch, 10000, cuGraphLaunch), FUNCTION(cuGraphExecDestroy, 10000, cuGraphExecDestroy),
+	FUNCTION(cuGraphDestroy, 10000, cuGraphDestroy), FUNCTION(cuGraphGetNodes, 10000, cuGraphGetNodes),
 };
 
 int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)

@@ -8,7 +8,7 @@
 
 enum {
 	BAD_VALUE = 1, STUB = 34, BAD_CONTEXT = 201, NO_IMAGE = 209, BAD_HANDLE = 400, NOT_FOUND = 500,
-	NOT_READY = 600,
+	NOT_READY = 600, NOT_IN_CAPTURE = 900,
 };
 enum { MAX_DEVICES = 4, STACK = 16, PAGE = 4096, UNIFIED = 0, MANAGED = 1, PINNED = 2 };
 
@@ -29,6 +29,8 @@ struct range {
 struct queue;
 struct kernel;
 struct event;
+struct graph;
+struct exec;
 struct tt_cuda_all;
 extern struct ctx contexts[MAX_DEVICES];
 
@@ -45,6 +47,13 @@ extern struct ctx contexts[MAX_DEVICES];
 		READY();                                                                           \
 		if (!current())                                                                    \
 			return BAD_CONTEXT;                                                        \
+	} while (0)
+
+/* What is not for a thread while it, or another one, captures, unless its mode says so: it ends the capture. */
+#define UNSAFE()                                                                                   \
+	do {                                                                                       \
+		if (is_unsafe())                                                                   \
+			return NOT_IN_CAPTURE;                                                     \
 	} while (0)
 
 void wrong(const char *text) __attribute__((noreturn));
@@ -66,7 +75,17 @@ int sharing_attribute(int attribute);
 bool copies_well(const void *dst, const void *src); /* stalls, or false: brings other bytes */
 void check_openers(const struct range *r); /* nobody else has it open when it is freed */
 void run_all(const struct tt_cuda_all *a, int op, int type, int device); /* sum .. min; 4: copies of 1 << type bytes */
-int enqueue(void *stream, void (*fn)(void *), void *arg); /* for the device's thread, at the stream's turn */
+/* For the device's thread, at the stream's turn; n: so many bytes of arg are copied. */
+int enqueue(void *stream, void (*fn)(void *), void *arg, size_t n);
+void *copy_of(const void *p, size_t n); /* malloc'ed */
+/* Of fake_graph.c. */
+struct moment; /* of a captured stream: what it has so far */
+struct moment *moment_of(void *stream, int *e); /* NULL: it is not captured, or an error */
+struct moment *moment_copy(const struct moment *m); /* of NULL: NULL */
+void moment_free(struct moment *m);
+int wait_for_moment(void *stream, const struct moment *m);
+bool break_capture(void *stream); /* by a call that has no place there; false: it is not captured */
+bool is_unsafe(void);
 bool told_attribute(int which, int *value); /* fake_attributes.c */
 void check_near(bool pinned);
 
@@ -154,7 +173,13 @@ int cuStreamSynchronize(void *stream);
 int cuStreamGetCtx(void *stream, struct ctx **ctx);
 int cuStreamIsCapturing(void *stream, int *status);
 int cuStreamBeginCapture_v2(struct queue *q, int mode);
-int cuStreamEndCapture(struct queue *q, void **graph);
+int cuStreamEndCapture(struct queue *q, struct graph **graph);
+int cuStreamGetCaptureInfo(void *stream, int *status, uint64_t *id);
+int cuGraphInstantiateWithFlags(struct exec **out, const struct graph *g, uint64_t flags);
+int cuGraphLaunch(struct exec *x, void *stream);
+int cuGraphExecDestroy(struct exec *x);
+int cuGraphDestroy(struct graph *g);
+int cuGraphGetNodes(struct graph *g, void **nodes, size_t *n);
 int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream);
 int cuStreamWaitValue32(void *stream, void *word, uint32_t value, unsigned flags);
 int cuStreamWriteValue32(void *stream, void *word, uint32_t value, unsigned flags);

@@ -2,7 +2,6 @@
  * one; or FAKE_CUDA_QUEUES=n of them are all there are, the hardware's queues: streams share them in turn, in the order
  * in which work was given, and what waits holds up all that stands behind it. With FAKE_CUDA_LAUNCH_BLOCKING=1 copies
  * and launches come back when they are done. SPDX-License-Identifier: Apache-2.0 */
-#include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,32 +9,8 @@
 #include <unistd.h>
 
 #include "cuda_kernels.h"
-#include "fake_libcuda.h"
+#include "fake_stream.h"
 #include "reduce.h"
-
-enum what { COPY, FOLD, SCALE, ALL, WAIT, WRITE, CALL };
-
-struct kernel {
-	int op, type;
-};
-
-struct op {
-	struct op *next;
-	struct queue *of;
-	enum what what;
-	int device;
-	char *dst;
-	const char *src;
-	size_t n;
-	_Atomic uint32_t *word;
-	uint32_t value;
-	void (*fn)(void *);
-	void *arg;
-	struct kernel kernel;
-	struct tt_cuda_fold *fold;
-	struct tt_cuda_scale scale;
-	struct tt_cuda_all *all;
-};
 
 struct hardware { /* a queue of it, which streams feed */
 	pthread_mutex_t lock;
@@ -44,14 +19,6 @@ struct hardware { /* a queue of it, which streams feed */
 	struct op *first, **last;
 	bool stop;
 	uint64_t random;
-};
-
-struct queue {
-	struct queue *next;
-	struct hardware *by;
-	_Atomic int left; /* given, and not done */
-	bool capturing;
-	struct ctx *ctx;
 };
 
 enum { MAX_QUEUES = 32 };
@@ -91,20 +58,20 @@ void wait_for_all(void)
 
 static void run_fold(const struct op *o)
 {
+	const struct tt_cuda_fold *f = o->arg;
 	struct tt_op op = { .kind = o->kernel.op, .commutative = true };
 	tuttiDataType_t type = (tuttiDataType_t)o->kernel.type;
-	size_t bytes = o->fold->n * tt_type_size(type);
+	size_t bytes = f->n * tt_type_size(type);
 	const void *src[TT_CUDA_SRCS];
 
-	for (int i = 0; i < o->fold->nsrc; i++)
-		src[i] = reach(o->fold->src[i], bytes, o->device);
-	tt_reduce_run(reach(o->fold->dst, bytes, o->device), src, o->fold->nsrc, o->fold->n, type, &op,
-		      TT_STORE_PLAIN);
+	for (int i = 0; i < f->nsrc; i++)
+		src[i] = reach(f->src[i], bytes, o->device);
+	tt_reduce_run(reach(f->dst, bytes, o->device), src, f->nsrc, f->n, type, &op, TT_STORE_PLAIN);
 }
 
 static void run_scale(const struct op *o)
 {
-	const struct tt_cuda_scale *s = &o->scale;
+	const struct tt_cuda_scale *s = o->arg;
 	const void *at = s->factor_at ? reach(s->factor_at, tt_type_size((tuttiDataType_t)o->kernel.type), o->device) :
 					NULL;
 	struct tt_op op = { .kind = o->kernel.op == PRE ? TT_OP_PREMULSUM : tuttiAvg, .scalar = s->factor,
@@ -121,7 +88,7 @@ static void run_scale(const struct op *o)
 		tt_reduce_post(dst, src, s->n, type, &op);
 }
 
-static void run(const struct op *o)
+void run(const struct op *o)
 {
 	switch (o->what) {
 	case COPY:
@@ -136,7 +103,7 @@ static void run(const struct op *o)
 		run_scale(o);
 		break;
 	case ALL:
-		run_all(o->all, o->kernel.op - ALL_SUM, o->kernel.type, o->device);
+		run_all(o->arg, o->kernel.op - ALL_SUM, o->kernel.type, o->device);
 		break;
 	case WAIT:
 		for (int n = 0; (int32_t)(atomic_load_explicit(o->word, memory_order_acquire) - o->value) < 0; n++)
@@ -185,8 +152,8 @@ static void *work(void *arg)
 		lag(h);
 		run(o);
 		atomic_fetch_sub(&o->of->left, 1);
-		free(o->fold);
-		free(o->all);
+		if (o->own)
+			free(o->arg);
 		free(o);
 		pthread_mutex_lock(&h->lock);
 	}
@@ -260,8 +227,21 @@ static struct queue *legacy(struct ctx *ctx)
 	return q;
 }
 
-/* 0 and 1: the context's; 2: the thread's there. NULL: no such stream, or no context. */
-static struct queue *queue_of(void *stream)
+bool is_legacy(const struct queue *q)
+{
+	return fake.legacy[q->ctx->device] == q;
+}
+
+void each_queue(void (*fn)(struct queue *q, void *arg), void *arg)
+{
+	pthread_mutex_lock(&fake.lock);
+	for (struct queue *q = fake.queues; q; q = q->next)
+		fn(q, arg);
+	pthread_mutex_unlock(&fake.lock);
+}
+
+/* 0 and 1: the context's; 2: the thread's there. */
+struct queue *queue_of(void *stream)
 {
 	struct ctx *ctx = current();
 	struct queue *q;
@@ -284,8 +264,13 @@ static struct queue *queue_of(void *stream)
 
 int cuStreamCreate(void **stream, unsigned flags)
 {
+	struct queue *q;
+
 	IN_CONTEXT();
-	*stream = open_queue(current());
+	UNSAFE();
+	q = open_queue(current());
+	q->blocking = !(flags & 1);
+	*stream = q;
 	return 0;
 }
 
@@ -327,8 +312,11 @@ int cuStreamQuery(void *stream)
 	struct queue *q = queue_of(stream);
 
 	READY();
+	UNSAFE();
 	if (!q)
 		return BAD_HANDLE;
+	if (break_capture(stream))
+		return NOT_IN_CAPTURE;
 	return atomic_load(&q->left) ? NOT_READY : 0;
 }
 
@@ -352,30 +340,16 @@ int cuStreamGetCtx(void *stream, struct ctx **ctx)
 	return 0;
 }
 
-int cuStreamIsCapturing(void *stream, int *status)
-{
-	struct queue *q = queue_of(stream);
-
-	READY();
-	if (!q)
-		return BAD_HANDLE;
-	*status = q->capturing;
-	return 0;
-}
-
-int cuStreamBeginCapture_v2(struct queue *q, int mode)
-{
-	q->capturing = true;
-	return 0;
-}
-
-int cuStreamEndCapture(struct queue *q, void **graph)
-{
-	q->capturing = false;
-	return 0;
-}
-
 /* ---- what is enqueued ---- */
+
+void *copy_of(const void *args, size_t n)
+{
+	void *p = malloc(n);
+
+	if (!p)
+		wrong("no memory");
+	return memcpy(p, args, n);
+}
 
 static void give(struct queue *q, struct op *o)
 {
@@ -392,30 +366,31 @@ static void give(struct queue *q, struct op *o)
 	pthread_mutex_unlock(&h->lock);
 }
 
-static int put(void *stream, const struct op *what)
+int put(void *stream, const struct op *what)
 {
-	struct op *o = malloc(sizeof(*o));
 	bool blocks = what->what <= ALL;
 	struct queue *q;
+	struct op *o;
+	int e;
 
 	IN_CONTEXT();
 	q = queue_of(stream);
 	if (!q || q->ctx != current())
 		return BAD_HANDLE;
-	if (q->capturing)
-		wrong("work for a stream that is being captured");
-	if (!o)
-		wrong("no memory");
-	*o = *what;
+	if (capture_op(q, what, &e))
+		return e;
+	o = copy_of(what, sizeof(*o));
+	if (o->own)
+		o->arg = copy_of(what->arg, o->own);
 	give(q, o);
 	if (blocks && setting("FAKE_CUDA_LAUNCH_BLOCKING", 0))
 		await(q);
 	return 0;
 }
 
-int enqueue(void *stream, void (*fn)(void *), void *arg)
+int enqueue(void *stream, void (*fn)(void *), void *arg, size_t n)
 {
-	return put(stream, &(struct op){ .what = CALL, .fn = fn, .arg = arg });
+	return put(stream, &(struct op){ .what = CALL, .fn = fn, .arg = arg, .own = n });
 }
 
 int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream)
@@ -439,44 +414,25 @@ int cuStreamWriteValue32(void *stream, void *word, uint32_t value, unsigned flag
 
 int cuLaunchHostFunc(void *stream, void (*fn)(void *), void *arg)
 {
-	return enqueue(stream, fn, arg);
-}
-
-static void *copy_of(const void *args, size_t n)
-{
-	void *p = malloc(n);
-
-	if (!p)
-		wrong("no memory");
-	return memcpy(p, args, n);
+	return enqueue(stream, fn, arg, 0);
 }
 
 int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
 		   unsigned shared, void *stream, void **args, void **extra)
 {
 	struct op o;
-	int e;
 
 	if (fake_gpu_is(k))
 		return fake_gpu_launch(k, stream, args);
-	o = (struct op){ .what = k->op < PRE ? FOLD : k->op < ALL_SUM ? SCALE : ALL, .kernel = *k };
 	if (!gx || gy != 1 || gz != 1 || bx != TT_CUDA_THREADS || by != 1 || bz != 1 || extra)
 		return BAD_VALUE;
-	if (o.what == SCALE)
-		o.scale = *(const struct tt_cuda_scale *)args[0];
-	else if (o.what == FOLD)
-		o.fold = copy_of(args[0], sizeof(*o.fold));
-	else
-		o.all = copy_of(args[0], sizeof(*o.all));
-	if (o.all && (!o.all->npieces || gx % o.all->npieces))
+	o = (struct op){ .what = k->op < PRE ? FOLD : k->op < ALL_SUM ? SCALE : ALL, .kernel = *k, .arg = args[0] };
+	o.own = o.what == FOLD ? sizeof(struct tt_cuda_fold) : o.what == SCALE ? sizeof(struct tt_cuda_scale) :
+		sizeof(struct tt_cuda_all);
+	if (o.what == ALL && (!((struct tt_cuda_all *)o.arg)->npieces || gx % ((struct tt_cuda_all *)o.arg)->npieces))
 		return BAD_VALUE;
 	atomic_fetch_add(&launches, 1);
-	e = put(stream, &o);
-	if (e) {
-		free(o.fold);
-		free(o.all);
-	}
-	return e;
+	return put(stream, &o);
 }
 
 int cuFakeLaunches(void)
