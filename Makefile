@@ -92,7 +92,7 @@ TESTS := $(foreach d,$(filter-out cuda,$(TEST_DIRS)),$(call tests_in,$(d)))
 FAKE_CUDA := $(B)/tests/cuda/libcuda.so.1 $(B)/tests/cuda/11/libcuda.so.1
 CUDA_TESTS := $(filter-out $(B)/tests/cuda/fake_%,$(call tests_in,cuda)) \
 	$(if $(shell command -v $(CXX) 2> /dev/null),$(B)/tests/cuda/kernels $(B)/tests/cuda/dev_kernels)
-GPU_TESTS := $(B)/gpu/collective/random $(B)/gpu/collective/device $(B)/gpu/bits
+GPU_TESTS := $(B)/gpu/collective/random $(B)/gpu/collective/device $(B)/gpu/cuda/graphs $(B)/gpu/bits
 SCRIPTS := $(foreach d,$(TEST_DIRS),$(call scripts_in,$(d)))
 LINTS := $(wildcard tests/lint/*.sh)
 MAIN ?= criterion
@@ -189,7 +189,7 @@ $(B)/tests/cuda/kernels $(B)/tests/cuda/dev_kernels: $(B)/tests/cuda/%: tests/cu
 		-Iinclude -iquote src -pthread $(LDFLAGS) $< $(A) -o $@
 
 # For a real device, without Criterion, which is not everywhere: tests/gpu.
-$(B)/gpu/collective/%: $(B)/obj/tests/collective/%.o $(B)/obj/tests/harness/plain_main.o $(HARNESS) $(A)
+$(GPU_TESTS:%/bits=): $(B)/gpu/%: $(B)/obj/tests/%.o $(B)/obj/tests/harness/plain_main.o $(HARNESS) $(A)
 	@mkdir -p $(@D)
 	$(call say,LD)$(CC) $(ALL_LDFLAGS) $^ -lm -o $@
 $(B)/gpu/bits: $(B)/obj/tests/gpu/bits.o $(GPU_OBJ) $(A)

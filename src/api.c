@@ -156,6 +156,7 @@ static tuttiResult_t check_place(const char *call, struct tt_task *t)
 	t->at.device = t->comm->bound;
 	if (t->stream || tt_mem_kinds())
 		TRY(find_place(call, t));
+	TRY(bad(tt_capture_check(call, t)));
 	return t->op.scalar_at ? check_scalar(call, t) : tuttiSuccess;
 }
 

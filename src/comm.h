@@ -317,12 +317,19 @@ void tt_meet_close(struct tuttiComm *c);
  * communicators that have failed, out of the list. */
 tuttiResult_t tt_meet_run(struct tt_task **list);
 
+/* ---- under capture (task_capture.c) ---- */
+#define TT_GRAPHS "collectives of ranks of one process on one device, with all streams in one capture"
+tuttiResult_t tt_capture_check(const char *call, const struct tt_task *t); /* refuses what can never be captured */
+const char *tt_capture_lacks(const struct tt_task *t); /* why this rank cannot, or NULL */
+tuttiResult_t tt_capture_refuse(const struct tt_task *t, const char *why);
+
 /* ---- the same by blocks that run schedules (task_grid.c) ---- */
 struct tt_task_grid;
 /* Enqueues the call of all ranks on the task's stream; buffers by rank. *grid is NULL at first, and belongs to one
  * communicator. Unsupported: nothing has happened. */
 tuttiResult_t tt_task_grid_run(struct tt_task_grid **grid, const struct tt_task *t, const void *const *in,
 			       void *const *out);
+void tt_task_grid_abort(struct tt_task_grid *g); /* any thread: what runs, and what graphs replay, ends */
 void tt_task_grid_free(struct tt_task_grid *g); /* waits a second for calls that have not ended */
 
 /* ---- streams (stream.c) ---- */

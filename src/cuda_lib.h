@@ -12,6 +12,7 @@ enum {
 	TT_CUDA_INVALID_VALUE = 1, TT_CUDA_OUT_OF_MEMORY = 2, TT_CUDA_NOT_INITIALIZED = 3, TT_CUDA_STUB = 34,
 	TT_CUDA_NO_DEVICE = 100, TT_CUDA_INVALID_CONTEXT = 201, TT_CUDA_NO_BINARY = 209, TT_CUDA_OLD_PTX = 222,
 	TT_CUDA_NOT_READY = 600, TT_CUDA_PEER_IS_ON = 704, TT_CUDA_NO_FABRIC = 802, TT_CUDA_MISMATCH = 803,
+	TT_CUDA_CAPTURE_IMPLICIT = 906,
 };
 enum {
 	TT_CUDA_ATTR_SMS = 16, TT_CUDA_ATTR_VMM = 102, TT_CUDA_ATTR_VMM_FD = 103, TT_CUDA_ATTR_VMM_RDMA = 110,
@@ -23,6 +24,7 @@ enum {
 };
 enum { TT_CUDA_TYPE_HOST = 1, TT_CUDA_TYPE_DEVICE = 2 };
 enum { TT_CUDA_HOST_PORTABLE = 1, TT_CUDA_HOST_DEVICEMAP = 2 };
+enum { TT_CUDA_CAPTURE_ACTIVE = 1, TT_CUDA_CAPTURE_INVALIDATED = 2 };
 enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2, TT_CUDA_EVENT_NO_TIMING = 2 };
 /* Of memory that is created, then mapped (VMM): on a device, for others by descriptor. */
 enum { TT_CUDA_PINNED = 1, TT_CUDA_DEVICE = 1, TT_CUDA_BY_FD = 1, TT_CUDA_READ_WRITE = 3, TT_CUDA_RECOMMENDED = 1 };
@@ -68,7 +70,7 @@ typedef unsigned long long tt_cuda_handle;
 	X(cuMemHostGetDevicePointer, 3020, (tt_cuda_ptr *out, void *p, unsigned flags))            \
 	X(cuPointerGetAttributes, 7000, (unsigned n, int *attributes, void **data, tt_cuda_ptr p)) \
 	X(cuStreamGetCtx, 9020, (void *stream, void **ctx))                                        \
-	X(cuStreamIsCapturing, 10000, (void *stream, int *status))                                 \
+	X(cuStreamGetCaptureInfo, 10010, (void *stream, int *status, uint64_t *id))                \
 	X(cuMemcpyAsync, 4000, (tt_cuda_ptr dst, tt_cuda_ptr src, size_t n, void *stream))         \
 	X(cuStreamWaitValue32, 11070, (void *stream, tt_cuda_ptr p, uint32_t v, unsigned flags))   \
 	X(cuStreamWriteValue32, 11070, (void *stream, tt_cuda_ptr p, uint32_t v, unsigned flags))  \

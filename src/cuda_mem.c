@@ -218,15 +218,19 @@ static tuttiResult_t default_place(int device, struct place **out)
 	return primary_of(device >= 0 ? device : 0, out);
 }
 
-/* Copies and words as they stand would be replayed with values of the past. */
-static tuttiResult_t check_capture(const char *call, tuttiStream_t queue)
+/* A driver's number of a capture may be 0. */
+static tuttiResult_t look_capture(const char *call, tuttiStream_t queue, uint64_t *capture)
 {
-	int capturing = 0;
+	uint64_t id = 0;
+	int status = 0, e = cuda.f->cuStreamGetCaptureInfo(queue, &status, &id);
 
-	CUDA_TRY(cuStreamIsCapturing(queue, &capturing));
-	if (capturing)
-		return tt_fail(tuttiInvalidUsage, "%s: the stream is being captured into a graph, which tutti does "
-			       "not support yet; the communicator stays as it was", call);
+	if (e == TT_CUDA_CAPTURE_IMPLICIT)
+		return tt_fail(tuttiInvalidUsage, "%s: the default stream is of no use while a stream is captured that "
+			       "waits for it; make that one with the flag NonBlocking", call);
+	if (e)
+		return failed(e, "cuStreamGetCaptureInfo");
+	*capture = status == TT_CUDA_CAPTURE_ACTIVE ? id + 1 :
+		   status == TT_CUDA_CAPTURE_INVALIDATED ? TT_MEM_CAPTURE_BROKEN : 0;
 	return tuttiSuccess;
 }
 
@@ -272,7 +276,8 @@ static tuttiResult_t check_bound(const char *call, int bound, int device, const 
 	return tuttiSuccess;
 }
 
-static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int device, struct place *p)
+static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int device, struct place *p,
+				  uint64_t *capture)
 {
 	tuttiResult_t r;
 
@@ -280,7 +285,7 @@ static tuttiResult_t check_stream(const char *call, tuttiStream_t queue, int dev
 		return tt_fail(tuttiInvalidArgument, "%s: the buffers are on device %d, the stream on device %d; give "
 			       "it a stream of the buffers' device", call, device, p->device);
 	TRY(enter(p));
-	r = check_capture(call, queue);
+	r = look_capture(call, queue, capture);
 	leave();
 	return r;
 }
@@ -321,8 +326,8 @@ static tuttiResult_t place(const char *call, tuttiStream_t queue, const void *in
 		TRY(place_of(ctx, &p));
 	}
 	TRY(check_bound(call, bound, p->device, "stream is"));
-	*at = (struct tt_mem_place){ bound, p, line_of(queue, p), is_far(&f[0], in), is_far(&f[1], out) };
-	return check_stream(call, queue, on, p);
+	*at = (struct tt_mem_place){ bound, p, line_of(queue, p), is_far(&f[0], in), is_far(&f[1], out), 0 };
+	return check_stream(call, queue, on, p, &at->capture);
 }
 
 /* ---- memory ---- */
@@ -588,8 +593,12 @@ static tuttiResult_t this_place(int device, void **where)
 
 static tuttiResult_t event_new(void **event)
 {
-	CUDA_TRY(cuEventCreate(event, TT_CUDA_EVENT_NO_TIMING));
-	return tuttiSuccess;
+	int mode = TT_CUDA_CAPTURE_RELAXED, e;
+
+	swap_capture_mode(&mode);
+	e = cuda.f->cuEventCreate(event, TT_CUDA_EVENT_NO_TIMING);
+	swap_capture_mode(&mode);
+	return e ? failed(e, "cuEventCreate") : tuttiSuccess;
 }
 
 static void event_free(void *event)
@@ -616,6 +625,30 @@ static tuttiResult_t run_all(tuttiStream_t queue, const struct tt_mem_all *all)
 	return e ? failed(e, "cuLaunchKernel") : tuttiSuccess;
 }
 
+static int copy_apart(void *stream, void *dst, const void *src, size_t n)
+{
+	int e = cuda.f->cuMemcpyAsync((tt_cuda_ptr)dst, (tt_cuda_ptr)src, n, stream);
+
+	return e ? e : cuda.f->cuStreamSynchronize(stream);
+}
+
+static tuttiResult_t copy_now(void *dst, const void *src, size_t n)
+{
+	int mode = TT_CUDA_CAPTURE_RELAXED, e;
+	void *stream;
+
+	if (!cuda.f->shares) /* or some of what follows is missing */
+		return tt_note_error(tuttiUnsupported, "an old driver");
+	swap_capture_mode(&mode);
+	e = cuda.f->cuStreamCreateWithPriority(&stream, TT_CUDA_NON_BLOCKING, 0);
+	if (!e) {
+		e = copy_apart(stream, dst, src, n);
+		(void)cuda.f->cuStreamDestroy(stream);
+	}
+	swap_capture_mode(&mode);
+	return e ? failed(e, "a copy beside a capture") : tuttiSuccess;
+}
+
 static tuttiResult_t grid(tuttiStream_t queue, const struct tt_dev_launch *launch, uint32_t blocks)
 {
 	return tt_cuda_dev_run(queue, here->sms, launch, blocks);
@@ -627,7 +660,7 @@ static const struct tt_mem_kind kind = {
 	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .copy_host = copy_host,
 	.reduces = tt_cuda_code_has, .here = this_place, .sharing = &tt_cuda_sharing, .event_new = event_new,
 	.event_free = event_free, .event_record = event_record, .event_wait = event_wait, .run_all = run_all,
-	.grid = grid,
+	.copy_now = copy_now, .grid = grid,
 };
 
 /* ---- whether there is any ---- */

@@ -21,6 +21,7 @@ struct paper {
 	char *device, *tmp;
 	_Atomic uint32_t *done; /* pinned, before what is uploaded: calls that have ended */
 	uint32_t calls;
+	bool kept; /* a graph reads it, at any time */
 };
 
 struct tt_grid {
@@ -40,25 +41,41 @@ static char **pipe_at(const struct tt_grid *g, int from, int to, uint32_t lane)
 	return &g->pipes[((size_t)from * (size_t)g->n + (size_t)to) * TT_MAX_LANES + lane];
 }
 
-static tuttiResult_t open_pipe(struct tt_grid *g, tuttiStream_t queue, char **at)
+/* What a graph is to find there is no part of it, or each replay would bring it back. */
+static tuttiResult_t upload(struct tt_grid *g, tuttiStream_t queue, bool captured, void *dst, const void *src,
+			    size_t n)
 {
+	if (!captured)
+		return g->kind->copy(queue, dst, src, n);
+	return g->kind->copy_now ? g->kind->copy_now(dst, src, n) :
+				   tt_note_error(tuttiUnsupported, "%s memory has no copies beside a capture",
+						 g->kind->name);
+}
+
+static tuttiResult_t open_pipe(struct tt_grid *g, tuttiStream_t queue, bool captured, char **at)
+{
+	tuttiResult_t r;
 	void *p;
 
 	if (*at)
 		return tuttiSuccess;
 	TRY(g->kind->alloc(PIPE, TT_MEM_OURS, &p));
-	*at = p;
-	return g->kind->copy(queue, p, (char *)g->abort + LINE, HEAD);
+	r = upload(g, queue, captured, p, (char *)g->abort + LINE, HEAD);
+	if (r == tuttiSuccess)
+		*at = p;
+	else
+		g->kind->release(p, PIPE, TT_MEM_OURS);
+	return r;
 }
 
-static tuttiResult_t make_link(struct tt_grid *g, tuttiStream_t queue, int rank, const struct tt_dev_dir *d,
-			       struct tt_dev_link *out)
+static tuttiResult_t make_link(struct tt_grid *g, tuttiStream_t queue, bool captured, int rank,
+			       const struct tt_dev_dir *d, struct tt_dev_link *out)
 {
 	int from = d->is_send ? rank : (int)d->peer, to = d->is_send ? (int)d->peer : rank;
 	char **at = pipe_at(g, from, to, d->lane);
 	struct tt_dev_end *ends;
 
-	TRY(open_pipe(g, queue, at));
+	TRY(open_pipe(g, queue, captured, at));
 	ends = (struct tt_dev_end *)*at;
 	*out = (struct tt_dev_link){ .mine = ends + (d->is_send ? 0 : 1), .theirs = &ends[d->is_send ? 1 : 0].word,
 				     .packets = (uint64_t *)(*at + ENDS), .slots = *at + HEAD };
@@ -129,7 +146,7 @@ static tuttiResult_t new_paper(struct tt_grid *g, struct tt_dev_code *code, stru
 }
 
 /* No call reads it: what is in pinned memory has been copied. */
-static tuttiResult_t write_paper(struct tt_grid *g, tuttiStream_t queue, int rank, struct paper *p,
+static tuttiResult_t write_paper(struct tt_grid *g, tuttiStream_t queue, bool captured, int rank, struct paper *p,
 				 const struct tt_call *call)
 {
 	const struct tt_dev_prog *prog = tt_dev_code_prog(p->code);
@@ -148,16 +165,17 @@ static tuttiResult_t write_paper(struct tt_grid *g, tuttiStream_t queue, int ran
 	}
 	memcpy(to, prog, prog->bytes);
 	for (uint32_t i = 0; i < prog->nlinks; i++)
-		TRY(make_link(g, queue, rank, &dirs[i], (struct tt_dev_link *)(to + links_at(p->code)) + i));
-	TRY(g->kind->copy(queue, p->device, to, p->bytes));
+		TRY(make_link(g, queue, captured, rank, &dirs[i],
+			      (struct tt_dev_link *)(to + links_at(p->code)) + i));
+	TRY(upload(g, queue, captured, p->device, to, p->bytes));
 	p->count = call->count;
 	p->window_bytes = call->window_bytes;
 	p->type = call->type;
 	return tuttiSuccess;
 }
 
-static tuttiResult_t find_paper(struct tt_grid *g, tuttiStream_t queue, int rank, struct tt_dev_code *code,
-				const struct tt_call *call, struct paper **out)
+static tuttiResult_t find_paper(struct tt_grid *g, tuttiStream_t queue, bool captured, int rank,
+				struct tt_dev_code *code, const struct tt_call *call, struct paper **out)
 {
 	struct paper **list = &g->papers[rank], *p;
 
@@ -166,7 +184,7 @@ static tuttiResult_t find_paper(struct tt_grid *g, tuttiStream_t queue, int rank
 	*out = p;
 	if (p)
 		return tuttiSuccess;
-	for (p = *list; p && !(p->code == code && is_done(p)); p = p->next)
+	for (p = *list; p && !(p->code == code && is_done(p) && !p->kept); p = p->next)
 		;
 	if (!p) {
 		TRY(new_paper(g, code, &p));
@@ -174,7 +192,7 @@ static tuttiResult_t find_paper(struct tt_grid *g, tuttiStream_t queue, int rank
 		*list = p;
 	}
 	*out = p;
-	return write_paper(g, queue, rank, p, call);
+	return write_paper(g, queue, captured, rank, p, call);
 }
 
 /* ---- calls ---- */
@@ -190,7 +208,7 @@ static tuttiResult_t check_fit(const struct tt_grid *g, struct tt_dev_code *cons
 	return tuttiSuccess;
 }
 
-tuttiResult_t tt_grid_run(struct tt_grid *g, tuttiStream_t queue, struct tt_dev_code *const *codes,
+tuttiResult_t tt_grid_run(struct tt_grid *g, tuttiStream_t queue, bool captured, struct tt_dev_code *const *codes,
 			  const struct tt_call *calls)
 {
 	struct tt_dev_launch launch = { .abort = (const uint32_t *)g->abort, .slot_bytes = SLOT, .packets = PACKETS,
@@ -201,7 +219,8 @@ tuttiResult_t tt_grid_run(struct tt_grid *g, tuttiStream_t queue, struct tt_dev_
 	TRY(check_fit(g, codes, calls));
 	launch.op = (uint32_t)(calls[0].op.kind <= tuttiMin ? calls[0].op.kind : tuttiSum);
 	for (int r = 0; r < g->n; r++) {
-		TRY(find_paper(g, queue, r, codes[r], &calls[r], &p));
+		TRY(find_paper(g, queue, captured, r, codes[r], &calls[r], &p));
+		p->kept |= captured;
 		launch.ranks[r] = (struct tt_dev_rank){
 			.prog = (void *)p->device, .links = (void *)(p->device + links_at(codes[r])),
 			.bind = (void *)(p->device + bind_at(codes[r])), .in = calls[r].in, .out = calls[r].out,
@@ -210,7 +229,7 @@ tuttiResult_t tt_grid_run(struct tt_grid *g, tuttiStream_t queue, struct tt_dev_
 	}
 	if (blocks)
 		TRY(g->kind->grid(queue, &launch, blocks));
-	for (int r = 0; r < g->n; r++) {
+	for (int r = 0; r < g->n && !captured; r++) {
 		for (p = g->papers[r]; !is_for(p, codes[r], &calls[r]); p = p->next)
 			;
 		TRY(g->kind->stream_signal(queue, p->done, ++p->calls));
@@ -260,9 +279,20 @@ static bool is_over(const struct tt_grid *g)
 	return true;
 }
 
+/* How far a replay is nobody knows, so one that was aborted may still be there. */
+static bool is_replayed(const struct tt_grid *g)
+{
+	bool kept = false;
+
+	for (int r = 0; r < g->n; r++)
+		for (const struct paper *p = g->papers[r]; p; p = p->next)
+			kept |= p->kept;
+	return kept && atomic_load_explicit(g->abort, memory_order_relaxed);
+}
+
 void tt_grid_free(struct tt_grid *g)
 {
-	if (!g)
+	if (!g || is_replayed(g))
 		return;
 	for (int i = 0; i < 1000 && !is_over(g); i++)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);

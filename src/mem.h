@@ -10,13 +10,16 @@ enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
 /* Memory of the device for users and for operations, and pinned: of the host, in reach of both. */
 enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
 
-/* Where a call runs (the kind's word for it), on which of all queues (NULL: on one that no other thread has), and
- * whether its buffers are out of the device's reach. */
+/* Where a call runs (the kind's word for it), on which of all queues (NULL: on one that no other thread has),
+ * whether its buffers are out of the device's reach, and which capture its queue is part of (0: none): then what is
+ * enqueued goes into a graph. */
+#define TT_MEM_CAPTURE_BROKEN UINT64_MAX
 struct tt_mem_place {
 	int device; /* in: that of the rank, by its own word, or -1 */
 	void *where;
 	const void *line;
 	bool in_host, out_host;
+	uint64_t capture;
 };
 
 /* ---- memory of devices that ranks of one host share ---- */
@@ -107,6 +110,8 @@ struct tt_mem_kind {
 	tuttiResult_t (*event_record)(tuttiStream_t queue, void *event);
 	tuttiResult_t (*event_wait)(tuttiStream_t queue, void *event);
 	tuttiResult_t (*run_all)(tuttiStream_t queue, const struct tt_mem_all *all); /* of types that it reduces */
+	/* Between pinned and device memory, at once, whatever is being captured: waits for the device. */
+	tuttiResult_t (*copy_now)(void *dst, const void *src, size_t n);
 	/* Blocks that run schedules (dev_proto.h), all at a time. Unsupported: nothing has happened. */
 	tuttiResult_t (*grid)(tuttiStream_t queue, const struct tt_dev_launch *launch, uint32_t blocks);
 };

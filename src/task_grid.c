@@ -13,11 +13,19 @@ struct codes { /* of all ranks, for a row of the plan */
 	struct tt_dev_code *of[];
 };
 
+/* Where the last call ends. Calls share the links: each comes behind the one before, on whatever stream; and in a graph
+ * behind the one before in that graph, as nothing else can be waited for there. */
+struct end {
+	void *event; /* or NULL: there was none */
+	uint64_t capture;
+};
+
 struct tt_task_grid {
 	const struct tt_mem_kind *kind;
 	void *where;
 	struct tt_grid *grid;
 	struct codes *codes;
+	struct end ends[2]; /* of calls, of captured ones */
 };
 
 static void free_codes(struct codes *c)
@@ -97,6 +105,21 @@ static tuttiResult_t divide(const struct tt_task *t, const struct tt_call *call,
 	return t->kind->reduce(t->queue, call->out, &out, 1, t->count, t->type, &t->op, TT_SCALE_POST);
 }
 
+static tuttiResult_t come_after(const struct tt_task *t, const struct end *e)
+{
+	return e->event && e->capture == t->at.capture ? t->kind->event_wait(t->queue, e->event) : tuttiSuccess;
+}
+
+static tuttiResult_t note_end(const struct tt_task *t, struct end *e)
+{
+	if (!e->event)
+		TRY(t->kind->event_new(&e->event));
+	e->capture = UINT64_MAX; /* nobody's, should this fail */
+	TRY(t->kind->event_record(t->queue, e->event));
+	e->capture = t->at.capture;
+	return tuttiSuccess;
+}
+
 tuttiResult_t tt_task_grid_run(struct tt_task_grid **at, const struct tt_task *t, const void *const *in,
 			       void *const *out)
 {
@@ -113,10 +136,29 @@ tuttiResult_t tt_task_grid_run(struct tt_task_grid **at, const struct tt_task *t
 		calls[r].in = in[r];
 		calls[r].out = out[r];
 	}
-	TRY(tt_grid_run((*at)->grid, t->queue, c->of, calls));
+	TRY(come_after(t, &(*at)->ends[t->at.capture != 0]));
+	TRY(tt_grid_run((*at)->grid, t->queue, t->at.capture != 0, c->of, calls));
+	TRY(note_end(t, &(*at)->ends[t->at.capture != 0]));
 	for (int r = 0; r < t->comm->nranks; r++)
 		TRY(divide(t, &calls[r], r));
 	return tuttiSuccess;
+}
+
+void tt_task_grid_abort(struct tt_task_grid *g)
+{
+	if (g)
+		tt_grid_abort(g->grid);
+}
+
+static void free_ends(struct tt_task_grid *g)
+{
+	if (g->kind->enter && g->kind->enter(g->where) != tuttiSuccess)
+		return; /* the context is gone, and events with it */
+	for (int i = 0; i < 2; i++)
+		if (g->ends[i].event)
+			g->kind->event_free(g->ends[i].event);
+	if (g->kind->leave)
+		g->kind->leave();
 }
 
 void tt_task_grid_free(struct tt_task_grid *g)
@@ -124,6 +166,7 @@ void tt_task_grid_free(struct tt_task_grid *g)
 	if (!g)
 		return;
 	tt_grid_free(g->grid);
+	free_ends(g);
 	for (struct codes *c = g->codes, *next; c; c = next) {
 		next = c->next;
 		free_codes(c);

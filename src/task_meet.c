@@ -4,7 +4,7 @@
  * queues the hardware has. A rank that cannot take part goes by links (task_queue.c), which the others see in its word
  * of the last call that did, and do as well: what a rank decides alone is right, as one decides for all.
  * SPDX-License-Identifier: Apache-2.0 */
-#include "comm.h"
+#include "task_meet.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -12,53 +12,12 @@
 #include <string.h>
 #include <time.h>
 
-#include "sched_pieces.h"
-
 enum { MISSES = 16 }; /* so many calls in a row that went by links: the rest does without asking */
-enum { ALONE, SEATED, MET, BY_LINKS }; /* phases of a task */
-enum { OPEN, LAUNCHED, TO_LINKS, BROKEN };
+/* Phases of a task; one that stayed away does not happen: it is captured, and others go by links. */
+enum { ALONE, SEATED, MET, BY_LINKS, STAYED };
 
 #define NOTE_EVERY 30000000000ull
 #define ASK_EVERY 500000000ull
-
-struct seat { /* written by its rank, read by the last to come */
-	bool taken;
-	struct tt_sig sig;
-	const struct tt_mem_kind *kind;
-	struct tt_mem_place at;
-	const void *in;
-	void *out;
-	uint64_t scalar;
-	const void *scalar_at;
-	void *event; /* the launcher's is the end of the kernel as well */
-	const struct tt_mem_kind *event_kind;
-	void *event_at;
-};
-
-struct tt_meeting { /* of one call */
-	struct tt_meeting *next;
-	uint32_t seq;
-	int users, here;
-	_Atomic int state;
-	int launcher;
-	struct seat seats[];
-};
-
-struct member {
-	_Alignas(64) _Atomic uint32_t by_links; /* the last call that went so */
-	_Atomic uint64_t thread;                /* that has called last, 0: none */
-};
-
-struct tt_meet {
-	struct tt_meet *next;
-	uint64_t id;
-	int refs, nranks;
-	pthread_mutex_t lock;
-	struct tt_meeting *open, *spare;
-	struct tt_task_grid *grid; /* the launchers', one after the other */
-	bool by_grid;
-	struct member members[];
-};
 
 static struct {
 	pthread_mutex_t lock;
@@ -69,7 +28,7 @@ static struct {
 
 static struct tt_meet *find_or_make(uint64_t id, int nranks)
 {
-	size_t size = sizeof(struct tt_meet) + (size_t)nranks * sizeof(struct member);
+	size_t size = sizeof(struct tt_meet) + (size_t)nranks * sizeof(struct tt_meet_member);
 	struct tt_meet *m = all.first;
 
 	while (m && m->id != id)
@@ -104,25 +63,24 @@ tuttiResult_t tt_meet_open(struct tuttiComm *c)
 	return tuttiSuccess;
 }
 
-static void drop_event(struct seat *s)
-{
-	if (!s->event || (s->event_kind->enter && s->event_kind->enter(s->event_at) != tuttiSuccess))
-		return; /* its context is gone */
-	s->event_kind->event_free(s->event);
-	if (s->event_kind->leave)
-		s->event_kind->leave();
-}
-
 static void free_meetings(struct tt_meeting *m, int nranks)
 {
 	while (m) {
 		struct tt_meeting *next = m->next;
 
 		for (int i = 0; i < nranks; i++)
-			drop_event(&m->seats[i]);
+			tt_seat_free(&m->seats[i]);
 		free(m);
 		m = next;
 	}
+}
+
+/* What graphs replay ends as well. */
+static void abort_grid(struct tt_meet *m)
+{
+	pthread_mutex_lock(&m->lock);
+	tt_task_grid_abort(m->grid);
+	pthread_mutex_unlock(&m->lock);
 }
 
 void tt_meet_close(struct tuttiComm *c)
@@ -134,6 +92,8 @@ void tt_meet_close(struct tuttiComm *c)
 		return;
 	c->meet = NULL;
 	c->by_links = NULL;
+	if (atomic_load(&c->aborting))
+		abort_grid(m);
 	pthread_mutex_lock(&all.lock);
 	last = !--m->refs;
 	for (at = &all.first; last && *at != m; at = &(*at)->next)
@@ -168,7 +128,7 @@ static struct tt_meeting *join(struct tt_meet *meet, uint32_t seq)
 		if (m) {
 			m->seq = seq;
 			m->users = m->here = 0;
-			atomic_store_explicit(&m->state, OPEN, memory_order_relaxed);
+			atomic_store_explicit(&m->state, TT_OPEN, memory_order_relaxed);
 			m->next = meet->open;
 			meet->open = m;
 		}
@@ -241,170 +201,52 @@ static void by_links(struct tt_task *t, uint32_t seq)
 	t->phase = BY_LINKS;
 }
 
+static void refuse(struct tt_task *t, int phase, const char *why)
+{
+	char text[TT_TEXT / 4];
+
+	snprintf(text, sizeof(text), "%s", why); /* which may be this thread's last error */
+	t->result = tt_capture_refuse(t, text);
+	t->text = strdup(tt_last_error());
+	t->phase = phase;
+}
+
+/* The others' calls wait for this one, which its caller may make again without a capture. */
+static void stay(struct tt_task *t, uint32_t seq, const char *why)
+{
+	t->sig = tt_task_sig(t, seq);
+	by_links(t, seq);
+	refuse(t, STAYED, why);
+}
+
 static void in_vain(struct tt_task *t)
 {
 	t->comm->misses++;
-	by_links(t, t->sig.seq);
+	if (t->at.capture)
+		stay(t, t->sig.seq, "another rank makes this call by links");
+	else
+		by_links(t, t->sig.seq);
+}
+
+/* On all ranks alike. */
+static void count(const struct tt_task *t)
+{
+	struct tuttiComm *c = t->comm;
+
+	c->misses = 0;
+	atomic_store_explicit(&c->seq, t->sig.seq, memory_order_relaxed);
+	tt_comm_record(c, &t->sig);
 }
 
 static void met(struct tt_task *t, tuttiResult_t r)
 {
-	struct tuttiComm *c = t->comm;
-
-	if (r == tuttiSuccess) {
-		c->misses = 0;
-		atomic_store_explicit(&c->seq, t->sig.seq, memory_order_relaxed);
-		tt_comm_record(c, &t->sig);
-	}
+	if (r == tuttiSuccess)
+		count(t);
 	t->result = r;
 	t->phase = MET;
 }
 
-/* ---- on the device ---- */
-
-static tuttiResult_t renew_event(struct seat *s, const struct tt_task *t)
-{
-	if (s->event && s->event_kind == t->kind && s->event_at == t->at.where)
-		return tuttiSuccess;
-	drop_event(s);
-	s->event = NULL;
-	TRY(t->kind->event_new(&s->event));
-	s->event_kind = t->kind;
-	s->event_at = t->at.where;
-	return tuttiSuccess;
-}
-
-/* The call is to happen behind what its stream has now. */
-static tuttiResult_t record(struct seat *s, const struct tt_task *t)
-{
-	if (t->comm->nranks == 1)
-		return tuttiSuccess;
-	TRY(renew_event(s, t));
-	return t->kind->event_record(t->queue, s->event);
-}
-
-/* Behind the other's call on the other's stream: nothing to do on the same. */
-static tuttiResult_t follow(const struct tt_task *t, const struct seat *mine, const struct seat *other)
-{
-	if (mine == other || (mine->at.line && mine->at.line == other->at.line))
-		return tuttiSuccess;
-	return t->kind->event_wait(t->queue, other->event);
-}
-
-static tuttiResult_t run_grid(const struct tt_task *t, const struct tt_meeting *m)
-{
-	const void *in[TT_PIECE_RANKS];
-	void *out[TT_PIECE_RANKS];
-
-	if (!t->comm->meet->by_grid)
-		return tuttiUnsupported;
-	for (int i = 0; i < t->comm->nranks; i++) {
-		in[i] = m->seats[i].in;
-		out[i] = m->seats[i].out;
-	}
-	return tt_task_grid_run(&t->comm->meet->grid, t, in, out);
-}
-
-static tuttiResult_t run_pieces(const struct tt_task *t, const struct tt_meeting *m)
-{
-	struct tt_mem_all a = { .type = t->type, .op = t->op };
-	int n = t->comm->nranks;
-
-	a.npieces = tt_pieces(t->coll, n, t->root, t->count, a.pieces);
-	if (!a.npieces)
-		return tuttiSuccess;
-	for (int i = 0; i < n; i++) {
-		a.in[i] = m->seats[i].in;
-		a.out[i] = m->seats[i].out;
-		a.scalar[i] = m->seats[i].scalar;
-		a.scalar_at[i] = m->seats[i].scalar_at;
-	}
-	return t->kind->run_all(t->queue, &a);
-}
-
-static tuttiResult_t launch(const struct tt_task *t, struct tt_meeting *m)
-{
-	struct seat *mine = &m->seats[t->comm->rank];
-	tuttiResult_t r;
-
-	m->launcher = t->comm->rank;
-	for (int i = 0; i < t->comm->nranks; i++)
-		TRY(follow(t, mine, &m->seats[i]));
-	r = run_grid(t, m);
-	if (r == tuttiUnsupported)
-		r = run_pieces(t, m);
-	TRY(r);
-	return t->comm->nranks > 1 ? t->kind->event_record(t->queue, mine->event) : tuttiSuccess;
-}
-
-static tuttiResult_t go_on(const struct tt_task *t)
-{
-	const struct tt_meeting *m = t->meeting;
-
-	if (m->launcher == t->comm->rank)
-		return tuttiSuccess;
-	TRY(tt_queue_enter(t));
-	return tt_queue_left(t, follow(t, &m->seats[t->comm->rank], &m->seats[m->launcher]));
-}
-
-/* ---- all have come ---- */
-
-static tuttiResult_t check_same(const struct tt_task *t, const struct tt_meeting *m)
-{
-	for (int i = 1; i < t->comm->nranks; i++)
-		if (tt_sig_hash(&m->seats[i].sig) != tt_sig_hash(&m->seats[0].sig))
-			return tt_comm_mismatch(t->comm, 0, &m->seats[0].sig, i, &m->seats[i].sig);
-	return tuttiSuccess;
-}
-
-static bool one_place(const struct tt_task *t, const struct tt_meeting *m)
-{
-	for (int i = 0; i < t->comm->nranks; i++)
-		if (m->seats[i].kind != t->kind || m->seats[i].at.where != t->at.where)
-			return false;
-	return true;
-}
-
-static void decide(struct tt_task *t)
-{
-	struct tt_meeting *m = t->meeting;
-	tuttiResult_t r = check_same(t, m);
-	int state = r != tuttiSuccess ? BROKEN : one_place(t, m) ? LAUNCHED : TO_LINKS;
-
-	if (state == LAUNCHED) {
-		r = tt_queue_enter(t);
-		if (r == tuttiSuccess)
-			r = tt_queue_left(t, launch(t, m));
-		if (r != tuttiSuccess) {
-			tt_comm_pass(t->comm, false, r);
-			state = BROKEN;
-		}
-	}
-	atomic_store_explicit(&m->state, state, memory_order_release);
-}
-
 /* ---- a call ---- */
-
-static tuttiResult_t take_seat(struct tt_task *t)
-{
-	struct tuttiComm *c = t->comm;
-	struct seat *s = &t->meeting->seats[c->rank];
-	tuttiResult_t r;
-
-	s->sig = t->sig;
-	s->kind = t->kind;
-	s->at = t->at;
-	s->in = t->in;
-	s->out = t->out;
-	s->scalar = t->op.scalar;
-	s->scalar_at = t->op.scalar_at;
-	r = tt_queue_enter(t);
-	if (r == tuttiSuccess)
-		r = tt_queue_left(t, record(s, t));
-	if (r != tuttiSuccess)
-		tt_comm_pass(c, false, r);
-	return r;
-}
 
 static void sit_down(struct tt_task *t)
 {
@@ -423,7 +265,7 @@ static void sit_down(struct tt_task *t)
 		in_vain(t);
 		return;
 	}
-	if (take_seat(t) != tuttiSuccess) {
+	if (tt_seat_take(t) != tuttiSuccess) {
 		leave_meeting(t);
 		met(t, tt_comm_error(c));
 		return;
@@ -434,7 +276,7 @@ static void sit_down(struct tt_task *t)
 	pthread_mutex_unlock(&c->meet->lock);
 	t->phase = SEATED;
 	if (last)
-		decide(t);
+		tt_meeting_decide(t);
 }
 
 /* The news of what has failed there may still be on its way. */
@@ -447,34 +289,38 @@ static tuttiResult_t broken(const struct tt_task *t)
 	return r;
 }
 
+/* Has nothing to wait for any more: an error, or others who go by links. */
+static bool get_up(struct tt_task *t)
+{
+	bool failed = atomic_load_explicit(&t->comm->error, memory_order_acquire) != tuttiSuccess;
+
+	if (!(failed || goes_by_links(t)) || !withdraw(t))
+		return false;
+	if (failed)
+		met(t, tt_comm_error(t->comm));
+	else
+		in_vain(t);
+	return true;
+}
+
 static bool look(struct tt_task *t)
 {
-	struct tuttiComm *c = t->comm;
 	int state = atomic_load_explicit(&t->meeting->state, memory_order_acquire);
-	tuttiResult_t r;
+	tuttiResult_t r = tuttiSuccess;
 
-	if (state == OPEN) {
-		bool failed = atomic_load_explicit(&c->error, memory_order_acquire) != tuttiSuccess;
-
-		if (!(failed || goes_by_links(t)) || !withdraw(t))
-			return false;
-		if (failed)
-			met(t, tt_comm_error(c));
-		else
-			in_vain(t);
-		return true;
-	}
-	r = state == BROKEN ? broken(t) : tuttiSuccess;
-	if (state == LAUNCHED) {
-		r = go_on(t);
-		if (r != tuttiSuccess)
-			tt_comm_pass(c, false, r);
+	if (state == TT_OPEN)
+		return get_up(t);
+	if (state == TT_LAUNCHED || state == TT_BROKEN)
+		r = state == TT_BROKEN ? broken(t) : tt_meeting_follow(t);
+	if (state == TT_REFUSED || (state == TT_LAUNCHED && r != tuttiSuccess && t->at.capture)) {
+		count(t);
+		refuse(t, MET, state == TT_REFUSED ? t->meeting->why : tt_last_error());
+	} else if (state != TT_TO_LINKS) {
+		met(t, state == TT_LAUNCHED && r != tuttiSuccess ? tt_comm_pass(t->comm, false, r) : r);
 	}
 	leave_meeting(t);
-	if (state == TO_LINKS)
+	if (state == TT_TO_LINKS)
 		in_vain(t);
-	else
-		met(t, r);
 	return true;
 }
 
@@ -595,6 +441,8 @@ static bool may_meet(const struct tt_task *t)
 {
 	const struct tt_mem_kind *k = t->kind;
 
+	if (k && t->at.capture) /* if only to say why not */
+		return t->coll != TT_SENDRECV;
 	return k && k->run_all && t->coll != TT_SENDRECV && t->comm->meet && t->comm->misses < MISSES &&
 	       !tt_queue_needs_host(t) && (!k->reduces || k->reduces(t->type));
 }
@@ -616,20 +464,25 @@ static uint32_t seq_of(const struct tt_task *list, const struct tt_task *t)
 	uint32_t seq = atomic_load_explicit(&t->comm->seq, memory_order_relaxed) + 1;
 
 	for (; list != t; list = list->next)
-		seq += list->comm == t->comm && list->coll != TT_SENDRECV && list->phase == BY_LINKS;
+		seq += list->comm == t->comm && list->coll != TT_SENDRECV &&
+		       (list->phase == BY_LINKS || list->phase == STAYED);
 	return seq;
 }
 
-/* What follows a call that goes by links goes so too, as that is enqueued later. */
+/* What follows a call that goes by links goes so too, as that is enqueued later; and what follows one that does not
+ * happen does not either. */
 static bool step(struct tt_task *list, struct tt_task *t)
 {
 	const struct tt_task *first = t->phase == ALONE ? before(list, t) : NULL;
+	int phase = first ? first->phase : MET;
 
 	if (t->phase == SEATED)
 		return look(t);
-	if (t->phase != ALONE || (first && first->phase != MET && first->phase != BY_LINKS))
+	if (t->phase != ALONE || phase == ALONE || phase == SEATED)
 		return false;
-	if (!may_meet(t) || (first && first->phase == BY_LINKS))
+	if (phase == STAYED || (phase == BY_LINKS && t->at.capture))
+		stay(t, seq_of(list, t), "a call before it in the group goes by links, or does not happen");
+	else if (!may_meet(t) || phase == BY_LINKS)
 		by_links(t, seq_of(list, t));
 	else
 		sit_down(t);
@@ -659,10 +512,20 @@ static void step_all(struct tt_task *list)
 	} while (going);
 }
 
+static bool is_over(const struct tt_task *t)
+{
+	return t->phase == MET || t->phase == STAYED;
+}
+
 static bool has_failed(const struct tt_task *t)
 {
-	return t->phase == MET ? t->result != tuttiSuccess :
-				 atomic_load_explicit(&t->comm->error, memory_order_acquire) != tuttiSuccess;
+	return is_over(t) ? t->result != tuttiSuccess :
+			    atomic_load_explicit(&t->comm->error, memory_order_acquire) != tuttiSuccess;
+}
+
+static tuttiResult_t error_of(const struct tt_task *t)
+{
+	return t->text ? tt_note_error(t->result, "%s", t->text) : tt_comm_error(t->comm);
 }
 
 /* Takes those out that are over, and those of a communicator that has failed: its owner may be waiting to free it. */
@@ -672,13 +535,14 @@ static tuttiResult_t take_out(struct tt_task **list)
 
 	for (struct tt_task *t = *list; t && r == tuttiSuccess; t = t->next)
 		if (has_failed(t))
-			r = tt_comm_error(t->comm);
+			r = error_of(t);
 	for (struct tt_task **at = list, *t; (t = *at);) {
-		bool over = t->phase == MET || has_failed(t);
+		bool over = is_over(t) || has_failed(t);
 
 		atomic_fetch_sub_explicit(&t->comm->inside, 1, memory_order_release);
 		if (over) {
 			*at = t->next;
+			free(t->text);
 			free(t);
 		} else {
 			at = &t->next;

@@ -27,7 +27,8 @@ struct gpu_access { /* CUmemAccessDesc */
 /* Numbers of cuda.h. */
 enum { GPU_NONE = -1, GPU_NOT_READY = 600, GPU_FD = 1, GPU_PINNED = 1, GPU_ON_DEVICE = 1, GPU_READ_WRITE = 3 };
 enum { GPU_PORTABLE = 1, GPU_DEVICEMAP = 2, GPU_ATTACH_GLOBAL = 1, GPU_NON_BLOCKING = 1, GPU_LAZY_PEER = 1 };
-enum { GPU_NO_TIMING = 2, GPU_INTERPROCESS = 4, GPU_GEQ = 0, GPU_RELAXED = 2, GPU_DMA_BUF = 1, GPU_SMS = 16 };
+enum { GPU_NO_TIMING = 2, GPU_INTERPROCESS = 4, GPU_GEQ = 0, GPU_DMA_BUF = 1, GPU_SMS = 16 };
+enum { GPU_GLOBAL, GPU_THREAD, GPU_RELAXED }; /* modes of capture */
 
 #define GPU_CALLS(X)                                                                               \
 	X(cuInit, 2000, (unsigned flags))                                                          \
@@ -75,7 +76,11 @@ enum { GPU_NO_TIMING = 2, GPU_INTERPROCESS = 4, GPU_GEQ = 0, GPU_RELAXED = 2, GP
 	X(cuStreamEndCapture, 10000, (void *stream, void **graph))                                 \
 	X(cuGraphInstantiateWithFlags, 11040, (void **exec, void *graph, uint64_t flags))          \
 	X(cuGraphLaunch, 10000, (void *exec, void *stream))                                        \
+	X(cuGraphGetNodes, 10000, (void *graph, void **nodes, size_t *n))                          \
+	X(cuGraphExecDestroy, 10000, (void *exec))                                                 \
+	X(cuGraphDestroy, 10000, (void *graph))                                                    \
 	X(cuEventCreate, 2000, (void **event, unsigned flags))                                     \
+	X(cuEventDestroy, 4000, (void *event))                                                     \
 	X(cuEventRecord, 2000, (void *event, void *stream))                                        \
 	X(cuMemcpyAsync, 4000, (gpu_ptr dst, gpu_ptr src, size_t n, void *stream))                 \
 	X(cuMemcpyDtoDAsync, 3020, (gpu_ptr dst, gpu_ptr src, size_t n, void *stream))             \

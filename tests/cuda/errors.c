@@ -22,8 +22,6 @@ static struct {
 	int (*managed)(void **p, size_t n, unsigned flags);
 	int (*host_alloc)(void **p, size_t n, unsigned flags);
 	int (*stream_create)(void **stream, unsigned flags);
-	int (*begin_capture)(void *stream, int mode);
-	int (*end_capture)(void *stream, void **graph);
 } cuda;
 
 /* As a program that is linked with the driver. */
@@ -33,8 +31,7 @@ static void load_driver(void)
 		{ &cuda.init, "cuInit" }, { &cuda.retain, "cuDevicePrimaryCtxRetain" },
 		{ &cuda.set, "cuCtxSetCurrent" }, { &cuda.alloc, "cuMemAlloc_v2" },
 		{ &cuda.managed, "cuMemAllocManaged" }, { &cuda.host_alloc, "cuMemHostAlloc" },
-		{ &cuda.stream_create, "cuStreamCreate" }, { &cuda.begin_capture, "cuStreamBeginCapture_v2" },
-		{ &cuda.end_capture, "cuStreamEndCapture" },
+		{ &cuda.stream_create, "cuStreamCreate" },
 	};
 	void *so = dlopen("libcuda.so.1", RTLD_NOW);
 
@@ -374,26 +371,6 @@ static void devices(void)
 	ranks_run(2, 20, devices_rank, NULL);
 }
 
-static void capture_rank(struct rank *r)
-{
-	tuttiStream_t q = fake_queue_new();
-	float *x = sort("device"), *y = sort("device");
-	void *graph;
-
-	CHECK(!cuda.begin_capture(q, 0));
-	refused(r, sum(r, x, y, q), tuttiInvalidUsage, "captured into a graph", "the communicator stays");
-	CHECK(!cuda.end_capture(q, &graph));
-	sum_of(r, x, y, q, "after it");
-	fake_queue_free(q);
-}
-
-static void capture(void)
-{
-	fake_start();
-	load_driver();
-	ranks_run(2, 20, capture_rank, NULL);
-}
-
 /* No room for what an operation needs besides; then there is. */
 static void memory_rank(struct rank *r)
 {
@@ -497,7 +474,6 @@ const struct test tests[] = {
 	{ "CUDA after the communicator", late, 30 },
 	{ "default streams", default_streams, 30 },
 	{ "other devices, freed memory", devices, 30 },
-	{ "a stream that is captured", capture, 30 },
 	{ "out of device memory", memory, 30 },
 	{ "abort while a stream is held", held, 30 },
 	{ "ranks on one stream", shared, 30 },

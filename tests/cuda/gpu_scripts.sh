@@ -23,12 +23,15 @@ ask 77 LD_LIBRARY_PATH="$build/tests/cuda" FAKE_CUDA_STUB=1 tests/gpu/bench.sh
 has '^bench-gpu: not run, as there is no GPU here'
 
 if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
-	some='bits|8 threads|4 processes|managed|abort|EAGER|memcheck'
+	some='bits|8 threads|4 processes|graph|managed|abort|EAGER|memcheck'
 	ask 0 GPU_CHECK_FAKE=1 ONLY="$([ -n "${TEST_LONG:-}" ] || echo "$some")" tests/gpu/check.sh
 	has '^check-gpu over the FAKE driver, no GPU: fake device 0'
 	has '^kernels against the host.s bits +ok .* [0-9]+ passed, 0 failed'
 	has '^random collectives, 8 threads +ok'
 	has '^random collectives, 4 processes +ok'
+	has '^graph replay +ok .* 3 passed, 0 failed'
+	has '^graph replay, schedules as blocks +ok'
+	has '^graphs, refusals and ends +ok'
 	has '^perf, managed memory, 1 x 2 ranks +ok'
 	has '^2 processes, CUDA_MODULE_LOADING=EAGER +ok'
 	has '^compute-sanitizer memcheck +not run'

@@ -149,7 +149,7 @@ static void one_call(struct job *j, size_t count, tuttiDataType_t type, int op)
 	tuttiResult_t r;
 
 	make_call(j, &k, count, type, op);
-	r = tt_grid_run(b->grid, b->queue, j->code, k.device);
+	r = tt_grid_run(b->grid, b->queue, false, j->code, k.device);
 	CHECKF(r == tuttiSuccess || (r == tuttiUnsupported && count * tt_type_size(type) > 64000), "%s",
 	       tt_last_error());
 	if (r == tuttiSuccess) {

@@ -107,6 +107,11 @@ done
 step "random collectives, 2 processes over tcp" 45 TEST_RANKS=2 TEST_CASES=$few \
 	"$build/gpu/collective/random" "fake device, processes over tcp"
 
+# ---- graphs: replays, then what is refused
+step "graph replay" 60 "$build/gpu/cuda/graphs" replay
+step "graph replay, schedules as blocks" 60 TUTTI_CUDA_DEVICE_DRIVEN=1 "$build/gpu/cuda/graphs" replay
+step "graphs, refusals and ends" 60 "$build/gpu/cuda/graphs" refused abort beside
+
 # ---- 5. order, groups, abort, dead peers; what the suite's own memory cannot do is left out
 "$build/gpu/collective/device" --list > "$out/names" 2> /dev/null
 while read -r name; do
