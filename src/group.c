@@ -205,24 +205,63 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 
 /* ---- the end ---- */
 
-/* Blocking calls and calls on streams in one group: the former get a stream for the while. */
-static tuttiResult_t run_mixed(struct tt_task *list, bool all_streams, bool queues)
+/* Calls of communicators that have none on a device here. */
+static struct tt_task *take_apart(struct tt_task **list)
 {
-	tuttiStream_t own = NULL;
-	tuttiResult_t r, end;
+	struct tt_task *taken = NULL, **tail = &taken;
 
-	if (!all_streams)
-		TRY(tuttiHostStreamCreate(&own));
-	for (struct tt_task *t = list; t; t = t->next)
-		t->stream = t->stream || (t->kind && !t->staged) ? t->stream : own;
-	if (queues) {
-		r = tt_queue_run(list);
-	} else {
-		tt_task_submit(list);
-		r = tt_stream_enqueue(list);
+	for (struct tt_task **at = list, *t; (t = *at);) {
+		const struct tt_task *o = *list;
+
+		while (o && !(o->comm == t->comm && o->kind))
+			o = o->next;
+		if (o) {
+			at = &t->next;
+			continue;
+		}
+		*at = t->next;
+		*tail = t;
+		tail = &t->next;
+		t->next = NULL;
 	}
-	if (own) {
-		end = tuttiHostStreamDestroy(own);
+	return taken;
+}
+
+/* Blocking ones get a stream for the while. */
+static tuttiResult_t start_unit(struct tt_task *list, tuttiStream_t *own)
+{
+	for (struct tt_task *t = list; t; t = t->next) {
+		if (t->stream || (t->kind && !t->staged))
+			continue;
+		if (!*own && tuttiHostStreamCreate(own) != tuttiSuccess) {
+			tt_task_free(list);
+			return tuttiSystemError;
+		}
+		t->stream = *own;
+	}
+	for (struct tt_task *t = list; t; t = t->next)
+		if (t->kind)
+			return tt_queue_run(list);
+	tt_task_submit(list);
+	return tt_stream_enqueue(list);
+}
+
+/* Blocking calls and calls on streams in one group. Those on devices may wait for other ranks before they are enqueued,
+ * and those for a call of another communicator here: what none of these stands before is begun first. */
+static tuttiResult_t run_mixed(struct tt_task *list)
+{
+	tuttiStream_t own[2] = { NULL };
+	struct tt_task *first = take_apart(&list);
+	tuttiResult_t r = tuttiSuccess, end;
+
+	if (first)
+		r = start_unit(first, &own[0]);
+	if (list && r == tuttiSuccess)
+		r = start_unit(list, &own[1]);
+	else
+		tt_task_free(list);
+	for (int i = 0; i < 2; i++) {
+		end = tuttiHostStreamDestroy(own[i]); /* waits */
 		r = r == tuttiSuccess ? end : r;
 	}
 	return r;
@@ -230,20 +269,17 @@ static tuttiResult_t run_mixed(struct tt_task *list, bool all_streams, bool queu
 
 static tuttiResult_t run_tasks(struct tt_task *list)
 {
-	bool any = false, every = true, queues = false;
+	bool any = false;
 	tuttiResult_t r = pair_selves(&list);
 
 	if (r != tuttiSuccess || !list) {
 		tt_task_free(list);
 		return r;
 	}
-	for (struct tt_task *t = list; t; t = t->next) {
-		any |= t->stream != NULL;
-		every &= t->stream || (t->kind && !t->staged);
-		queues |= t->kind != NULL;
-	}
-	if (any || queues)
-		return run_mixed(list, every, queues);
+	for (struct tt_task *t = list; t; t = t->next)
+		any |= t->stream || t->kind;
+	if (any)
+		return run_mixed(list);
 	tt_task_submit(list);
 	r = tt_task_drive(list);
 	tt_task_free(list);

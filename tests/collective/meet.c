@@ -356,6 +356,43 @@ static void group_and_calls(void)
 		ranks_run(3, 60, group_and_calls_rank, NULL);
 }
 
+/* Rank 0 makes a call of the host and one of a device, of two communicators, in a group; the others one after the
+ * other, and wait in the first. */
+static void host_beside_rank(struct rank *r)
+{
+	tuttiStream_t q = fake_queue_new();
+	float *p = new_floats(100, (float)r->rank), host[2];
+	tuttiComm_t other;
+
+	RANK_OK(r, tuttiCommSplit(r->comm, 0, r->rank, &other, NULL));
+	for (int round = 0; round < 6; round++) {
+		bool host_first = round % 2;
+
+		host[0] = (float)r->rank;
+		if (r->rank == 0)
+			RANK_OK(r, tuttiGroupStart());
+		for (int k = 0; k < 2; k++)
+			if ((k == 0) == host_first)
+				RANK_OK(r, tuttiAllReduce(host, host + 1, 1, tuttiFloat32, tuttiSum, other, NULL));
+			else
+				RANK_OK(r, FAKE(tuttiAllReduce(p, p, 100, tuttiFloat32, tuttiMax, r->comm, q)));
+		if (r->rank == 0)
+			RANK_OK(r, FAKE(tuttiGroupEnd()));
+		RANK_CHECKF(r, host[1] == all_ranks(r), "round %d: the sum is %g", round, (double)host[1]);
+	}
+	fake_queue_sync(q);
+	expect(r, p, 100, (float)(r->n - 1), 1, "maximum");
+	RANK_OK(r, tuttiCommDestroy(other));
+	fake_queue_free(q);
+	fake_free(p);
+}
+
+static void host_beside(void)
+{
+	if (meets())
+		ranks_run(3, 30, host_beside_rank, NULL);
+}
+
 /* ---- what goes wrong ---- */
 
 /* Rank 0 waits in a call. Another thread aborts its communicator; the other rank's ends with it. */
@@ -521,6 +558,7 @@ const struct test tests[] = {
 	{ "groups in another order", orders, 60 },
 	{ "host memory on some ranks", mixed, 60 },
 	{ "a group here, single calls there", group_and_calls, 60 },
+	{ "host calls beside device calls in a group", host_beside, 60 },
 	{ "abort while ranks wait", aborts, 30 },
 	{ "a rank that does not come", absent, 30 },
 	{ "one thread, and no group", alone, 30 },
