@@ -514,6 +514,7 @@ static void trim(void)
 		free_now(b->p, b->where ? b->where->ctx : facts_of(b->p).ctx, !b->where);
 		free(b);
 	}
+	tt_cuda_share_trim();
 }
 
 /* ---- enqueueing ---- */

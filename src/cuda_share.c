@@ -242,13 +242,75 @@ bool tt_cuda_share_free(void *p)
 /* Whole blocks of 2 MiB: the driver shares the block that smaller ones are cut from, with all that lies there. */
 enum { BLOCK = 2 << 20 };
 
+/* What was given and taken back, for the next: the driver's own release waits for all streams of the device, some of
+ * which may wait for the very thread that releases. */
+static struct {
+	pthread_mutex_t lock;
+	struct kept {
+		struct kept *next;
+		struct tt_share share;
+		void *ctx;
+	} *first;
+} kept = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+/* ctx NULL: any, of any size. */
+static struct kept *take_kept(const void *ctx, size_t n)
+{
+	struct kept **at, *k;
+
+	pthread_mutex_lock(&kept.lock);
+	for (at = &kept.first; *at && ctx && ((*at)->ctx != ctx || (*at)->share.n != n); at = &(*at)->next)
+		;
+	k = *at;
+	if (k)
+		*at = k->next;
+	pthread_mutex_unlock(&kept.lock);
+	return k;
+}
+
+static void keep(const struct tt_share *s)
+{
+	struct kept *k = malloc(sizeof(*k));
+
+	if (!k || cuda->cuCtxGetCurrent(&k->ctx)) {
+		free(k);
+		(void)cuda->cuMemFree((tt_cuda_ptr)s->at);
+		return;
+	}
+	k->share = *s;
+	pthread_mutex_lock(&kept.lock);
+	k->next = kept.first;
+	kept.first = k;
+	pthread_mutex_unlock(&kept.lock);
+}
+
+void tt_cuda_share_trim(void)
+{
+	for (struct kept *k = take_kept(NULL, 0); k; k = take_kept(NULL, 0)) {
+		if (!cuda->cuCtxPushCurrent(k->ctx)) {
+			(void)cuda->cuMemFree((tt_cuda_ptr)k->share.at);
+			(void)cuda->cuCtxPopCurrent(&k->ctx);
+		}
+		free(k);
+	}
+}
+
 static tuttiResult_t give_by_name(size_t n, struct tt_share *s)
 {
 	struct tt_cuda_ipc h;
+	struct kept *k;
 	tt_cuda_ptr p;
+	void *ctx;
 	int e;
 
 	s->n = tt_div_up(n, BLOCK) * BLOCK;
+	CUDA_TRY(cuCtxGetCurrent(&ctx));
+	k = take_kept(ctx, s->n);
+	if (k) {
+		*s = k->share;
+		free(k);
+		return tuttiSuccess;
+	}
 	CUDA_TRY(cuMemAlloc(&p, s->n));
 	e = cuda->cuIpcGetMemHandle(&h, p);
 	if (e) {
@@ -309,7 +371,7 @@ static void take_back(const struct tt_share *s)
 	if (s->way == TT_SHARE_FD)
 		unmap(s->at, s->n);
 	else if (s->way == TT_SHARE_NAME)
-		(void)cuda->cuMemFree((tt_cuda_ptr)s->at);
+		keep(s);
 }
 
 static tuttiResult_t open_one(const struct tt_share *s, int fd, bool here, void **p)

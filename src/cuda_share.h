@@ -10,6 +10,7 @@ void tt_cuda_share_open(const struct tt_cuda *f); /* once */
  * no such memory, or none left; not given by it. */
 bool tt_cuda_share_alloc(size_t n, void **p);
 bool tt_cuda_share_free(void *p);
+void tt_cuda_share_trim(void); /* no stream waits for this library any more */
 extern const struct tt_mem_sharing tt_cuda_sharing;
 
 #endif

@@ -46,7 +46,7 @@ struct tt_mem_sharing {
 	tuttiResult_t (*device)(struct tt_mem_device *out);
 	bool (*reaches)(const uint8_t uuid[16]); /* as far as can be said before it is tried */
 	tuttiResult_t (*give)(size_t n, struct tt_share *s, int *fd); /* new memory; *fd -1 or the caller's to close */
-	void (*take_back)(const struct tt_share *s); /* by name: when all have closed it; waits for queues */
+	void (*take_back)(const struct tt_share *s); /* by name: when all have closed it; may be kept until trim */
 	tuttiResult_t (*open)(const struct tt_share *s, int fd, bool here, void **p); /* here: of this process */
 	void (*close)(const struct tt_share *s, bool here, void *p);
 	tuttiResult_t (*pin)(void *p, size_t n); /* memory of the host, in reach of devices at the same address */
