@@ -1,7 +1,8 @@
 /* What the fake driver shares between processes and devices: legacy handles, VMM by descriptors, registered host
  * memory, access of peers. Strict where gpu.md says that drivers are undefined: memory that is freed while another
  * process has it open ends the program. FAKE_CUDA_IPC=0 and _VMM=0 refuse the two ways, _PEERS=0 access between
- * devices; _CORRUPT=1 spoils copies between two, _STALL=1 never ends them; _FIRST makes device 0 another of the host's.
+ * devices; _CORRUPT=1 spoils copies between two, _STALL=1 never ends them; _FIRST makes device 0 another of the host's;
+ * _OPEN is what opening a legacy handle gives, 208 where a mapping that is no more is in the way.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <fcntl.h>
 #include <pthread.h>
@@ -330,6 +331,8 @@ int cuIpcOpenMemHandle_v2(void **p, struct ipc h, unsigned flags)
 	memcpy(&name, &h, sizeof(name));
 	if (!setting("FAKE_CUDA_IPC", 1))
 		return REFUSED;
+	if (setting("FAKE_CUDA_OPEN", 0))
+		return (int)setting("FAKE_CUDA_OPEN", 0);
 	if (flags != 1 || !name.id) /* LAZY_ENABLE_PEER_ACCESS */
 		return 1;
 	if (name.pid == getpid())

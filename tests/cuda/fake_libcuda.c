@@ -5,7 +5,8 @@
  * memory waits for all streams. Figures of it are no device's figures.
  * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
  * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns); _QUEUES and _LAUNCH_BLOCKING:
- * fake_streams.c; _ATTRIBUTES: fake_attributes.c. Graphs: fake_graph.c. SPDX-License-Identifier: Apache-2.0 */
+ * fake_streams.c; _LOADS: fake_loads.c; _ATTRIBUTES: fake_attributes.c. Graphs: fake_graph.c.
+ * SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -75,8 +76,8 @@ int cuInit(unsigned flags)
 		return STUB;
 	if (pid && pid != getpid())
 		return 3;
-	if (!e)
-		atomic_store(&fake.pid, getpid());
+	if (!e && atomic_exchange(&fake.pid, getpid()) != getpid())
+		start_loads();
 	return e;
 }
 
@@ -160,14 +161,18 @@ int cuCtxPushCurrent(struct ctx *ctx)
 
 int cuCtxPopCurrent(struct ctx **ctx)
 {
-	IN_CONTEXT();
+	READY();
+	if (!depth)
+		return BAD_CONTEXT;
 	*ctx = stack[--depth];
 	return 0;
 }
 
 int cuCtxGetDevice(int *device)
 {
-	IN_CONTEXT();
+	READY();
+	if (!current())
+		return BAD_CONTEXT;
 	*device = current()->device;
 	return 0;
 }

@@ -47,6 +47,7 @@ extern struct ctx contexts[MAX_DEVICES];
 		READY();                                                                           \
 		if (!current())                                                                    \
 			return BAD_CONTEXT;                                                        \
+		wait_for_load(current()->device);                                                  \
 	} while (0)
 
 /* What is not for a thread while it, or another one, captures, unless its mode says so: it ends the capture. */
@@ -63,6 +64,9 @@ struct ctx *current(void);
 void *reach(const void *p, size_t n, int device);
 bool is_pinned(const void *p);
 void wait_for_all(void);
+bool is_busy(int device);
+void start_loads(void); /* fake_loads.c */
+void wait_for_load(int device);
 void link_range(const struct range *r);               /* a copy */
 bool look_up(const void *p, struct range *out);       /* whose address lies in it */
 bool unlink_range(const void *at, int how, struct range *out);

@@ -56,6 +56,17 @@ void wait_for_all(void)
 	wrong("a release of memory waits for streams that never end");
 }
 
+bool is_busy(int device)
+{
+	bool busy = false;
+
+	pthread_mutex_lock(&fake.lock);
+	for (struct queue *q = fake.queues; q; q = q->next)
+		busy |= q->ctx->device == device && atomic_load(&q->left) > 0;
+	pthread_mutex_unlock(&fake.lock);
+	return busy;
+}
+
 static void run_fold(const struct op *o)
 {
 	const struct tt_cuda_fold *f = o->arg;

@@ -44,6 +44,8 @@ static bool has_link(const struct rank *r, int peer)
 {
 	bool one = (peer - r->rank) % (int)test_setting("TEST_DEVICES", 1) == 0;
 
+	if (r->procs && test_setting("FAKE_CUDA_OPEN", 0))
+		return false;
 	return test_setting("TEST_LINKS", 1) && peer != r->rank && (r->procs || !one) &&
 	       (one || (test_setting("FAKE_CUDA_PEERS", 1) && !test_setting("FAKE_CUDA_CORRUPT", 0) &&
 			!test_setting("FAKE_CUDA_STALL", 0)));
@@ -155,8 +157,8 @@ static void host_streams(struct rank *r)
 		r->step = round;
 		for (size_t i = 0; i < n; i++)
 			host[0][i] = host[1][i] = (double)(r->rank + round);
-		for (int k = 0; k < 4; k++) {
-			int i = (k + r->rank) % 2;
+		for (int k = 0; k < 4; k++) { /* a load waits for one's stream, and stops calls of the other */
+			int i = test_setting("FAKE_CUDA_LOADS", 0) ? k % 2 : (k + r->rank) % 2;
 
 			RANK_OK(r, tuttiAllReduce(host[i], host[i], n, tuttiFloat64, tuttiSum, comm[i], s[i]));
 			if (i == 0)

@@ -30,12 +30,14 @@ two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 	run "one device" cuda/peers TEST_DEVICES=1
 	run "two devices" cuda/peers $two
 	run "two devices, legacy handles" cuda/peers $two FAKE_CUDA_VMM=0
+	run "handles that do not open" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_OPEN=208 TUTTI_LOG=none
 	run "two devices that do not reach each other" cuda/peers $two FAKE_CUDA_PEERS=0 TUTTI_LOG=none
 	run "a pair that spoils what it copies" cuda/peers $two FAKE_CUDA_CORRUPT=1 TUTTI_LOG=none
 	run "a pair that stalls" cuda/peers $two FAKE_CUDA_STALL=1 TUTTI_PAIR_DEADLINE=0.5 TUTTI_LOG=none
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
 	run "two devices" collective/device $two
 	run "two devices" collective/random $two TEST_CASES=200
+	run "loads that wait for streams" cuda/peers TEST_DEVICES=1 FAKE_CUDA_LOADS=60000 TEST_ONLY=processes
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
 	run "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100

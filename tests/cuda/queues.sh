@@ -29,6 +29,8 @@ if [ -s "$build/obj/src/cuda_kernels.fatbin" ]; then # without kernels ranks wai
 	run "one queue" collective/random FAKE_CUDA_QUEUES=1 TEST_ONE_DEVICE=1 TEST_CASES=300
 	run "three queues, launches that wait" collective/random FAKE_CUDA_QUEUES=3 FAKE_CUDA_LAUNCH_BLOCKING=1 \
 		TEST_ONE_DEVICE=1 TEST_CASES=300
+	run "loads that wait for streams" collective/meet FAKE_CUDA_LOADS=60000 TEST_ONE_DEVICE=1
+	run "loads that wait for streams" collective/random FAKE_CUDA_LOADS=60000 TEST_ONE_DEVICE=1 TEST_CASES=300
 fi
 echo "$good passed, $bad failed"
 [ $bad -eq 0 ]

@@ -27,6 +27,8 @@ if [ -s "$build/obj/src/dev_kernels.fatbin" ]; then
 	run "schedules as blocks" "$build/tests/cuda" random TUTTI_CUDA_DEVICE_DRIVEN=1 FAKE_CUDA_TELL=1 TEST_CASES=200
 	grep -q ' [1-9][0-9]* grids' "$out" || { echo "FAIL there were no grids"; bad=$((bad + 1)); }
 fi
+# Ranks that are threads wait here for what another enqueues, which a load can hold up.
+run "loads, 2 ms at most" "$build/tests/cuda" random FAKE_CUDA_LOADS=2 TEST_CASES=60
 run "no kernels" "$build/tests/cuda" random FAKE_CUDA_NO_IMAGE=1 TEST_CASES=200
 run "pinned memory near the device" "$build/tests/cuda" random FAKE_CUDA_ATTRIBUTES=134=0 FAKE_CUDA_NEAR=1 TEST_QUICK=1
 run "CUDA 11.8" "$build/tests/cuda/11" random FAKE_CUDA_VERSION=11080 TEST_QUICK=1
