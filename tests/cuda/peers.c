@@ -143,6 +143,9 @@ static void host_streams(struct rank *r)
 {
 	enum { ROUNDS = 12, MOST = 60000 };
 	static _Thread_local double host[2][MOST];
+	/* With these what waits for one's stream stops calls of the other. */
+	bool one_order = test_setting("FAKE_CUDA_LOADS", 0) || test_setting("FAKE_CUDA_QUEUES", 0) ||
+			 test_setting("FAKE_CUDA_LAUNCH_BLOCKING", 0);
 	tuttiComm_t comm[2] = { r->comm };
 	tuttiStream_t s[2], q = fake_queue_new();
 	struct vec v;
@@ -157,8 +160,8 @@ static void host_streams(struct rank *r)
 		r->step = round;
 		for (size_t i = 0; i < n; i++)
 			host[0][i] = host[1][i] = (double)(r->rank + round);
-		for (int k = 0; k < 4; k++) { /* a load waits for one's stream, and stops calls of the other */
-			int i = test_setting("FAKE_CUDA_LOADS", 0) ? k % 2 : (k + r->rank) % 2;
+		for (int k = 0; k < 4; k++) {
+			int i = one_order ? k % 2 : (k + r->rank) % 2;
 
 			RANK_OK(r, tuttiAllReduce(host[i], host[i], n, tuttiFloat64, tuttiSum, comm[i], s[i]));
 			if (i == 0)

@@ -37,7 +37,11 @@ two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
 	run "two devices" collective/device $two
 	run "two devices" collective/random $two TEST_CASES=200
-	run "loads that wait for streams" cuda/peers TEST_DEVICES=1 FAKE_CUDA_LOADS=60000 TEST_ONLY=processes
+	# Ranks of one process would wait for each other's calls.
+	run "one queue of the hardware, loads that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
+		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LOADS=60000
+	run "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
+		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LAUNCH_BLOCKING=1
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
 	run "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100
