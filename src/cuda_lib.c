@@ -71,6 +71,7 @@ static const char *missing(struct tt_cuda *f)
 #undef FIND
 #define FIND(name, version, args) (void)find(#name, version, &f->name);
 	TT_CUDA_OPTIONAL(FIND)
+	TT_CUDA_RDMA(FIND)
 #undef FIND
 	f->shares = true;
 #define FIND(name, version, args) f->shares &= !find(#name, version, &f->name);

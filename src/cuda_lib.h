@@ -19,13 +19,15 @@ enum {
 	TT_CUDA_ATTR_HOST_NODE = 134,
 };
 enum {
-	TT_CUDA_PTR_CONTEXT = 1, TT_CUDA_PTR_TYPE = 2, TT_CUDA_PTR_DEVICE_POINTER = 3, TT_CUDA_PTR_MANAGED = 8,
+	TT_CUDA_PTR_CONTEXT = 1, TT_CUDA_PTR_TYPE = 2, TT_CUDA_PTR_DEVICE_POINTER = 3, TT_CUDA_PTR_SYNC_MEMOPS = 6,
+	TT_CUDA_PTR_MANAGED = 8,
 	TT_CUDA_PTR_ORDINAL = 9,
 };
 enum { TT_CUDA_TYPE_HOST = 1, TT_CUDA_TYPE_DEVICE = 2 };
 enum { TT_CUDA_HOST_PORTABLE = 1, TT_CUDA_HOST_DEVICEMAP = 2 };
 enum { TT_CUDA_CAPTURE_ACTIVE = 1, TT_CUDA_CAPTURE_INVALIDATED = 2 };
 enum { TT_CUDA_WAIT_GEQ = 0, TT_CUDA_CAPTURE_RELAXED = 2, TT_CUDA_EVENT_NO_TIMING = 2 };
+enum { TT_CUDA_WAIT_FLUSH = 1 << 30, TT_CUDA_DMA_BUF = 1 };
 /* Of memory that is created, then mapped (VMM): on a device, for others by descriptor. */
 enum { TT_CUDA_PINNED = 1, TT_CUDA_DEVICE = 1, TT_CUDA_BY_FD = 1, TT_CUDA_READ_WRITE = 3, TT_CUDA_RECOMMENDED = 1 };
 enum { TT_CUDA_LAZY_PEERS = 1, TT_CUDA_NON_BLOCKING = 1 };
@@ -120,11 +122,17 @@ typedef unsigned long long tt_cuda_handle;
 	X(cuMemUnmap, 10020, (tt_cuda_ptr p, size_t n))                                            \
 	X(cuMemSetAccess, 10020, (tt_cuda_ptr p, size_t n, const struct tt_cuda_access *a, size_t count))
 
+/* For memory that NICs read and write: NULL as well. */
+#define TT_CUDA_RDMA(X)                                                                            \
+	X(cuPointerSetAttribute, 6000, (const void *value, int attribute, tt_cuda_ptr p))          \
+	X(cuMemGetHandleForAddressRange, 11070, (void *fd, tt_cuda_ptr p, size_t n, int type, uint64_t flags))
+
 struct tt_cuda {
 #define TT_CUDA_MEMBER(name, version, args) int (*name) args;
 	TT_CUDA_FUNCTIONS(TT_CUDA_MEMBER)
 	TT_CUDA_OPTIONAL(TT_CUDA_MEMBER)
 	TT_CUDA_SHARING(TT_CUDA_MEMBER)
+	TT_CUDA_RDMA(TT_CUDA_MEMBER)
 #undef TT_CUDA_MEMBER
 	int version, devices; /* of the driver: 13000 is CUDA 13.0 */
 	bool shares;          /* all of TT_CUDA_SHARING is there */

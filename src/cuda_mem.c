@@ -13,6 +13,7 @@
 #include "cuda_code.h"
 #include "cuda_dev.h"
 #include "cuda_lib.h"
+#include "cuda_rdma.h"
 #include "cuda_share.h"
 
 enum { MAX_PLACES = 64, MAX_DEVICES = 64 };
@@ -661,7 +662,7 @@ static const struct tt_mem_kind kind = {
 	.stream_signal = stream_signal, .place = place, .enter = enter, .leave = leave, .copy_host = copy_host,
 	.reduces = tt_cuda_code_has, .here = this_place, .sharing = &tt_cuda_sharing, .event_new = event_new,
 	.event_free = event_free, .event_record = event_record, .event_wait = event_wait, .run_all = run_all,
-	.copy_now = copy_now, .grid = grid,
+	.copy_now = copy_now, .grid = grid, .rdma = &tt_cuda_rdma,
 };
 
 /* ---- whether there is any ---- */
@@ -675,6 +676,7 @@ static const struct tt_cuda *begin(bool in_use)
 		tt_cuda_code_open(f);
 		tt_cuda_share_open(f);
 		tt_cuda_dev_open(f);
+		tt_cuda_rdma_open(f);
 		cuda.f = f;
 		tt_log(TT_LOG_INFO, "cuda", "CUDA %d.%d, %d device%s, %s", f->version / 1000, f->version % 1000 / 10,
 		       f->devices, f->devices == 1 ? "" : "s", tt_cuda_code_words());

@@ -54,10 +54,10 @@ static const struct setting table[] = {
 	{ "IB_REGISTERED", SIZE, false, "16G",
 	  "RDMA: bytes of registered memory that a process holds pinned for each device; 0: none" },
 	{ "NET_GDR_LEVEL", STRING, false, "PXB",
-	  "GPUDirect RDMA: how far a CUDA device and an RDMA device may be apart: LOC, PIX, PXB, PHB, NODE or SYS, as "
-	  "NCCL_NET_GDR_LEVEL; so far for what tutti-info --check-rdma says, as all goes through pinned memory" },
+	  "GPUDirect RDMA: how far a CUDA device and an RDMA device may be apart: LOC (it is off), PIX, PXB, PHB, NODE "
+	  "or SYS (any), as NCCL_NET_GDR_LEVEL; farther ones go through pinned memory" },
 	{ "DMABUF_ENABLE", INTEGER, false, "1",
-	  "GPUDirect RDMA: 0: not by dma-buf, as NCCL_DMABUF_ENABLE; so far as NET_GDR_LEVEL" },
+	  "GPUDirect RDMA: 0: not by dma-buf, as NCCL_DMABUF_ENABLE; then by nvidia-peermem, where it is" },
 	{ "WINDOW", SIZE, true, "128K", "bytes of a chunk that moves at once in large operations" },
 	{ "ALGO", STRING, true, "",
 	  "forces algorithms: name, or collective:name pairs, comma separated; empty: chosen" },

@@ -174,7 +174,7 @@ static enum tt_post post(struct tt_prog *p, struct xdir *d, struct post *o)
 	const struct xref *ref = d->is_send ? x->src : &x->dst;
 	size_t n = tt_prog_length(p, ref, o->window) * p->elem;
 	const struct tt_note note = { p->call.sig, p->call.seq, o->pos };
-	void *at = !n ? NULL : p->call.queue ? tt_qrun_slot(p->call.queue, (uint32_t)(d - p->dirs), o->pos) :
+	void *at = !n ? NULL : p->call.queue ? tt_qrun_slot(p->call.queue, (uint32_t)(d - p->dirs), o->pos, n) :
 		   tt_prog_address(p, ref, o->window);
 
 	o->fused = false;
@@ -309,9 +309,20 @@ static bool is_over(const struct tt_prog *p)
 	return tt_qrun_ended(p->call.queue) && !tt_qrun_tainted(p->call.queue);
 }
 
+/* The links have carried a call. */
+static void tell_queue(struct tt_prog *p, const bool *mine)
+{
+	for (uint32_t k = 0; k < p->ndirs; k++) {
+		const struct tt_link *l = p->dirs[k].link;
+
+		if (mine[p->dirs[k].ep] && l->ep->t->far && tt_qrun_asks(p->call.queue, k) && l->ep->t->far(l->priv))
+			tt_qrun_told(p->call.queue, k, l->ep);
+	}
+}
+
 enum tt_run_state tt_run_pass(struct tt_prog *p, int *moved)
 {
-	bool mine[TT_PROG_EPS], ok;
+	bool mine[TT_PROG_EPS], ok, over;
 
 	*moved = 0;
 	for (int i = 0; i < p->neps; i++) {
@@ -324,12 +335,15 @@ enum tt_run_state tt_run_pass(struct tt_prog *p, int *moved)
 	if (!p->call.queue && p->base < p->part.nwindows)
 		pass_local(p, moved);
 	p->look |= !*moved;
+	over = ok && is_over(p);
+	if (over && p->call.queue)
+		tell_queue(p, mine);
 	for (int i = 0; i < p->neps; i++)
 		if (mine[i])
 			tt_ep_unlock(p->eps[i]);
 	if (!ok)
 		return TT_RUN_FAILED;
-	return is_over(p) ? TT_RUN_DONE : TT_RUN_GOING;
+	return over ? TT_RUN_DONE : TT_RUN_GOING;
 }
 
 int tt_run_waits(const struct tt_prog *p, int *ranks, int max)

@@ -96,7 +96,10 @@ tuttiResult_t tt_qrun_hosted_end(struct tt_qrun *q, tuttiStream_t queue, void *o
 bool tt_qrun_begun(const struct tt_qrun *q); /* the queue has come to it */
 bool tt_qrun_ended(const struct tt_qrun *q);
 bool tt_qrun_due(const struct tt_qrun *q, uint32_t dir, bool is_send, uint32_t pos); /* its slot is ready */
-void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos);
+void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos, size_t n); /* of a message of n bytes */
+/* What the next call by this schedule may go by: the endpoint's NICs may read and write the device's memory. */
+bool tt_qrun_asks(const struct tt_qrun *q, uint32_t dir);
+void tt_qrun_told(struct tt_qrun *q, uint32_t dir, struct tt_ep *ep);
 void tt_qrun_moved(struct tt_qrun *q, uint32_t dir);
 /* Device links: a direction that has nothing to do with the network; whether it waits for its other end; whether
  * anything of this run has come by one; whether anything has moved since the last look; whether another rank has

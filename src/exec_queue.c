@@ -1,8 +1,8 @@
 /* A schedule on the queue of a device. At the call the calling thread enqueues all that the device does, in the
  * order of turns that the checker proves: copies, reductions, and for each message a copy between device memory
- * and a pinned slot. From then on queue and network only read and store words: per direction of a link one that
- * counts what the queue has put into slots (or taken from them), and one that counts what the network has moved.
- * SPDX-License-Identifier: Apache-2.0 */
+ * and a slot, pinned or, where a NIC reads and writes it, on the device. From then on queue and network only read
+ * and store words: per direction of a link one that counts what the queue has put into slots (or taken from them), and
+ * one that counts what the network has moved. SPDX-License-Identifier: Apache-2.0 */
 #include "exec_prog.h"
 
 #include <stdlib.h>
@@ -20,13 +20,16 @@ struct tt_qprog {
 	uint32_t *first_of;  /* per direction: its first step */
 	uint32_t ndirs, max_skew;
 	const void **srcs;
+	_Atomic(struct tt_ep *) *far; /* per direction: by whose NICs slots on the device may go, or NULL */
 	bool in_use;         /* the pool's */
 };
 
 struct qdir {
 	struct tt_peer_dir *peer; /* NULL: by the network */
 	uint32_t count;           /* messages enqueued */
-	uint32_t slots;           /* by the network: the n-th that has slots */
+	size_t at, size;          /* pinned slots; far: of what is too small for others */
+	bool far;
+	size_t far_at;            /* slots on the device */
 	_Atomic uint64_t first;   /* by a device link: 1 and the number of the first message */
 };
 
@@ -38,13 +41,18 @@ struct tt_qrun {
 	struct tt_call call;
 	struct tt_peers *peers; /* or NULL */
 	struct qdir *dirs;
-	uint32_t ndirs, dirs_max, nslots;
-	size_t slot, in_bytes, out_bytes;  /* of copies of the buffers, behind the slots */
+	uint32_t ndirs, dirs_max;
+	size_t slot, slots_size, in_bytes, out_bytes; /* of copies of the buffers, behind the slots */
 	uint64_t stirred;                  /* counts of device links at the last look */
 	_Atomic uint32_t *words;           /* begun and ended; done and fed; two for each direction; then the slots */
 	char *slots;
 	size_t pinned_size, tmp_size, scratch_at;
 	void *tmp;
+	char *far;                         /* slots on the device, which NICs of far_ep read and write */
+	struct tt_ep *far_ep;              /* NULL: none */
+	void *far_handle;
+	size_t far_size;
+	bool wait_flushes;
 	_Atomic bool busy;                 /* the network part is not finished */
 };
 
@@ -60,6 +68,7 @@ void tt_qprog_free(struct tt_qprog *p)
 	free(p->view.tmp_at);
 	free(p->dir_of);
 	free(p->first_of);
+	free(p->far);
 	free(p->srcs);
 	free(p);
 }
@@ -113,10 +122,11 @@ tuttiResult_t tt_qprog_new(struct tt_sched *s, uint32_t depth, struct tt_qprog *
 	p->view.refs = calloc(s->nrefs + 1, sizeof(*p->view.refs));
 	p->dir_of = calloc(s->nsteps + 1, sizeof(*p->dir_of));
 	p->first_of = calloc(s->nsteps + 1, sizeof(*p->first_of));
+	p->far = calloc(s->nsteps + 1, sizeof(*p->far));
 	for (uint32_t i = 0; i < s->nsteps; i++)
 		max_src = tt_max(max_src, s->steps[i].nsrc);
 	p->srcs = calloc(max_src, sizeof(*p->srcs));
-	if (!p->view.tmp_at || !p->view.x || !p->view.refs || !p->dir_of || !p->first_of || !p->srcs) {
+	if (!p->view.tmp_at || !p->view.x || !p->view.refs || !p->dir_of || !p->first_of || !p->far || !p->srcs) {
 		tt_qprog_free(p);
 		return tt_fail(tuttiSystemError, "no memory for a program of %u steps", s->nsteps);
 	}
@@ -229,22 +239,108 @@ static tuttiResult_t reserve_dirs(struct tt_qrun *q)
 		q->dirs = dirs;
 		q->dirs_max = q->ndirs;
 	}
-	q->nslots = 0;
+	return tuttiSuccess;
+}
+
+/* ---- slots on the device ---- */
+
+static struct tt_ep *far_ep(const struct tt_qprog *p, uint32_t dir)
+{
+	return atomic_load_explicit(&p->far[dir], memory_order_acquire);
+}
+
+bool tt_qrun_asks(const struct tt_qrun *q, uint32_t dir)
+{
+	return q->kind->rdma && !q->dirs[dir].peer && !far_ep(q->prog, dir);
+}
+
+void tt_qrun_told(struct tt_qrun *q, uint32_t dir, struct tt_ep *ep)
+{
+	atomic_store_explicit(&q->prog->far[dir], ep, memory_order_release);
+}
+
+/* Those of another endpoint than the first stay in pinned memory. */
+static struct tt_ep *find_far(const struct tt_qrun *q)
+{
+	for (uint32_t k = 0; k < q->ndirs; k++)
+		if (!q->dirs[k].peer && far_ep(q->prog, k))
+			return far_ep(q->prog, k);
+	return NULL;
+}
+
+static void drop_far(struct tt_qrun *q)
+{
+	if (q->far_handle)
+		tt_ep_dereg(q->far_ep, q->far_handle);
+	q->far_handle = NULL;
+}
+
+/* False: there are none. */
+static bool reserve_far(struct tt_qrun *q, struct tt_ep *ep, size_t want)
+{
+	size_t grain = q->kind->rdma->grain, n = tt_div_up(want, grain) * grain;
+	void *p;
+
+	if (want <= q->far_size && q->far_ep == ep)
+		return q->far_handle;
+	if (q->kind->alloc(n, TT_MEM_OURS, &p) != tuttiSuccess)
+		return false;
+	drop_far(q);
+	give_back(q->kind, TT_MEM_OURS, q->far, q->far_size);
+	q->far = p;
+	q->far_size = n;
+	q->far_ep = ep;
+	if (tt_far_reg(q->kind, q->at.where, ep, p, n, &q->far_handle))
+		return true;
+	give_back(q->kind, TT_MEM_OURS, p, n);
+	q->far_size = 0;
+	return false;
+}
+
+/* Which directions have slots where; far NULL: all are pinned. */
+static void lay_out(struct tt_qrun *q, struct tt_ep *ep, const struct tt_far *far, size_t *far_size)
+{
+	*far_size = q->slots_size = 0;
 	for (uint32_t k = 0; k < q->ndirs; k++) {
 		const struct tt_step *st = &q->prog->view.s->steps[q->prog->first_of[k]];
-		struct tt_peer_dir *peer = q->peers ? tt_peers_dir(q->peers, (int)st->peer, st->lane,
-								   st->op == TT_SEND) : NULL;
+		bool is_send = st->op == TT_SEND;
+		struct qdir *d = &q->dirs[k];
 
-		q->dirs[k] = (struct qdir){ .peer = peer, .slots = q->nslots };
-		q->nslots += !peer;
+		*d = (struct qdir){ .at = q->slots_size, .size = q->slot, .far_at = *far_size };
+		d->peer = q->peers ? tt_peers_dir(q->peers, (int)st->peer, st->lane, is_send) : NULL;
+		if (d->peer)
+			continue;
+		d->far = far && far_ep(q->prog, k) == ep && (is_send ? far->sends : far->recvs);
+		if (d->far)
+			d->size = (ep->caps.eager + 63) & ~(size_t)63;
+		*far_size += d->far ? q->slot * SLOTS : 0;
+		q->slots_size += d->size * SLOTS;
 	}
-	return tuttiSuccess;
+}
+
+static void choose_slots(struct tt_qrun *q)
+{
+	struct tt_far far = { .recvs = false };
+	struct tt_ep *ep;
+	size_t size;
+
+	lay_out(q, NULL, NULL, &size);
+	ep = q->kind->rdma ? find_far(q) : NULL;
+	if (!ep || q->slot <= ep->caps.eager)
+		return;
+	far = tt_far_look(q->kind, q->at.where, ep);
+	if (!far.recvs)
+		return;
+	lay_out(q, ep, &far, &size);
+	q->wait_flushes = far.wait_flushes;
+	if (size && !reserve_far(q, ep, size))
+		lay_out(q, NULL, NULL, &size);
 }
 
 static tuttiResult_t reserve_all(struct tt_qrun *q, size_t tmp)
 {
 	size_t head = sizeof(uint32_t) * LINE * (2 + 2 * q->ndirs);
-	size_t slots = q->slot * SLOTS * q->nslots + ((q->in_bytes + 63) & ~(size_t)63) + q->out_bytes +
+	size_t slots = q->slots_size + ((q->in_bytes + 63) & ~(size_t)63) + q->out_bytes +
 		       2 * 64; /* a scalar, in a line of its own */
 	void *pinned = (void *)q->words;
 	tuttiResult_t r = reserve(q->kind, TT_MEM_PINNED, &pinned, &q->pinned_size, head + slots);
@@ -293,8 +389,10 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 	q->slot = (largest_message(prog) + 63) & ~(size_t)63;
 	q->scratch_at = (tmp + 63) & ~(size_t)63;
 	r = reserve_dirs(q);
-	if (r == tuttiSuccess)
+	if (r == tuttiSuccess) {
+		choose_slots(q);
 		r = reserve_all(q, q->scratch_at + needs->scratch);
+	}
 	return taken(q, r, out);
 }
 
@@ -305,7 +403,8 @@ tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kin
 
 	if (!q)
 		return tt_fail(tuttiSystemError, "no memory for an operation on a device");
-	q->ndirs = q->nslots = 0;
+	q->ndirs = 0;
+	q->slots_size = 0;
 	q->peers = NULL;
 	q->in_bytes = in_bytes;
 	q->out_bytes = out_bytes;
@@ -330,9 +429,12 @@ bool tt_qrun_free_all(struct tt_qrun **pool, int ms)
 			tt_log(TT_LOG_WARN, "mem", "%s memory of an operation stays: its stream has not come so "
 			       "far", q->kind->name);
 			tt_mem_range_forget((void *)q->words, q->pinned_size);
+			drop_far(q);
 			all = false;
 			continue;
 		}
+		drop_far(q);
+		give_back(q->kind, TT_MEM_OURS, q->far, q->far_size);
 		give_back(q->kind, TT_MEM_PINNED, (void *)q->words, q->pinned_size);
 		give_back(q->kind, TT_MEM_OURS, q->tmp, q->tmp_size);
 		free(q->dirs);
@@ -349,7 +451,7 @@ void *tt_qrun_scratch(const struct tt_qrun *q)
 
 const void *tt_qrun_in(const struct tt_qrun *q)
 {
-	return q->slots + q->slot * SLOTS * q->nslots;
+	return q->slots + q->slots_size;
 }
 
 void *tt_qrun_out(const struct tt_qrun *q)
@@ -359,9 +461,18 @@ void *tt_qrun_out(const struct tt_qrun *q)
 
 /* ---- enqueueing ---- */
 
-static char *slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
+/* What goes in a frame is written and read by the host. */
+static bool is_far(const struct tt_qrun *q, uint32_t dir, size_t n)
 {
-	return q->slots + q->slot * (SLOTS * q->dirs[dir].slots + pos % SLOTS);
+	return q->dirs[dir].far && n > q->far_ep->caps.eager;
+}
+
+static char *slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos, size_t n)
+{
+	const struct qdir *d = &q->dirs[dir];
+
+	return is_far(q, dir, n) ? q->far + d->far_at + q->slot * (pos % SLOTS) :
+				   q->slots + d->at + d->size * (pos % SLOTS);
 }
 
 /* The first message of a run on a device link: others may still be before it. */
@@ -385,7 +496,7 @@ static tuttiResult_t enqueue_send(struct tt_qrun *q, tuttiStream_t queue, uint32
 	if (pos >= SLOTS)
 		TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1 - SLOTS));
 	if (n)
-		TRY(q->kind->copy(queue, slot(q, dir, pos), tt_prog_address(v, src, w), n));
+		TRY(q->kind->copy(queue, slot(q, dir, pos, n), tt_prog_address(v, src, w), n));
 	return q->kind->stream_signal(queue, word(q, dir, BY_QUEUE), pos + 1);
 }
 
@@ -400,9 +511,12 @@ static tuttiResult_t enqueue_recv(struct tt_qrun *q, tuttiStream_t queue, uint32
 		note_first(&q->dirs[dir]);
 		return tt_peer_recv(q->dirs[dir].peer, queue, q->at.line, tt_prog_address(v, dst, w), n);
 	}
-	TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1));
+	if (is_far(q, dir, n) && q->wait_flushes)
+		TRY(q->kind->rdma->wait_flushed(queue, word(q, dir, BY_HOST), pos + 1));
+	else
+		TRY(q->kind->stream_wait(queue, word(q, dir, BY_HOST), pos + 1));
 	if (n)
-		TRY(q->kind->copy(queue, tt_prog_address(v, dst, w), slot(q, dir, pos), n));
+		TRY(q->kind->copy(queue, tt_prog_address(v, dst, w), slot(q, dir, pos, n), n));
 	return q->kind->stream_signal(queue, word(q, dir, BY_QUEUE), pos + 1);
 }
 
@@ -536,9 +650,9 @@ bool tt_qrun_due(const struct tt_qrun *q, uint32_t dir, bool is_send, uint32_t p
 	return (is_send ? n > pos : n + SLOTS > pos) && !tt_qrun_tainted(q);
 }
 
-void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos)
+void *tt_qrun_slot(const struct tt_qrun *q, uint32_t dir, uint32_t pos, size_t n)
 {
-	return slot(q, dir, pos);
+	return slot(q, dir, pos, n);
 }
 
 void tt_qrun_moved(struct tt_qrun *q, uint32_t dir)

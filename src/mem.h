@@ -6,6 +6,7 @@
 #include "reduce.h"
 
 struct tt_dev_launch;
+struct tt_gdr;
 enum tt_scale { TT_SCALE_NONE, TT_SCALE_PRE, TT_SCALE_POST };
 /* Memory of the device for users and for operations, and pinned: of the host, in reach of both. */
 enum tt_mem_use { TT_MEM_USERS, TT_MEM_OURS, TT_MEM_PINNED };
@@ -53,6 +54,19 @@ struct tt_mem_sharing {
 	void (*unpin)(void *p);
 	tuttiResult_t (*queue_new)(tuttiStream_t *queue); /* that waits for no other */
 	void (*queue_free)(tuttiStream_t queue);
+};
+
+/* Memory of a device that NICs read and write themselves (GPUDirect RDMA); of what alloc gives for operations. Between
+ * enter and leave. */
+struct tt_mem_rdma {
+	size_t grain; /* sizes are multiples */
+	/* Whether and how with the NIC at this place (PCI, "": not known); the errno: of its driver for the dma-buf
+	 * of descriptor -1. */
+	void (*decide)(const char *nic, int dma_buf_errno, struct tt_gdr *out);
+	/* Before it is registered: by descriptor, the caller's to close, or by address, *fd -1. Fails with a note. */
+	tuttiResult_t (*give)(void *p, size_t n, bool dma_buf, int *fd);
+	/* As stream_wait; what the NIC had written before the word came is seen by all behind it. */
+	tuttiResult_t (*wait_flushed)(tuttiStream_t queue, const _Atomic uint32_t *word, uint32_t value);
 };
 
 /* What one launch does for all ranks. The operator as that of tt_reduce_pre, _run and _post; none where a piece has one
@@ -114,6 +128,7 @@ struct tt_mem_kind {
 	tuttiResult_t (*copy_now)(void *dst, const void *src, size_t n);
 	/* Blocks that run schedules (dev_proto.h), all at a time. Unsupported: nothing has happened. */
 	tuttiResult_t (*grid)(tuttiStream_t queue, const struct tt_dev_launch *launch, uint32_t blocks);
+	const struct tt_mem_rdma *rdma; /* NULL: what the network moves lies in pinned memory */
 };
 
 /* Adds the kinds of devices that this process has begun to use; those it does not use cost nothing. On a thread

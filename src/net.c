@@ -205,6 +205,7 @@ void tt_net_put(void)
 			if (!ep)
 				continue;
 			tt_mem_unwatch(&ep->watcher);
+			tt_far_forget(ep);
 			ep->t->ep_close(ep->priv); /* sends what is unsent while peers listen */
 		}
 		tt_node_linger(500000000ull);

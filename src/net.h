@@ -14,6 +14,7 @@ struct tt_ep {
 	_Atomic int lock;
 	_Atomic int sleepers; /* threads in poll(2) on its wait_fd */
 	struct tt_mem_watcher watcher; /* where t->reg is there */
+	struct tt_far_entry *far;      /* net_gdr.c's */
 };
 
 struct tt_link {
@@ -50,6 +51,17 @@ void tt_ep_lock(struct tt_ep *ep); /* spins and yields: for opening and closing 
 /* Registers memory with one endpoint; how: TT_REG_*. NULL: of no use to it. Each takes the lock. */
 void *tt_ep_reg(struct tt_ep *ep, void *p, size_t n, unsigned how);
 void tt_ep_dereg(struct tt_ep *ep, void *handle);
+
+/* ---- memory of devices that the NICs of an endpoint read and write themselves (net_gdr.c); for messages of more than
+ * caps.eager bytes, on links that t->far says it of. Between the kind's enter and leave. ---- */
+struct tt_far {
+	bool recvs, sends; /* they may be placed there */
+	bool wait_flushes; /* a queue waits for what has come by rdma->wait_flushed */
+};
+struct tt_far tt_far_look(const struct tt_mem_kind *kind, void *where, struct tt_ep *ep);
+/* False, once and for all, where it fails; the handle is for tt_ep_dereg. */
+bool tt_far_reg(const struct tt_mem_kind *kind, void *where, struct tt_ep *ep, void *p, size_t n, void **handle);
+void tt_far_forget(struct tt_ep *ep); /* before it is freed */
 
 tuttiResult_t tt_link_open(struct tt_link *link, struct tt_ep *ep); /* a closed one: peer, proc and key are set */
 void tt_link_close(struct tt_link *link); /* NULL and closed allowed; takes the lock; keeps the struct */

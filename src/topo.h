@@ -156,6 +156,7 @@ tuttiResult_t tt_topo_local(struct tt_topo **out); /* both */
 /* The least node that has all cores it may run on, -1 where these are all or are not known. The machine is looked at
  * once a process, and only if the thread is bound or a setting names a file. Fails where TUTTI_TOPO_FILE does. */
 tuttiResult_t tt_topo_place(int *node);
+tuttiResult_t tt_topo_machine(const struct tt_topo **out); /* tt_topo_used, once; kept */
 uint32_t tt_topo_rate(const char *interface); /* MB/s, as the file or /sys has it; 0: not known */
 void tt_topo_place_dump(void); /* tt_topo_dump of the same */
 

@@ -21,7 +21,7 @@ static bool file_named(void)
 	return *tt_env_str("TOPO_FILE") || *tt_env_str("TOPO_DUMP_FILE") || (nccl && *nccl);
 }
 
-static tuttiResult_t look(const struct tt_topo **out)
+tuttiResult_t tt_topo_machine(const struct tt_topo **out)
 {
 	tuttiResult_t r;
 
@@ -68,7 +68,7 @@ tuttiResult_t tt_topo_place(int *node)
 		return tt_fail(tuttiSystemError, "no memory for a set of CPUs");
 	bound = !sched_getaffinity(0, size, set) && CPU_COUNT_S(size, set) < (int)sysconf(_SC_NPROCESSORS_ONLN);
 	if (bound || file_named())
-		r = look(&t);
+		r = tt_topo_machine(&t);
 	if (t && bound)
 		*node = node_of(t, set, size);
 	CPU_FREE(set);
@@ -79,7 +79,7 @@ static uint32_t rate_in_file(const char *interface)
 {
 	const struct tt_topo *t;
 
-	if (!file_named() || look(&t) != tuttiSuccess)
+	if (!file_named() || tt_topo_machine(&t) != tuttiSuccess)
 		return 0;
 	for (int i = tt_topo_next(t, TT_NODE_PORT, -1); i >= 0; i = tt_topo_next(t, TT_NODE_PORT, i)) {
 		const char *name = tt_topo_attr(t, i, "name");
@@ -112,6 +112,6 @@ void tt_topo_place_dump(void)
 {
 	const struct tt_topo *t;
 
-	if (*tt_env_str("TOPO_DUMP_FILE") && look(&t) == tuttiSuccess)
+	if (*tt_env_str("TOPO_DUMP_FILE") && tt_topo_machine(&t) == tuttiSuccess)
 		tt_topo_dump(t);
 }
