@@ -5,7 +5,7 @@
  * memory waits for all streams. Figures of it are no device's figures.
  * FAKE_CUDA_STUB=1, _VERSION, _INIT (cuInit's result), _DEVICES, _MISSING (a function), _MEMORY (bytes a device),
  * _NO_IMAGE=1 (kernels are refused), _HANG (a function that never returns); _QUEUES and _LAUNCH_BLOCKING:
- * fake_streams.c; _LOADS: fake_loads.c; _ATTRIBUTES: fake_attributes.c. Graphs: fake_graph.c.
+ * fake_streams.c; _LOADS: fake_loads.c; _ATTRIBUTES: fake_attributes.c; _RDMA: fake_rdma.c. Graphs: fake_graph.c.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -485,6 +485,9 @@ static const struct {
 	FUNCTION(cuMemFreeHost, 2000, cuMemFreeHost),
 	FUNCTION(cuMemHostGetDevicePointer, 3020, cuMemHostGetDevicePointer),
 	FUNCTION(cuPointerGetAttributes, 7000, cuPointerGetAttributes),
+	/* fake_rdma.c */
+	FUNCTION(cuPointerSetAttribute, 6000, cuPointerSetAttribute),
+	FUNCTION(cuMemGetHandleForAddressRange, 11070, cuMemGetHandleForAddressRange),
 	FUNCTION(cuStreamGetCtx, 9020, cuStreamGetCtx), FUNCTION(cuStreamIsCapturing, 10000, cuStreamIsCapturing),
 	FUNCTION(cuMemcpyAsync, 4000, cuMemcpyAsync), FUNCTION(cuStreamWaitValue32, 11070, cuStreamWaitValue32),
 	FUNCTION(cuStreamWriteValue32, 11070, cuStreamWriteValue32),

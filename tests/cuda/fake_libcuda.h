@@ -10,6 +10,7 @@ enum {
 	BAD_VALUE = 1, STUB = 34, BAD_CONTEXT = 201, NO_IMAGE = 209, BAD_HANDLE = 400, NOT_FOUND = 500,
 	NOT_READY = 600, NOT_IN_CAPTURE = 900,
 };
+enum { WAIT_FLUSH = 1 << 30 }; /* of a wait for a value */
 enum { MAX_DEVICES = 4, STACK = 16, PAGE = 4096, UNIFIED = 0, MANAGED = 1, PINNED = 2 };
 
 struct ctx {
@@ -92,6 +93,7 @@ bool break_capture(void *stream); /* by a call that has no place there; false: i
 bool is_unsafe(void);
 bool told_attribute(int which, int *value); /* fake_attributes.c */
 void check_near(bool pinned);
+bool may_wait(unsigned flags); /* fake_rdma.c */
 
 /* Kernels of our tools (fake_gpu.c). */
 const void *fake_gpu_find(const char *name);
@@ -105,6 +107,7 @@ int cuFakeFree(void *p);
 /* Handles, mappings, reservations, opened and registered memory that there are. */
 int cuFakeLive(void);
 int cuFakeLaunches(void); /* of kernels, so far */
+int cuFakeFlushes(void);  /* waits that flush, so far */
 
 int cuInit(unsigned flags);
 int cuDriverGetVersion(int *v);
@@ -169,6 +172,8 @@ int cuMemMap(void *p, size_t n, size_t offset, struct handle *h, uint64_t flags)
 int cuMemUnmap(void *p, size_t n);
 int cuMemSetAccess(void *p, size_t n, const struct access *a, size_t count);
 int cuPointerGetAttributes(unsigned n, int *which, void **out, const void *p);
+int cuPointerSetAttribute(const void *value, int attribute, void *p);
+int cuMemGetHandleForAddressRange(void *fd, void *p, size_t n, int type, uint64_t flags);
 int cuStreamCreate(void **stream, unsigned flags);
 int cuStreamCreateWithPriority(void **stream, unsigned flags, int priority);
 int cuStreamDestroy_v2(struct queue *q);

@@ -411,7 +411,7 @@ int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream)
 
 int cuStreamWaitValue32(void *stream, void *word, uint32_t value, unsigned flags)
 {
-	if (!is_pinned(word) || flags)
+	if (!is_pinned(word) || !may_wait(flags))
 		return 1;
 	return put(stream, &(struct op){ .what = WAIT, .word = word, .value = value });
 }

@@ -19,9 +19,9 @@ within() { # arguments of rdma-vm; counts what it tried
 echo "TEST_SEED=$TEST_SEED"
 within -- tests/vm/suite settings
 for wire in rxe siw; do
-	within --transport $wire -- tests/vm/suite conformance collective several requests perf cost device
-	within --transport $wire --devices 2 -- tests/vm/suite conformance collective perf device
-	within --transport $wire --hosts 2 -- tests/vm/suite collective perf device
+	within --transport $wire -- tests/vm/suite conformance collective several requests perf cost device far
+	within --transport $wire --devices 2 -- tests/vm/suite conformance collective perf device far
+	within --transport $wire --hosts 2 -- tests/vm/suite collective perf device far_pair
 done
 echo "$passed passed, $failed failed"
 [ $failed -eq 0 ]
