@@ -257,7 +257,7 @@ else
 	@tests/vm/rdma-vm --setup
 	@$(MAKE) --no-print-directory all $(patsubst %,$(B)/tests/%,conformance/conformance conformance/registered \
 		conformance/queue_pair conformance/requests collective/random collective/sendrecv collective/memory \
-		process/rdma) $(VM_PROGRAMS)
+		collective/device_rdma process/rdma) $(FAKE_CUDA) $(VM_PROGRAMS)
 	@$(RUN) $(VM_TESTS)
 endif
 
