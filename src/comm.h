@@ -304,8 +304,8 @@ struct tt_call tt_task_call(const struct tt_task *t, uint64_t sig, size_t window
  * Takes the malloc'ed tasks, on error as well; those without a kind run beside them. */
 tuttiResult_t tt_queue_run(struct tt_task *list);
 void tt_queue_free(struct tuttiComm *c);
-/* What the device cannot do itself: functions of the host, memory out of its reach, types it has no kernels for. */
-bool tt_queue_needs_host(const struct tt_task *t);
+/* Why the device cannot do it alone, or NULL. */
+const char *tt_queue_lacks(const struct tt_task *t);
 tuttiResult_t tt_queue_enter(const struct tt_task *t); /* where the call runs, until left, which passes r on */
 tuttiResult_t tt_queue_left(const struct tt_task *t, tuttiResult_t r);
 
@@ -320,7 +320,6 @@ tuttiResult_t tt_meet_run(struct tt_task **list);
 /* ---- under capture (task_capture.c) ---- */
 #define TT_GRAPHS "collectives of ranks of one process on one device, with all streams in one capture"
 tuttiResult_t tt_capture_check(const char *call, const struct tt_task *t); /* refuses what can never be captured */
-const char *tt_capture_lacks(const struct tt_task *t); /* why this rank cannot, or NULL */
 tuttiResult_t tt_capture_refuse(const struct tt_task *t, const char *why);
 
 /* ---- the same by blocks that run schedules (task_grid.c) ---- */

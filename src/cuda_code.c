@@ -68,14 +68,6 @@ void tt_cuda_code_open(const struct tt_cuda *f)
 			 tt_cuda_words(e, words, sizeof(words)), what_to_do(e));
 }
 
-static int load(void *kernel)
-{
-	void *fn;
-	int e = code.f->cuKernelGetFunction(&fn, kernel);
-
-	return !e && code.f->cuFuncLoad ? code.f->cuFuncLoad(fn) : e;
-}
-
 void tt_cuda_code_load(int device)
 {
 	void **kernels = &code.kernels[0][0];
@@ -83,9 +75,9 @@ void tt_cuda_code_load(int device)
 	int e = 0;
 
 	for (int i = 0; code.on && i < FUNCTIONS * tuttiNumTypes && !e; i++)
-		e = load(kernels[i]);
+		e = tt_cuda_load(kernels[i]);
 	for (int i = 0; code.on && i < COPIES && !e; i++)
-		e = load(code.copies[i]);
+		e = tt_cuda_load(code.copies[i]);
 	if (e)
 		tt_log(TT_LOG_WARN, "cuda", "kernels cannot be loaded on device %d: %s%s", device,
 		       tt_cuda_words(e, words, sizeof(words)), what_to_do(e));

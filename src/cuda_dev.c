@@ -39,14 +39,8 @@ void tt_cuda_dev_open(const struct tt_cuda *f)
 void tt_cuda_dev_load(int device)
 {
 	char words[TT_TEXT / 4];
-	void *fn;
-	int e;
+	int e = dev.kernel ? tt_cuda_load(dev.kernel) : 0;
 
-	if (!dev.kernel)
-		return;
-	e = dev.f->cuKernelGetFunction(&fn, dev.kernel);
-	if (!e && dev.f->cuFuncLoad)
-		e = dev.f->cuFuncLoad(fn);
 	if (e)
 		tt_log(TT_LOG_WARN, "cuda", "the kernel of the device-driven path cannot be loaded on device %d: %s",
 		       device, tt_cuda_words(e, words, sizeof(words)));

@@ -197,6 +197,14 @@ const struct tt_cuda *tt_cuda_open(bool in_use)
 	return atomic_load_explicit(&cuda.on, memory_order_acquire) ? &cuda.f : NULL;
 }
 
+int tt_cuda_load(void *kernel)
+{
+	void *fn;
+	int e = cuda.f.cuKernelGetFunction(&fn, kernel);
+
+	return !e && cuda.f.cuFuncLoad ? cuda.f.cuFuncLoad(fn) : e;
+}
+
 const char *tt_cuda_why(void)
 {
 	return cuda.why;

@@ -143,6 +143,8 @@ struct tt_cuda {
  * An answer stays, but that the library is not loaded. */
 const struct tt_cuda *tt_cuda_open(bool in_use);
 const char *tt_cuda_why(void);
+/* Into the current context. An error of CUDA's. */
+int tt_cuda_load(void *kernel);
 /* "CUDA_ERROR_NAME (number): the driver's own words" */
 const char *tt_cuda_words(int e, char *out, size_t n);
 

@@ -341,11 +341,10 @@ static int node_here(void)
 
 static int alloc_now(size_t n, bool pinned, void **p)
 {
-	int mode = TT_CUDA_CAPTURE_RELAXED, e;
 	tt_cuda_ptr at = 0;
 	bool near;
+	int e;
 
-	swap_capture_mode(&mode);
 	if (pinned) {
 		near = tt_mem_near_begin(node_here());
 		e = cuda.f->cuMemHostAlloc(p, n, TT_CUDA_HOST_PORTABLE | TT_CUDA_HOST_DEVICEMAP);
@@ -354,7 +353,6 @@ static int alloc_now(size_t n, bool pinned, void **p)
 		e = cuda.f->cuMemAlloc(&at, n);
 		*p = (void *)at;
 	}
-	swap_capture_mode(&mode);
 	return e;
 }
 
@@ -377,16 +375,12 @@ static tuttiResult_t no_memory(int e, size_t n, bool pinned)
 /* Waits for the streams of the device. ctx NULL: the current one will do. */
 static void free_now(void *p, void *ctx, bool pinned)
 {
-	int mode = TT_CUDA_CAPTURE_RELAXED;
-
 	if (ctx && cuda.f->cuCtxPushCurrent(ctx))
 		return; /* the context is gone, and its memory with it */
-	swap_capture_mode(&mode);
 	if (pinned)
 		(void)cuda.f->cuMemFreeHost(p);
 	else
 		(void)cuda.f->cuMemFree((tt_cuda_ptr)p);
-	swap_capture_mode(&mode);
 	if (ctx)
 		(void)cuda.f->cuCtxPopCurrent(&ctx);
 }
@@ -456,30 +450,28 @@ static tuttiResult_t alloc_kept(size_t n, const struct place *where, void **p)
 /* By VMM where there is such. */
 static tuttiResult_t alloc_users(size_t n, void **p)
 {
+	return tt_cuda_share_alloc(n, p) ? tuttiSuccess : alloc_new(n, false, p);
+}
+
+static tuttiResult_t alloc(size_t n, enum tt_mem_use use, void **p)
+{
 	int mode = TT_CUDA_CAPTURE_RELAXED;
-	bool done;
+	tuttiResult_t r;
 
 	swap_capture_mode(&mode);
-	done = tt_cuda_share_alloc(n, p);
+	r = use == TT_MEM_USERS ? alloc_users(n, p) : alloc_kept(n, use == TT_MEM_PINNED ? NULL : here, p);
 	swap_capture_mode(&mode);
-	return done ? tuttiSuccess : alloc_new(n, false, p);
+	return r;
 }
 
 static void free_users(void *p)
 {
 	int mode = TT_CUDA_CAPTURE_RELAXED;
-	bool done;
 
 	swap_capture_mode(&mode);
-	done = tt_cuda_share_free(p);
-	swap_capture_mode(&mode);
-	if (!done)
+	if (!tt_cuda_share_free(p))
 		free_now(p, facts_of(p).ctx, false);
-}
-
-static tuttiResult_t alloc(size_t n, enum tt_mem_use use, void **p)
-{
-	return use == TT_MEM_USERS ? alloc_users(n, p) : alloc_kept(n, use == TT_MEM_PINNED ? NULL : here, p);
+	swap_capture_mode(&mode);
 }
 
 static void release(void *p, size_t n, enum tt_mem_use use)
@@ -511,11 +503,15 @@ static struct block *take_unused(void)
 
 static void trim(void)
 {
+	int mode = TT_CUDA_CAPTURE_RELAXED;
+
+	swap_capture_mode(&mode);
 	for (struct block *b = take_unused(); b; b = take_unused()) {
 		free_now(b->p, b->where ? b->where->ctx : facts_of(b->p).ctx, !b->where);
 		free(b);
 	}
 	tt_cuda_share_trim();
+	swap_capture_mode(&mode);
 }
 
 /* ---- enqueueing ---- */

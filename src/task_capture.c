@@ -5,11 +5,6 @@
 
 #include <stdio.h>
 
-static bool is_user_op(const struct tt_task *t)
-{
-	return t->op.kind == TT_OP_USER;
-}
-
 tuttiResult_t tt_capture_check(const char *call, const struct tt_task *t)
 {
 	const struct tuttiComm *c = t->comm;
@@ -27,17 +22,6 @@ tuttiResult_t tt_capture_check(const char *call, const struct tt_task *t)
 		snprintf(why, sizeof(why), "TUTTI_ONE_KERNEL=0 turns one kernel for all ranks off");
 	return *why ? tt_fail(tuttiInvalidUsage, "%s: the stream is being captured into a graph, which takes " TT_GRAPHS
 			      ": %s; the communicator stays as it was", call, why) : tuttiSuccess;
-}
-
-const char *tt_capture_lacks(const struct tt_task *t)
-{
-	if (t->at.capture == TT_MEM_CAPTURE_BROKEN)
-		return "its capture was ended by an error";
-	if (is_user_op(t))
-		return "its operator is a function of the host";
-	if (t->at.in_host || t->at.out_host)
-		return "its buffers are pageable memory";
-	return t->kind->reduces && !t->kind->reduces(t->type) ? "there are no kernels (tutti-info says why)" : NULL;
 }
 
 tuttiResult_t tt_capture_refuse(const struct tt_task *t, const char *why)

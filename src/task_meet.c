@@ -326,28 +326,38 @@ static bool look(struct tt_task *t)
 
 /* ---- while nobody comes ---- */
 
+/* A bit for each. */
+static uint64_t absent(const struct tt_task *t)
+{
+	struct tt_meet *meet = t->comm->meet;
+	uint64_t ranks = 0;
+
+	pthread_mutex_lock(&meet->lock);
+	for (int i = 0; i < meet->nranks; i++)
+		ranks |= (uint64_t)!t->meeting->seats[i].taken << i;
+	pthread_mutex_unlock(&meet->lock);
+	return ranks;
+}
+
 /* "rank 1", "ranks 1, 2, 5 and 7 more"; whether none of them is known to have a thread of its own. */
 static bool missing(const struct tt_task *t, char *out, size_t n)
 {
 	struct tt_meet *meet = t->comm->meet;
-	uint64_t me = (uint64_t)pthread_self(), thread;
-	char list[96] = "", more[24] = "";
-	int found = 0, len = 0;
+	uint64_t me = (uint64_t)pthread_self(), thread, ranks = absent(t);
+	int found = 0, many = __builtin_popcountll(ranks), len;
 	bool mine = true;
 
-	pthread_mutex_lock(&meet->lock);
+	len = snprintf(out, n, "%s", !many ? "" : many > 1 ? "ranks " : "rank ");
 	for (int i = 0; i < meet->nranks; i++) {
-		if (t->meeting->seats[i].taken)
+		if (!(ranks >> i & 1))
 			continue;
 		thread = atomic_load_explicit(&meet->members[i].thread, memory_order_relaxed);
 		mine &= !thread || thread == me;
 		if (found++ < 8)
-			len += snprintf(list + len, sizeof(list) - (size_t)len, "%s%d", found > 1 ? ", " : "", i);
+			len += snprintf(out + len, n - (size_t)len, "%s%d", found > 1 ? ", " : "", i);
 	}
-	pthread_mutex_unlock(&meet->lock);
 	if (found > 8)
-		snprintf(more, sizeof(more), " and %d more", found - 8);
-	snprintf(out, n, "%s%s%s", !found ? "" : found > 1 ? "ranks " : "rank ", list, more);
+		snprintf(out + len, n - (size_t)len, " and %d more", found - 8);
 	return mine;
 }
 
@@ -365,16 +375,11 @@ static int gone(const struct tt_task *t)
 /* Those who left before this rank could hear it say so when they are asked. */
 static void ask_missing(struct tt_task *t)
 {
-	struct tt_meet *meet = t->comm->meet;
-	bool taken;
+	uint64_t ranks = absent(t);
 
-	for (int i = 0; i < meet->nranks; i++) {
-		pthread_mutex_lock(&meet->lock);
-		taken = t->meeting->seats[i].taken;
-		pthread_mutex_unlock(&meet->lock);
-		if (!taken)
+	for (int i = 0; i < t->comm->nranks; i++)
+		if (ranks >> i & 1)
 			tt_comm_ask(t->comm, i, &t->sig);
-	}
 }
 
 /* A rank that another thread drives may come late, as ever; one that only this thread could drive never does. */
@@ -437,14 +442,12 @@ static void rest(struct tt_task *list, uint32_t idles, uint64_t *since)
 
 /* ---- a unit ---- */
 
+/* One that is captured does in any case, if only to say why it cannot be. */
 static bool may_meet(const struct tt_task *t)
 {
-	const struct tt_mem_kind *k = t->kind;
-
-	if (k && t->at.capture) /* if only to say why not */
-		return t->coll != TT_SENDRECV;
-	return k && k->run_all && t->coll != TT_SENDRECV && t->comm->meet && t->comm->misses < MISSES &&
-	       !tt_queue_needs_host(t) && (!k->reduces || k->reduces(t->type));
+	if (!t->kind || t->coll == TT_SENDRECV || !t->comm->meet)
+		return false;
+	return t->at.capture || (t->comm->misses < MISSES && !tt_meet_lacks(t));
 }
 
 /* The collective of the same communicator that comes before it in the unit. */

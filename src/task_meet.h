@@ -48,6 +48,8 @@ struct tt_meet {
 	struct tt_meet_member members[];
 };
 
+/* Why one kernel cannot do this rank's call, or NULL. */
+const char *tt_meet_lacks(const struct tt_task *t);
 /* Notes the call, which is to happen behind what the stream has now. */
 tuttiResult_t tt_seat_take(const struct tt_task *t);
 void tt_seat_free(struct tt_seat *s);

@@ -34,11 +34,22 @@ static tuttiResult_t record(struct tt_seat *s, const struct tt_task *t)
 	return t->kind->event_record(t->queue, s->event);
 }
 
+const char *tt_meet_lacks(const struct tt_task *t)
+{
+	const struct tt_mem_kind *k = t->kind;
+
+	if (t->at.capture == TT_MEM_CAPTURE_BROKEN)
+		return "its capture was ended by an error";
+	if (!k->run_all || (k->reduces && !k->reduces(t->type)))
+		return "there are no kernels (tutti-info says why)";
+	return tt_queue_lacks(t);
+}
+
 tuttiResult_t tt_seat_take(const struct tt_task *t)
 {
 	struct tuttiComm *c = t->comm;
 	struct tt_seat *s = &t->meeting->seats[c->rank];
-	const char *lacks = t->at.capture ? tt_capture_lacks(t) : NULL;
+	const char *lacks = t->at.capture ? tt_meet_lacks(t) : NULL;
 	tuttiResult_t r;
 
 	s->sig = t->sig;

@@ -165,22 +165,28 @@ tuttiResult_t tt_queue_left(const struct tt_task *t, tuttiResult_t r)
 	return r;
 }
 
-/* What the device cannot do itself: functions of the host, types it has no kernels for. */
-static bool needs_host(const struct tt_task *t)
-{
-	const struct tt_mem_kind *k = t->kind;
-
-	return t->op.kind == TT_OP_USER || (t->opcode >= 0 && k->reduces && !k->reduces(t->type));
-}
-
 static bool is_far(const struct tt_task *t)
 {
 	return t->kind->copy_host && (t->at.in_host || t->at.out_host);
 }
 
-bool tt_queue_needs_host(const struct tt_task *t)
+/* Functions of the host, types that the device has no kernels for. */
+static const char *needs_host(const struct tt_task *t)
 {
-	return t->staged || needs_host(t) || is_far(t);
+	const struct tt_mem_kind *k = t->kind;
+
+	if (t->op.kind == TT_OP_USER)
+		return "its operator is a function of the host";
+	return t->opcode >= 0 && k->reduces && !k->reduces(t->type) ? "there are no kernels for its type" : NULL;
+}
+
+const char *tt_queue_lacks(const struct tt_task *t)
+{
+	const char *why = needs_host(t);
+
+	if (why)
+		return why;
+	return t->staged ? "its buffers are of the host" : is_far(t) ? "its buffers are pageable memory" : NULL;
 }
 
 static tuttiResult_t take_hosted(struct tt_task *t, struct part *p)
