@@ -187,6 +187,8 @@ static tuttiResult_t pair_selves(struct tt_task **list)
 			r->queue = s->queue;
 			r->at.line = s->at.line;
 		}
+		if (!r->queue)
+			r->at.capture = s->at.capture;
 		r->at.where = r->kind ? r->at.where : s->at.where;
 		r->at.in_host = s->at.in_host || !s->kind;
 		r->at.out_host |= !r->kind;

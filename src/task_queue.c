@@ -499,13 +499,41 @@ static tuttiResult_t run_by_links(struct tt_task *list)
 	return r;
 }
 
+/* What a rank sends to itself needs nobody else: a copy on its stream. */
+static tuttiResult_t copy_itself(const struct tt_task *t)
+{
+	TRY(tt_queue_enter(t));
+	return tt_queue_left(t, t->out == t->in || !t->count ? tuttiSuccess :
+						t->kind->copy(t->queue, t->out, t->in, tt_task_out_bytes(t)));
+}
+
+static tuttiResult_t copies(struct tt_task **list)
+{
+	tuttiResult_t r = tuttiSuccess, one;
+
+	for (struct tt_task **at = list, *t; (t = *at);) {
+		const char *lacks = t->kind && t->paired ? tt_queue_lacks(t) : "";
+
+		if (lacks && !(*lacks && t->at.capture)) {
+			at = &t->next;
+			continue;
+		}
+		t->sig = tt_task_sig(t, 0);
+		t->sig.op = 0; /* a Recv */
+		one = lacks ? tt_capture_refuse(t, lacks) : copy_itself(t);
+		r = r == tuttiSuccess ? one : r;
+		*at = t->next;
+		free(t);
+	}
+	return r;
+}
+
 /* One kernel for all ranks comes first, on every rank alike: what waits on a stream for other streams stands behind. */
 tuttiResult_t tt_queue_run(struct tt_task *list)
 {
-	tuttiResult_t r = tt_meet_run(&list), rest;
+	tuttiResult_t r = tt_meet_run(&list), one = copies(&list);
 
-	if (!list)
-		return r;
-	rest = run_by_links(list);
-	return r != tuttiSuccess ? r : rest;
+	r = r != tuttiSuccess ? r : one;
+	one = list ? run_by_links(list) : tuttiSuccess;
+	return r != tuttiSuccess ? r : one;
 }

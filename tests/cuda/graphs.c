@@ -334,6 +334,62 @@ static void group(void)
 	}
 }
 
+/* ---- a rank and itself ---- */
+
+static void itself(void)
+{
+	float *from, *to;
+	struct graph g;
+	struct all a;
+
+	if (!start())
+		return;
+	all_begin(&a, 1);
+	from = floats(N, 0);
+	to = floats(N, 0);
+	MUST(cuStreamBeginCapture, a.q, GPU_GLOBAL);
+	CHECK(tuttiGroupStart() == tuttiSuccess);
+	CHECK(tuttiRecv(to, N, tuttiFloat32, 0, a.comm[0], a.q) == tuttiSuccess);
+	CHECK(tuttiSend(from, N, tuttiFloat32, 0, a.comm[0], a.q) == tuttiSuccess);
+	CHECKF(tuttiGroupEnd() == tuttiSuccess, "%s", tuttiGetLastError(NULL));
+	end_capture(a.q, &g);
+	CHECKF(nodes_of(&g) == 1, "%zu nodes for a copy", nodes_of(&g));
+	for (int i = 1; i < 4; i++) {
+		((float *)fake_view(from))[N - 1] = (float)i;
+		fake_enter();
+		MUST(cuGraphLaunch, g.exec, a.q);
+		fake_leave();
+		fake_queue_sync(a.q);
+		CHECK(((float *)fake_view(to))[N - 1] == (float)i);
+	}
+	free_graph(&g);
+	fake_free(from);
+	fake_free(to);
+	all_end(&a);
+}
+
+/* To itself, out of what the device does not reach. */
+static void itself_far(void)
+{
+	float *to, plain[N] = { 0 };
+	void *graph = NULL;
+	struct all a;
+
+	start();
+	all_begin(&a, 1);
+	to = floats(N, 0);
+	MUST(cuStreamBeginCapture, a.q, GPU_GLOBAL);
+	CHECK(tuttiGroupStart() == tuttiSuccess);
+	CHECK(tuttiRecv(to, N, tuttiFloat32, 0, a.comm[0], a.q) == tuttiSuccess);
+	CHECK(tuttiSend(plain, N, tuttiFloat32, 0, a.comm[0], NULL) == tuttiSuccess);
+	CHECKF(tuttiGroupEnd() == tuttiInvalidUsage && strstr(tuttiGetLastError(NULL), "pageable memory"), "%s",
+	       tuttiGetLastError(NULL));
+	MUST(cuStreamEndCapture, a.q, &graph);
+	MUST(cuGraphDestroy, graph);
+	fake_free(to);
+	all_end(&a);
+}
+
 /* ---- refused ---- */
 
 static void refused(struct rank *r, tuttiResult_t got, const char *a, const char *b)
@@ -625,6 +681,8 @@ static void beside(void)
 const struct test tests[] = {
 	{ "replay, ranks as threads on streams of one capture", threads, 100 },
 	{ "replay, ranks of one thread on one stream", group, 100 },
+	{ "replay, a rank and itself", itself, 60 },
+	{ "refused: what a rank sends to itself, out of pageable memory", itself_far, 60 },
 	{ "refused: captures of their own", captures, 60 },
 	{ "refused: what needs the host", host, 60 },
 	{ "refused: a capture that an error has ended", broken, 60 },
