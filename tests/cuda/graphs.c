@@ -334,6 +334,35 @@ static void group(void)
 	}
 }
 
+/* ---- two streams, which nothing orders ---- */
+
+static void streams(void)
+{
+	struct all a, b;
+
+	if (!start())
+		return;
+	all_begin(&a, 3);
+	b = a;
+	b.q = fake_queue_new();
+	for (int i = 0; i < 3; i++)
+		b.x[i] = floats(N, 1);
+	fake_enter();
+	for (int i = 0; i < 8; i++) {
+		sum_all(&a, N);
+		sum_all(&b, N);
+	}
+	fake_leave();
+	fake_queue_sync(a.q);
+	fake_queue_sync(b.q);
+	for (int i = 0; i < 3; i++) {
+		CHECK(((float *)fake_view(a.x[i]))[N - 1] == 6561 && ((float *)fake_view(b.x[i]))[N - 1] == 6561);
+		fake_free(b.x[i]);
+	}
+	fake_queue_free(b.q);
+	all_end(&a);
+}
+
 /* ---- a rank and itself ---- */
 
 static void itself(void)
@@ -681,6 +710,7 @@ static void beside(void)
 const struct test tests[] = {
 	{ "replay, ranks as threads on streams of one capture", threads, 100 },
 	{ "replay, ranks of one thread on one stream", group, 100 },
+	{ "calls beside each other, on two streams", streams, 60 },
 	{ "replay, a rank and itself", itself, 60 },
 	{ "refused: what a rank sends to itself, out of pageable memory", itself_far, 60 },
 	{ "refused: captures of their own", captures, 60 },
