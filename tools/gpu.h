@@ -72,6 +72,7 @@ enum { GPU_GLOBAL, GPU_THREAD, GPU_RELAXED }; /* modes of capture */
 	X(cuStreamWaitEvent, 3020, (void *stream, void *event, unsigned flags))                    \
 	X(cuStreamWaitValue32, 11070, (void *stream, gpu_ptr p, uint32_t v, unsigned flags))       \
 	X(cuStreamWriteValue32, 11070, (void *stream, gpu_ptr p, uint32_t v, unsigned flags))      \
+	X(cuThreadExchangeStreamCaptureMode, 10010, (int *mode))                                   \
 	X(cuStreamBeginCapture, 10010, (void *stream, int mode))                                   \
 	X(cuStreamEndCapture, 10000, (void *stream, void **graph))                                 \
 	X(cuGraphInstantiateWithFlags, 11040, (void **exec, void *graph, uint64_t flags))          \
@@ -81,6 +82,7 @@ enum { GPU_GLOBAL, GPU_THREAD, GPU_RELAXED }; /* modes of capture */
 	X(cuGraphDestroy, 10000, (void *graph))                                                    \
 	X(cuEventCreate, 2000, (void **event, unsigned flags))                                     \
 	X(cuEventDestroy, 4000, (void *event))                                                     \
+	X(cuEventQuery, 2000, (void *event))                                                       \
 	X(cuEventRecord, 2000, (void *event, void *stream))                                        \
 	X(cuMemcpyAsync, 4000, (gpu_ptr dst, gpu_ptr src, size_t n, void *stream))                 \
 	X(cuMemcpyDtoDAsync, 3020, (gpu_ptr dst, gpu_ptr src, size_t n, void *stream))             \

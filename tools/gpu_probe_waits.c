@@ -146,6 +146,59 @@ static bool capture(void)
 	return true;
 }
 
+/* What the library does besides while somebody captures in the strictest mode. */
+static bool beside_capture(void *stream)
+{
+	int mode = GPU_RELAXED;
+	probe_word *w;
+	gpu_ptr p;
+	void *e;
+
+	ASK("relaxed", cuThreadExchangeStreamCaptureMode, &mode);
+	ASK("relaxed.event", cuEventCreate, &e, GPU_NO_TIMING);
+	ASK("relaxed.memory", cuMemAlloc, &p, 4096);
+	if (!probe_pinned("relaxed.pinned", &w))
+		return false;
+	ASK("relaxed.copy_beside", cuMemcpyAsync, p, probe_ptr(w), 4, stream);
+	ASK("relaxed.sync_beside", cuStreamSynchronize, stream);
+	ASK("relaxed", cuThreadExchangeStreamCaptureMode, &mode);
+	return true;
+}
+
+/* What it takes for granted of events; two streams of one capture, as those of two ranks. */
+static bool capture_calls(void)
+{
+	void *s[3], *e[2], *graph, *exec;
+	probe_word *w;
+
+	if (!probe_pinned("streams", &w) || !probe_streams("streams", s, 3))
+		return false;
+	for (int i = 0; i < 2; i++)
+		ASK("streams", cuEventCreate, &e[i], GPU_NO_TIMING);
+	ASK("streams", cuStreamBeginCapture, s[0], GPU_GLOBAL);
+	ASK("streams", cuEventRecord, e[0], s[0]);
+	ASK("streams", cuStreamWaitEvent, s[1], e[0], 0);
+	ASK("streams", cuStreamWriteValue32, s[1], probe_ptr(w), 7, 0);
+	if (!beside_capture(s[2]))
+		return false;
+	ASK("streams", cuEventRecord, e[1], s[1]);
+	ASK("streams", cuStreamWaitEvent, s[0], e[1], 0);
+	ASK("streams", cuStreamEndCapture, s[0], &graph);
+	ASK("streams", cuGraphInstantiateWithFlags, &exec, graph, 0);
+	ASK("streams", cuGraphLaunch, exec, s[0]);
+	ASK("streams", cuStreamSynchronize, s[0]);
+	answer("streams", "ranks capture together, and the library takes memory beside it", "%s",
+	       atomic_load(w) == 7 ? "joined, whole, and right when replayed" : "joined, but the replay did nothing");
+	answer("old_event.query", NULL, "%s", gpu_words(GPU(cuEventQuery, e[0])));
+	ASK("old_event", cuEventRecord, e[0], s[0]);
+	ASK("old_event", cuStreamWaitEvent, s[1], e[0], 0);
+	answer("old_event", "events of captures are used again", "recorded again, and waited for");
+	ASK("strict", cuStreamBeginCapture, s[0], GPU_GLOBAL);
+	ASK("strict.event", cuEventCreate, &e[0], GPU_NO_TIMING); /* the last, as it may end the capture */
+	answer("strict.event", "else a user's own capture ends with it", "made");
+	return true;
+}
+
 /* ---- what stands still ---- */
 
 /* Streams in a wait, until another one does not move. */
@@ -463,6 +516,7 @@ static bool callbacks(void)
 const struct question probe_waits[] = {
 	{ .name = "words", .ask = words },
 	{ .name = "capture", .ask = capture },
+	{ .name = "capture_calls", .ask = capture_calls },
 	{ .name = "queues", .ask = queues },
 	{ .name = "queues_1_connection", .ask = queues, .setting = "CUDA_DEVICE_MAX_CONNECTIONS", .value = "1" },
 	{ .name = "queues_32_connections", .ask = queues, .setting = "CUDA_DEVICE_MAX_CONNECTIONS", .value = "32" },
