@@ -29,7 +29,7 @@ if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
 	has '^kernels against the host.s bits +ok .* [0-9]+ passed, 0 failed'
 	has '^random collectives, 8 threads +ok'
 	has '^random collectives, 4 processes +ok'
-	has '^graph replay +ok .* 3 passed, 0 failed'
+	has '^graph replay +ok .* [1-9] passed, 0 failed'
 	has '^graph replay, schedules as blocks +ok'
 	has '^graphs, refusals and ends +ok'
 	has '^perf, managed memory, 1 x 2 ranks +ok'
