@@ -666,14 +666,17 @@ static const struct tt_mem_kind kind = {
 static const struct tt_cuda *begin(bool in_use)
 {
 	const struct tt_cuda *f = tt_cuda_open(in_use);
+	int mode = TT_CUDA_CAPTURE_RELAXED;
 
 	pthread_mutex_lock(&cuda.lock);
 	if (f && !cuda.f) {
+		cuda.f = f;
+		swap_capture_mode(&mode);
 		tt_cuda_code_open(f);
 		tt_cuda_share_open(f);
 		tt_cuda_dev_open(f);
 		tt_cuda_rdma_open(f);
-		cuda.f = f;
+		swap_capture_mode(&mode);
 		tt_log(TT_LOG_INFO, "cuda", "CUDA %d.%d, %d device%s, %s", f->version / 1000, f->version % 1000 / 10,
 		       f->devices, f->devices == 1 ? "" : "s", tt_cuda_code_words());
 	}
