@@ -19,6 +19,7 @@ static struct {
 	int (*set)(void *ctx);
 	int (*alloc)(void **p, size_t n);
 	int (*stream_create)(void **stream, unsigned flags);
+	int (*stream_synchronize)(void *stream);
 	int (*facts)(unsigned n, int *which, void **out, const void *p);
 } cuda;
 
@@ -27,7 +28,8 @@ static void load_driver(void)
 	const struct tt_symbol rows[] = {
 		{ &cuda.init, "cuInit" }, { &cuda.retain, "cuDevicePrimaryCtxRetain" },
 		{ &cuda.set, "cuCtxSetCurrent" }, { &cuda.alloc, "cuMemAlloc_v2" },
-		{ &cuda.stream_create, "cuStreamCreate" }, { &cuda.facts, "cuPointerGetAttributes" },
+		{ &cuda.stream_create, "cuStreamCreate" },
+		{ &cuda.stream_synchronize, "cuStreamSynchronize" }, { &cuda.facts, "cuPointerGetAttributes" },
 	};
 	void *so = dlopen("libcuda.so.1", RTLD_NOW);
 
@@ -152,6 +154,8 @@ static void null_streams(void)
 			CHECK(tuttiAllReduce(y[i], y[i], N, tuttiFloat32, tuttiSum, c[i], NULL) == tuttiSuccess);
 		says(tuttiGroupEnd(), tuttiInvalidUsage, "share a stream");
 	}
+	on_device(1);
+	CHECK(!cuda.stream_synchronize(NULL)); /* Destroy leaves one kernel for all to the stream */
 	destroy(c, 2);
 	for (int i = 0; i < 2 && tt_cuda_code_has(tuttiFloat32); i++)
 		is_sum(y[i], 2);
