@@ -4,7 +4,7 @@
 #   make check            all tests under Criterion, then the lint scripts
 #   make check-sanitize   SAN=address,undefined (default) or SAN=thread
 #   make check-long       the long forms; parts: unit conformance collective process matrix
-#                         sanitize fuzz
+#                         sanitize cuda-sanitize fuzz
 #   make check-rdma       on soft-RoCE and soft-iWARP in an emulated machine; check-rdma-smoke: a minute of it
 #   make check-gpu        on this machine's GPU: docs/gpu.md; bench-gpu: its figures
 #   make fuzz             each fuzzer for FUZZ_SECONDS
@@ -99,7 +99,7 @@ MAIN ?= criterion
 RUN = TEST_TIMEOUT=$(TEST_TIMEOUT) BUILD=$(abspath $(B)) tests/harness/run.sh
 
 .PHONY: all lib tests check check-deps check-gpu check-long check-rdma check-rdma-smoke check-sanitize sanitized fuzz \
-	demo docs-settings bench-gpu bench-peers bench-plan bench-rdma install clean FORCE
+	demo docs-settings bench-gpu bench-peers bench-plan bench-rdma install clean cuda-images cuda-sanitized FORCE
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -221,7 +221,7 @@ comma := ,
 sanitized: $(SAN_TESTS:%=$(B)/tests/%)
 	@TEST_QUICK=1 TEST_TIMEOUT_SCALE=5 TEST_SANITIZE=$(SAN_FLAGS) $(RUN) $^
 
-LONG_PARTS := $(TEST_DIRS) matrix sanitize fuzz
+LONG_PARTS := $(TEST_DIRS) matrix sanitize cuda-sanitize fuzz
 check-long: $(LONG_PARTS:%=check-long-%)
 $(TEST_DIRS:%=check-long-%): check-long-%: check-deps
 	@$(MAKE) --no-print-directory all $(if $(findstring cuda,$*),$(FAKE_CUDA) $(CUDA_TESTS),$(call tests_in,$*))
@@ -232,6 +232,18 @@ check-long-matrix: all
 check-long-sanitize:
 	@$(MAKE) --no-print-directory check-sanitize SAN=address,undefined TEST_TIMEOUT=1800
 	@$(MAKE) --no-print-directory check-sanitize SAN=thread TEST_TIMEOUT=1800
+# Over the fake driver: device links between threads and processes, meetings, blocks. With the images of the build.
+CUDA_SAN := thread address,undefined
+check-long-cuda-sanitize: lib
+	@$(foreach s,$(CUDA_SAN),$(MAKE) --no-print-directory B=$(B)/cuda-$(firstword $(subst $(comma), ,$(s))) \
+		IMAGES_FROM=$(B) SAN_FLAGS=$(s) MAIN=plain TEST_TIMEOUT=1800 cuda-sanitized &&) true
+cuda-images:
+	@mkdir -p $(B)/obj/src && cp -p $(IMAGES_FROM)/cuda_flags $(B)
+	@$(if $(FATBINS),cp -p $(IMAGES_FROM)/obj/src/*.fatbin $(IMAGES_FROM)/obj/src/*.report $(B)/obj/src)
+cuda-sanitized: cuda-images
+	@$(MAKE) --no-print-directory $(FAKE_CUDA) $(patsubst %,$(B)/tests/%,cuda/links cuda/peers cuda/queues \
+		cuda/grid collective/meet collective/device collective/random) $(B)/bin/tutti-pair-probe
+	@TEST_LONG= TEST_TIMEOUT_SCALE=5 TEST_SANITIZE=$(SAN_FLAGS) $(RUN) $(patsubst %,tests/cuda/%.sh,peers queues grid)
 check-long-fuzz:
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=300
 
