@@ -6,11 +6,11 @@
 
 #define ASK_NS 1000000000ull
 
-/* On the thread that calls init: its device, or the one that config.device names, is the communicator's. Parts have
- * that of the whole. */
+/* The device that config.device names, or that of the thread that calls init, is the communicator's. Parts have that
+ * of the whole. */
 void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent)
 {
-	const struct tt_mem_kind *k = tt_env_int("DEVICE_LINKS") && !parent ? tt_mem_current() : NULL;
+	const struct tt_mem_kind *k = tt_env_int("DEVICE_LINKS") && !parent ? tt_mem_at(c->bound) : NULL;
 	tuttiResult_t r;
 
 	if (parent) {
@@ -19,7 +19,8 @@ void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent)
 	}
 	if (!k || !k->here || !k->sharing) {
 		if (tt_env_int("DEVICE_LINKS"))
-			tt_log(TT_LOG_INFO, "device", "no device links: the thread that calls init works on no device");
+			tt_log(TT_LOG_INFO, "device", "no device links: config.device names no device, and the thread "
+			       "that calls init works on none");
 		return;
 	}
 	r = k->here(c->bound, &c->home.where);

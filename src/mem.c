@@ -81,12 +81,12 @@ const struct tt_mem_kind *tt_mem_queue_kind(tuttiStream_t queue)
 	return NULL;
 }
 
-const struct tt_mem_kind *tt_mem_current(void)
+const struct tt_mem_kind *tt_mem_at(int device)
 {
 	int n = atomic_load_explicit(&nkinds, memory_order_acquire);
 
 	for (int i = 0; i < n; i++)
-		if (kinds[i]->current())
+		if (device >= 0 ? kinds[i]->here != NULL : kinds[i]->current())
 			return kinds[i];
 	return NULL;
 }
@@ -148,7 +148,7 @@ tuttiResult_t tuttiMemAllocHost(void **ptr, size_t size)
 tuttiResult_t tuttiMemAlloc(void **ptr, size_t size)
 {
 	tt_mem_look();
-	return hand_out("MemAlloc", ptr, size, tt_mem_current());
+	return hand_out("MemAlloc", ptr, size, tt_mem_at(-1));
 }
 
 tuttiResult_t tuttiMemFree(void *ptr)

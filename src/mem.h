@@ -137,8 +137,8 @@ void tt_mem_look(void);
 /* The device of a rank that wants this one (config.device); -1: none. */
 tuttiResult_t tt_mem_home(int wanted, int *device);
 void tt_mem_trim(void); /* no queue waits for this library any more */
-/* The kind that the calling thread works on, or NULL. */
-const struct tt_mem_kind *tt_mem_current(void);
+/* The kind of the device that config.device names; -1: that the calling thread works on. NULL: none. */
+const struct tt_mem_kind *tt_mem_at(int device);
 /* Kinds stay. */
 void tt_mem_add(const struct tt_mem_kind *kind);
 int tt_mem_kinds(void); /* how many there are */

@@ -41,7 +41,7 @@ static void open_end(struct end *e, struct rank *r)
 	snprintf((char *)secret, sizeof(secret), "of process %d", getpid());
 	tt_mem_look();
 	e->r = r;
-	e->kind = g.kind = tt_mem_current();
+	e->kind = g.kind = tt_mem_at(-1);
 	RANK_CHECKF(r, e->kind && e->kind->here(-1, &e->where) == tuttiSuccess, "no device");
 	g.where = e->where;
 	members[r->rank] = (struct tt_peer_member){ .rank = r->rank, .proc = 1 };
