@@ -46,6 +46,7 @@ struct tt_qprog_entry {
 	uint8_t coll;
 	int root;
 	bool in_use; /* a call is being enqueued from it */
+	bool drives; /* tt_comm_drives */
 };
 
 /* What a call like this needed last time: steady calls find it at once. */
@@ -114,6 +115,7 @@ struct tuttiComm {
 	} home;                        /* of this rank, where device links are asked for */
 	struct tt_mem_device *devices; /* of each rank */
 	struct tt_peers *peers;        /* or NULL */
+	struct tt_task_grid *grid;     /* of this rank's blocks, or NULL */
 	const void *line; /* of the queue that a call is about to join */
 	int joining;      /* such calls */
 	struct tt_meet *meet; /* with the other ranks, all of this process; or NULL */
@@ -289,6 +291,8 @@ struct tt_peers *tt_comm_peers(const struct tt_task *t, const struct tt_row *row
 /* Messages of device links say nothing of their call: ranks tell each other beside them, when a call begins. */
 void tt_comm_tell_peers(const struct tt_task *t);
 tuttiResult_t tt_comm_meant_alike(const struct tt_task *t); /* as far as is known; else it fails */
+/* Whether blocks of all ranks' devices can run this schedule; what remains to be seen is tt_dev_fits. */
+bool tt_comm_drives(const struct tt_task *t, const struct tt_row *row, const struct tt_sched *s);
 void tt_task_free(struct tt_task *list); /* malloc'ed ones that were not submitted, or are done */
 size_t tt_task_in_bytes(const struct tt_task *t); /* what this rank gives and gets (task_mem.c) */
 size_t tt_task_out_bytes(const struct tt_task *t);
@@ -329,6 +333,8 @@ struct tt_task_grid;
 tuttiResult_t tt_task_grid_run(struct tt_task_grid **grid, const struct tt_task *t, const void *const *in,
 			       void *const *out);
 void tt_task_grid_abort(struct tt_task_grid *g); /* any thread: what runs, and what graphs replay, ends */
+/* The same for this rank alone, whose device has links to all others (tt_comm_drives); `call` has the buffers. */
+tuttiResult_t tt_task_grid_own(struct tt_task_grid **grid, const struct tt_task *t, const struct tt_call *call);
 void tt_task_grid_free(struct tt_task_grid *g); /* waits a second for calls that have not ended */
 
 /* ---- streams (stream.c) ---- */

@@ -1,5 +1,6 @@
 /* The device of a rank, and its links to the devices of other ranks of the host. SPDX-License-Identifier: Apache-2.0 */
 #include "comm.h"
+#include "exec_dev.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -48,6 +49,19 @@ static bool is_apart(const struct tt_peer_member *a, const struct tt_peer_member
 	return a->proc != b->proc || memcmp(a->device.uuid, b->device.uuid, sizeof(a->device.uuid));
 }
 
+/* Blocks of each wait for those of all others: on a device each, and not where processes take turns on one. */
+static bool want_blocks(const struct tt_peers_config *g)
+{
+	bool all = tt_env_int("CUDA_DEVICE_DRIVEN") != 0;
+
+	for (int i = 0; i < g->n; i++) {
+		all &= g->members[i].device.blocks >= TT_PEER_PIPES;
+		for (int k = 0; k < i; k++)
+			all &= memcmp(g->members[i].device.uuid, g->members[k].device.uuid, 16) != 0;
+	}
+	return all;
+}
+
 /* False: nobody to have such links with. All of the group say the same. */
 static bool gather(const struct tuttiComm *c, struct tt_peers_config *g, struct tt_peer_member *m)
 {
@@ -74,6 +88,7 @@ tuttiResult_t tt_comm_open_peers(struct tuttiComm *c)
 
 	if (!c->home.self.present || c->nranks < 2 || !gather(c, &g, members))
 		return tuttiSuccess;
+	g.blocks = g.n == c->nranks && want_blocks(&g);
 	g.message = tt_max((size_t)tt_env_int("WINDOW"), TT_P2P_WINDOW);
 	g.deadline_ns = tt_now_ns() + (uint64_t)(1e9 * c->init_deadline);
 	return tt_peers_open(&g, &c->peers);
@@ -139,6 +154,22 @@ tuttiResult_t tt_comm_meant_alike(const struct tt_task *t)
 	if (is_told(t) && t->coll != TT_SENDRECV)
 		other = tt_peers_differ(c->peers, t->sig.seq, tt_sig_hash(&t->sig));
 	return other >= 0 && tt_comm_differs(c, other, &t->sig, ASK_NS) ? tt_comm_error(c) : tuttiSuccess;
+}
+
+static bool fits_blocks(const struct tt_sched *s)
+{
+	return s->nlanes <= TT_PEER_PIPES && tt_dev_can(s);
+}
+
+/* Schedules of a file may differ from rank to rank. */
+bool tt_comm_drives(const struct tt_task *t, const struct tt_row *row, const struct tt_sched *s)
+{
+	const struct tuttiComm *c = t->comm;
+	bool can = t->coll != TT_SENDRECV && tt_peers_drive(c->peers) && fits_blocks(s);
+
+	for (int i = 0; can && row->algo >= TT_CUSTOM && i < c->nranks; i++)
+		can = fits_blocks(tt_plan_set(&c->customs->file, row->algo, t->root)->ranks[i]);
+	return can;
 }
 
 /* Who has failed tells the others at once, and why a little later. */

@@ -101,6 +101,7 @@ typedef unsigned long long tt_cuda_handle;
 	X(cuStreamCreateWithPriority, 5050, (void **stream, unsigned flags, int priority))         \
 	X(cuStreamDestroy, 4000, (void *stream))                                                   \
 	X(cuStreamSynchronize, 2000, (void *stream))                                               \
+	X(cuMemsetD8Async, 3020, (tt_cuda_ptr p, unsigned char value, size_t n, void *stream))     \
 	X(cuCtxSynchronize, 2000, (void))                                                          \
 	X(cuDeviceGetUuid, 11040, (unsigned char *uuid, int device))                               \
 	X(cuDeviceGetPCIBusId, 4010, (char *id, int n, int device))                                \

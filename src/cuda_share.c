@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cuda_code.h"
+#include "cuda_dev.h"
 
 enum { MAX_DEVICES = 64 };
 
@@ -53,6 +54,7 @@ static tuttiResult_t device(struct tt_mem_device *out)
 	CUDA_TRY(cuDeviceGetPCIBusId(out->words, sizeof(out->words) - 1, here));
 	for (int t = 0; t < tuttiNumTypes; t++)
 		out->types |= (uint32_t)tt_cuda_code_has((tuttiDataType_t)t) << t;
+	out->blocks = tt_cuda_dev_room(here);
 	return tuttiSuccess;
 }
 
@@ -366,6 +368,20 @@ static tuttiResult_t give(size_t n, struct tt_share *s, int *fd)
 	return tuttiSuccess;
 }
 
+/* On a stream of its own, as others may be in a wait. */
+static tuttiResult_t clear(void *p, size_t n)
+{
+	void *stream;
+	int e;
+
+	CUDA_TRY(cuStreamCreateWithPriority(&stream, TT_CUDA_NON_BLOCKING, 0));
+	e = cuda->cuMemsetD8Async((tt_cuda_ptr)p, 0, n, stream);
+	if (!e)
+		e = cuda->cuStreamSynchronize(stream);
+	(void)cuda->cuStreamDestroy(stream);
+	return e ? failed(e, "cuMemsetD8Async") : tuttiSuccess;
+}
+
 static void take_back(const struct tt_share *s)
 {
 	if (s->way == TT_SHARE_FD)
@@ -420,6 +436,7 @@ static void queue_free(tuttiStream_t queue)
 }
 
 const struct tt_mem_sharing tt_cuda_sharing = {
-	.device = device, .reaches = reaches, .give = give, .take_back = take_back, .open = open_one,
-	.close = close_one, .pin = pin, .unpin = unpin, .queue_new = queue_new, .queue_free = queue_free,
+	.device = device, .reaches = reaches, .give = give, .clear = clear, .take_back = take_back,
+	.open = open_one, .close = close_one, .pin = pin, .unpin = unpin, .queue_new = queue_new,
+	.queue_free = queue_free,
 };

@@ -18,6 +18,16 @@ enum {
 	TT_DEV_RANKS = 64, /* in one launch, whose arguments are 4 KiB at most */
 	TT_DEV_THREADS = 512,
 };
+/* A link's memory, as the host lays it out: ends, and at the receiver packets, which begin as zeros as ends do, and
+ * slots. */
+enum {
+	TT_DEV_SLACK = 128, /* bytes of a slot beyond a window's: borders of chunks are rounded */
+	TT_DEV_SLOT = 128 * 1024 + TT_DEV_SLACK,
+	TT_DEV_SMALL = 4096,
+	TT_DEV_PACKETS = TT_DEV_SMALL / 8,
+	TT_DEV_PACKETS_BYTES = TT_DEV_SLOTS * TT_DEV_PACKETS * 16,
+	TT_DEV_SLOTS_BYTES = TT_DEV_SLOTS * TT_DEV_SLOT,
+};
 /* Once in so many messages TT_DEV_SLOTS of them are sent in both ways and as long as can be, so that nothing in
  * memory is ever old enough to look new: words differ by less than 2^31, packets by less than 2^32. */
 #define TT_DEV_RENEW (1u << 30)
@@ -80,6 +90,7 @@ struct tt_dev_rank {
 
 struct tt_dev_launch {
 	const uint32_t *abort; /* not 0: blocks that wait give up */
+	uint32_t *beat;        /* NULL, or changes while blocks come along, for the host */
 	uint64_t slot_bytes;
 	uint32_t packets;      /* in a slot of packets */
 	uint32_t small;        /* messages of fewer bytes go in packets; 0: none */

@@ -289,6 +289,8 @@ static DEV_FN bool dev_windows(const struct dev_block *b, const struct tt_dev_bl
 	for (uint32_t at = 0; at < nw; at += depth) {
 		uint32_t nb = nw - at < depth ? nw - at : depth, turns = one ? 1 : nb + b->prog->max_skew;
 
+		if (b->launch->beat && DEV_THREAD == 0)
+			dev_store(b->launch->beat, at + 1);
 		for (uint32_t turn = 0; turn < turns; turn++)
 			for (uint32_t i = mine->first; i < mine->first + mine->n; i++) {
 				const struct tt_dev_step *s = &b->steps[one ? order[i] : i];

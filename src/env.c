@@ -82,8 +82,8 @@ static const struct setting table[] = {
 	  "1: where all ranks are in one process and their calls on one device, the last rank to call launches one "
 	  "kernel for all, and calls return when all have come; 0: each rank works on its own stream" },
 	{ "CUDA_DEVICE_DRIVEN", INTEGER, true, "0",
-	  "1: the one kernel of ranks of a process on a device is blocks that run their schedules, as between "
-	  "devices that reach each other's memory; has run on no GPU" },
+	  "1: a call of ranks that have a device each, with device links between all, is one kernel a rank whose "
+	  "blocks run its schedule; so is the one kernel of ranks of a process on a device; has run on no GPU" },
 	{ "RANK", INTEGER, false, "-1", "rank of this process, set by the launcher" },
 	{ "SIZE", INTEGER, false, "-1", "number of ranks of the job, set by the launcher" },
 	{ "LOCAL_RANK", INTEGER, false, "-1", "rank among those of this host, set by the launcher" },

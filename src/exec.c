@@ -17,7 +17,7 @@ const struct tt_run_fault *tt_run_fault(const struct tt_prog *p)
 
 bool tt_run_began(const struct tt_prog *p)
 {
-	return p->began || (p->call.queue && tt_qrun_fed(p->call.queue));
+	return p->began || (p->call.queue && tt_qrun_fed(p->call.queue, p->call.seq));
 }
 
 int tt_prog_eps(const struct tt_prog *p, struct tt_ep **eps, int max)
@@ -352,7 +352,8 @@ int tt_run_waits(const struct tt_prog *p, int *ranks, int max)
 
 	for (uint32_t k = 0; k < p->ndirs && n < max; k++) {
 		const struct xdir *d = &p->dirs[k];
-		bool wanted = p->call.queue && tt_qrun_direct(p->call.queue, k) ? tt_qrun_starved(p->call.queue, k) :
+		bool direct = p->call.queue && tt_qrun_direct(p->call.queue, k);
+		bool wanted = direct ? tt_qrun_starved(p->call.queue, k, p->call.seq) :
 			      d->tail != d->head || (d->step != TT_NONE && due(p, d));
 		bool seen = false;
 

@@ -64,6 +64,7 @@ struct tt_qrun_needs {
 	size_t scratch;                     /* bytes of device memory beside the temporaries */
 	size_t in_bytes, out_bytes;         /* pinned copies of the buffers: tt_qrun_in and tt_qrun_out */
 	struct tt_peers *peers;             /* device links, or NULL */
+	bool driven;                        /* by blocks of all devices: nothing but begin and end is enqueued here */
 };
 /* Takes a run of the pool that is over, or a new one; its memory is kept for the next. Hosted: the whole input is
  * copied to the host and the result back, and the caller runs an ordinary program on tt_qrun_in and tt_qrun_out in
@@ -105,8 +106,8 @@ void tt_qrun_moved(struct tt_qrun *q, uint32_t dir);
  * anything of this run has come by one; whether anything has moved since the last look; whether another rank has
  * failed, so that what ends or comes now may be of no worth. */
 bool tt_qrun_direct(const struct tt_qrun *q, uint32_t dir);
-bool tt_qrun_starved(const struct tt_qrun *q, uint32_t dir);
-bool tt_qrun_fed(const struct tt_qrun *q);
+bool tt_qrun_starved(const struct tt_qrun *q, uint32_t dir, uint32_t seq);
+bool tt_qrun_fed(const struct tt_qrun *q, uint32_t seq);
 bool tt_qrun_stirred(struct tt_qrun *q);
 bool tt_qrun_tainted(const struct tt_qrun *q);
 /* The network's part is over; `failed`: lets the queue run to its end over whatever is there. */

@@ -81,22 +81,12 @@ static tuttiResult_t add_message(struct tt_prog *p, uint32_t i, tt_link_fn fn, v
 	return tuttiSuccess;
 }
 
-static bool same_ref(const struct tt_ref *a, const struct tt_ref *b)
-{
-	return a->buf == b->buf && a->chunk == b->chunk && a->n == b->n;
-}
-
-static bool overlaps(const struct tt_ref *a, const struct tt_ref *b)
-{
-	return a->buf == b->buf && a->chunk < b->chunk + b->n && b->chunk < a->chunk + a->n;
-}
-
 /* Whether a step of [from, to) reads the reference. */
 static bool read_in(const struct tt_sched *s, const struct tt_ref *r, uint32_t from, uint32_t to)
 {
 	for (uint32_t i = from; i < to; i++)
 		for (uint32_t k = 0; s->steps[i].op != TT_RECV && k < s->steps[i].nsrc; k++)
-			if (overlaps(&s->refs[s->steps[i].src + k], r))
+			if (tt_ref_overlap(&s->refs[s->steps[i].src + k], r))
 				return true;
 	return false;
 }
@@ -124,9 +114,9 @@ static uint32_t fusable(const struct tt_sched *s, uint32_t recv)
 
 		if (st->op != TT_REDUCE_STEP || st->nsrc != 2 || !depends_on(s, st, recv))
 			continue;
-		if (!same_ref(&src[0], &r->dst) == !same_ref(&src[1], &r->dst) ||
+		if (!tt_ref_same(&src[0], &r->dst) == !tt_ref_same(&src[1], &r->dst) ||
 		    read_in(s, &r->dst, recv + 1, i) ||
-		    (!same_ref(&st->dst, &r->dst) && read_in(s, &r->dst, i + 1, s->nsteps)))
+		    (!tt_ref_same(&st->dst, &r->dst) && read_in(s, &r->dst, i + 1, s->nsteps)))
 			return TT_NONE;
 		return i;
 	}
@@ -143,7 +133,7 @@ static void fuse(struct tt_prog *p, struct xdir *d)
 		if (x->fused == TT_NONE)
 			continue;
 		src = p->x[x->fused].src;
-		x->received_first = same_ref(&src[0].r, &x->dst.r);
+		x->received_first = tt_ref_same(&src[0].r, &x->dst.r);
 		x->x = &src[x->received_first ? 1 : 0];
 	}
 }

@@ -19,6 +19,13 @@ struct tt_dev_code {
 	uint32_t ndrops, joined;
 };
 
+static void free_notes(struct tt_dev_code *c)
+{
+	free(c->last);
+	free(c->block_of);
+	c->last = c->block_of = NULL;
+}
+
 void tt_dev_code_free(struct tt_dev_code *c)
 {
 	if (!c)
@@ -29,8 +36,7 @@ void tt_dev_code_free(struct tt_dev_code *c)
 	free(c->view.tmp_at);
 	free(c->prog);
 	free(c->dirs);
-	free(c->last);
-	free(c->block_of);
+	free_notes(c);
 	free(c);
 }
 
@@ -77,16 +83,6 @@ static uint32_t join_lanes(struct tt_dev_code *c)
 
 /* ---- what stays in its slot ---- */
 
-static bool same_ref(const struct tt_ref *a, const struct tt_ref *b)
-{
-	return a->buf == b->buf && a->chunk == b->chunk && a->n == b->n;
-}
-
-static bool overlaps(const struct tt_ref *a, const struct tt_ref *b)
-{
-	return a->buf == b->buf && a->chunk < b->chunk + b->n && b->chunk < a->chunk + a->n;
-}
-
 enum use { NOT, WHOLE, OTHERWISE };
 
 /* How a step reads what was received into r. */
@@ -97,9 +93,9 @@ static enum use use_of(const struct tt_sched *s, const struct tt_step *st, const
 	for (uint32_t k = 0; k < st->nsrc; k++) {
 		const struct tt_ref *src = &s->refs[st->src + k];
 
-		if (overlaps(src, r) && (!same_ref(src, r) || use == OTHERWISE))
+		if (tt_ref_overlap(src, r) && (!tt_ref_same(src, r) || use == OTHERWISE))
 			return OTHERWISE;
-		if (overlaps(src, r))
+		if (tt_ref_overlap(src, r))
 			use = WHOLE;
 	}
 	return use;
@@ -121,8 +117,8 @@ static uint32_t last_reader(const struct tt_sched *s, uint32_t recv)
 			return TT_DEV_NONE;
 		if (use == WHOLE)
 			last = i;
-		if (st->op != TT_SEND && overlaps(&st->dst, &r->dst))
-			return same_ref(&st->dst, &r->dst) ? last : TT_DEV_NONE;
+		if (st->op != TT_SEND && tt_ref_overlap(&st->dst, &r->dst))
+			return tt_ref_same(&st->dst, &r->dst) ? last : TT_DEV_NONE;
 		next |= st->op == TT_RECV && st->peer == r->peer && st->lane == r->lane;
 	}
 	return last;
@@ -180,7 +176,7 @@ static void take_step(struct tt_dev_code *c, uint32_t i, struct tt_dev_step *out
 		refs[out->dst].link = out->link;
 		for (uint32_t k = i + 1; k <= c->last[i]; k++)
 			for (uint32_t n = 0; n < s->steps[k].nsrc; n++)
-				if (same_ref(&s->refs[s->steps[k].src + n], &st->dst))
+				if (tt_ref_same(&s->refs[s->steps[k].src + n], &st->dst))
 					refs[s->steps[k].src + n].link = out->link;
 	}
 	for (uint32_t k = 0; k < i; k++)
@@ -239,19 +235,18 @@ static tuttiResult_t make_prog(struct tt_dev_code *c)
 	return tuttiSuccess;
 }
 
-static tuttiResult_t check(const struct tt_sched *s)
+bool tt_dev_can(const struct tt_sched *s)
 {
 	for (uint32_t i = 0; i < s->nsteps; i++)
 		if (s->steps[i].nsrc > TT_DEV_SRCS)
-			return tt_note_error(tuttiUnsupported, "%s adds %u sources at once, blocks of a device at most "
-					     "%d", s->algo, s->steps[i].nsrc, TT_DEV_SRCS);
-	return tuttiSuccess;
+			return false;
+	return true;
 }
 
 tuttiResult_t tt_dev_code_new(struct tt_sched *s, uint32_t depth, struct tt_dev_code **out)
 {
 	struct tt_dev_code *c = calloc(1, sizeof(*c));
-	tuttiResult_t r = check(s);
+	tuttiResult_t r = tuttiSuccess;
 
 	if (!c) {
 		tt_sched_free(s);
@@ -267,14 +262,22 @@ tuttiResult_t tt_dev_code_new(struct tt_sched *s, uint32_t depth, struct tt_dev_
 	c->block_of = calloc(2 * (size_t)s->nlanes + 1, sizeof(*c->block_of));
 	if (!c->view.x || !c->view.refs || !c->view.tmp_at || !c->dirs || !c->last || !c->block_of)
 		r = tt_fail(tuttiSystemError, "no memory for a program of %u steps", s->nsteps);
-	if (r == tuttiSuccess)
+	else if (!tt_dev_can(s))
+		r = tt_note_error(tuttiUnsupported, "%s adds more than %d sources at once", s->algo, TT_DEV_SRCS);
+	else
 		r = make_prog(c);
+	free_notes(c);
 	if (r != tuttiSuccess) {
 		tt_dev_code_free(c);
 		return r;
 	}
 	*out = c;
 	return tuttiSuccess;
+}
+
+const struct tt_sched *tt_dev_code_sched(const struct tt_dev_code *c)
+{
+	return c->view.s;
 }
 
 const struct tt_dev_prog *tt_dev_code_prog(const struct tt_dev_code *c)
@@ -299,10 +302,8 @@ size_t tt_dev_bind_bytes(const struct tt_dev_code *c)
 	return sizeof(struct tt_dev_bind) + (2 * (c->prog->per_block + 1) + c->prog->nbufs) * sizeof(uint64_t);
 }
 
-bool tt_dev_fits(const struct tt_dev_code *c, const struct tt_call *call, size_t slot_bytes)
+bool tt_dev_fits(const struct tt_sched *s, const struct tt_call *call, size_t slot_bytes)
 {
-	const struct tt_sched *s = c->view.s;
-
 	return !s->one_window || s->nranks == 1 ||
 	       call->count <= (slot_bytes - TT_DEV_SLACK) / tt_type_size(call->type) / s->nblocks;
 }

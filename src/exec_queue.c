@@ -40,6 +40,7 @@ struct tt_qrun {
 	struct tt_qprog *prog;
 	struct tt_call call;
 	struct tt_peers *peers; /* or NULL */
+	bool driven;            /* by blocks, which have links of their own */
 	struct qdir *dirs;
 	uint32_t ndirs, dirs_max;
 	size_t slot, slots_size, in_bytes, out_bytes; /* of copies of the buffers, behind the slots */
@@ -307,6 +308,8 @@ static void lay_out(struct tt_qrun *q, struct tt_ep *ep, const struct tt_far *fa
 		struct qdir *d = &q->dirs[k];
 
 		*d = (struct qdir){ .at = q->slots_size, .size = q->slot, .far_at = *far_size };
+		if (q->driven)
+			continue;
 		d->peer = q->peers ? tt_peers_dir(q->peers, (int)st->peer, st->lane, is_send) : NULL;
 		if (d->peer)
 			continue;
@@ -379,14 +382,15 @@ tuttiResult_t tt_qrun_open(struct tt_qrun **pool, const struct tt_mem_kind *kind
 
 	if (!q)
 		return tt_fail(tuttiSystemError, "no memory for an operation on a device");
-	tmp = tt_run_tmp(&prog->view, call);
+	tmp = needs->driven ? 0 : tt_run_tmp(&prog->view, call);
 	q->prog = prog;
 	q->call = *call;
 	q->ndirs = prog->ndirs;
 	q->peers = needs->peers;
+	q->driven = needs->driven;
 	q->in_bytes = needs->in_bytes;
 	q->out_bytes = needs->out_bytes;
-	q->slot = (largest_message(prog) + 63) & ~(size_t)63;
+	q->slot = needs->driven ? 0 : (largest_message(prog) + 63) & ~(size_t)63;
 	q->scratch_at = (tmp + 63) & ~(size_t)63;
 	r = reserve_dirs(q);
 	if (r == tuttiSuccess) {
@@ -406,6 +410,7 @@ tuttiResult_t tt_qrun_open_hosted(struct tt_qrun **pool, const struct tt_mem_kin
 	q->ndirs = 0;
 	q->slots_size = 0;
 	q->peers = NULL;
+	q->driven = false;
 	q->in_bytes = in_bytes;
 	q->out_bytes = out_bytes;
 	return taken(q, reserve_all(q, 0), out);
@@ -664,16 +669,22 @@ void tt_qrun_moved(struct tt_qrun *q, uint32_t dir)
 
 bool tt_qrun_direct(const struct tt_qrun *q, uint32_t dir)
 {
-	return q->dirs[dir].peer != NULL;
+	return q->driven || q->dirs[dir].peer;
 }
 
-bool tt_qrun_starved(const struct tt_qrun *q, uint32_t dir)
+/* What blocks wait for is not seen: for those that have not come, and when all have, for any. */
+bool tt_qrun_starved(const struct tt_qrun *q, uint32_t dir, uint32_t seq)
 {
-	return tt_peer_look(q->dirs[dir].peer).waits;
+	if (!q->driven)
+		return tt_peer_look(q->dirs[dir].peer).waits;
+	return tt_peers_absent(q->peers, -1, seq) == 0 ||
+	       tt_peers_absent(q->peers, (int)q->prog->view.s->steps[q->prog->first_of[dir]].peer, seq);
 }
 
-bool tt_qrun_fed(const struct tt_qrun *q)
+bool tt_qrun_fed(const struct tt_qrun *q, uint32_t seq)
 {
+	if (q->driven)
+		return tt_peers_absent(q->peers, -1, seq) == 0;
 	for (uint32_t k = 0; k < q->ndirs; k++) {
 		uint64_t first = atomic_load_explicit(&q->dirs[k].first, memory_order_relaxed);
 
@@ -685,7 +696,7 @@ bool tt_qrun_fed(const struct tt_qrun *q)
 
 bool tt_qrun_stirred(struct tt_qrun *q)
 {
-	uint64_t sum = 0, was = q->stirred;
+	uint64_t sum = q->driven ? tt_peers_beats(q->peers) : 0, was = q->stirred;
 
 	for (uint32_t k = 0; k < q->ndirs; k++)
 		if (q->dirs[k].peer) {

@@ -29,6 +29,7 @@ struct tt_mem_device {
 	char words[32];  /* its place in the host, for people */
 	uint32_t types;  /* a bit for each that it can reduce */
 	uint32_t present;
+	uint32_t blocks; /* that run schedules, at a time */
 };
 
 enum tt_share_way { TT_SHARE_NONE, TT_SHARE_FD, TT_SHARE_NAME };
@@ -47,6 +48,7 @@ struct tt_mem_sharing {
 	tuttiResult_t (*device)(struct tt_mem_device *out);
 	bool (*reaches)(const uint8_t uuid[16]); /* as far as can be said before it is tried */
 	tuttiResult_t (*give)(size_t n, struct tt_share *s, int *fd); /* new memory; *fd -1 or the caller's to close */
+	tuttiResult_t (*clear)(void *p, size_t n); /* zeros when it returns; waits for no other work */
 	void (*take_back)(const struct tt_share *s); /* by name: when all have closed it; may be kept until trim */
 	tuttiResult_t (*open)(const struct tt_share *s, int fd, bool here, void **p); /* here: of this process */
 	void (*close)(const struct tt_share *s, bool here, void *p);

@@ -35,6 +35,7 @@ struct tt_peers {
 	const struct tt_mem_kind *kind;
 	void *where;
 	tuttiStream_t queue;
+	bool blocks; /* links of theirs as well */
 	int n, me, *ranks;
 	uint64_t *procs, users; /* users: a bit for each that has this rank's slots open */
 	uint32_t types;
@@ -55,8 +56,8 @@ static struct {
 
 /* ---- where things are ---- */
 
-/* The first line says who has failed; then each rank has one, whether it has closed, and one for its last calls; two
- * for each direction follow, and two more for its last messages. */
+/* The first line says who has failed; then each rank has one, whether it has closed and how its blocks come along, and
+ * one for its last calls; two for each direction follow, and two more for its last messages. */
 static size_t words_of(int n)
 {
 	return (1 + 2 * (size_t)n + 2 * (size_t)n * (size_t)n * (TT_PEER_LANES + 1)) * LINE * sizeof(uint32_t);
@@ -65,6 +66,11 @@ static size_t words_of(int n)
 static _Atomic uint32_t *closed(const struct tt_peers *p, int i)
 {
 	return p->words + LINE * (1 + 2 * (size_t)i);
+}
+
+static _Atomic uint32_t *beat_of(const struct tt_peers *p, int i)
+{
+	return closed(p, i) + 1;
 }
 
 static _Atomic uint64_t *call_of(const struct tt_peers *p, int i, uint32_t seq)
@@ -89,6 +95,19 @@ static _Atomic uint64_t *messages_of(const struct tt_peers *p, int from, int to,
 static size_t slots_of(const struct tt_peers *p, int from, uint32_t lane)
 {
 	return ((size_t)from * TT_PEER_LANES + lane) * TT_PEER_SLOTS * p->slot;
+}
+
+/* Behind the slots: for each rank and lane the ends of both directions, packets, and the slots of blocks. */
+static size_t fresh_of(const struct tt_peers *p) /* bytes that begin as zeros */
+{
+	return (size_t)p->n * TT_PEER_PIPES * (2 * sizeof(struct tt_dev_end) + TT_DEV_PACKETS_BYTES);
+}
+
+static size_t bytes_of(const struct tt_peers *p)
+{
+	size_t pipes = p->blocks ? fresh_of(p) + (size_t)p->n * TT_PEER_PIPES * TT_DEV_SLOTS_BYTES : 0;
+
+	return slots_of(p, p->n, 0) + pipes;
 }
 
 static struct tt_peer_dir *dir_of(const struct tt_peers *p, int peer, uint32_t lane, bool is_send)
@@ -145,6 +164,7 @@ static void copy_config(struct tt_peers *p, const struct tt_peers_config *g)
 	p->where = g->where;
 	p->n = g->n;
 	p->me = g->me;
+	p->blocks = g->blocks;
 	p->slot = (g->message + 4096 + 63) & ~(size_t)63; /* windows are rounded to lines */
 	p->types = UINT32_MAX;
 	for (int i = 0; i < g->n; i++) {
@@ -188,12 +208,28 @@ static bool is_here(const struct tt_peers *p, int i)
 	return p->procs[i] == p->procs[p->me];
 }
 
+static tuttiResult_t give_slots(const struct tt_peers *p, struct tt_share *s, int *fd)
+{
+	tuttiResult_t r = tuttiSuccess;
+
+	TRY(p->kind->sharing->give(bytes_of(p), s, fd));
+	if (p->blocks)
+		r = p->kind->sharing->clear((char *)s->at + slots_of(p, p->n, 0), fresh_of(p));
+	if (r == tuttiSuccess)
+		return r;
+	p->kind->sharing->take_back(s);
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+	return r;
+}
+
 /* Between enter and leave. Whoever has none can still send. */
 static void make_slots(struct tt_peers *p, int *fd)
 {
 	struct tt_share *s = &p->share[p->me];
 
-	if (p->kind->sharing->give(slots_of(p, p->n, 0), s, fd) == tuttiSuccess)
+	if (give_slots(p, s, fd) == tuttiSuccess)
 		return;
 	*s = (struct tt_share){ .way = TT_SHARE_NONE };
 	tt_log(TT_LOG_WARN, "device", "rank %d has no device memory to share: %s; what it receives goes by the host",
@@ -308,6 +344,15 @@ static void make_dir(struct tt_peers *p, int peer, uint32_t lane, bool is_send)
 	};
 }
 
+/* The same answer on all ranks. */
+static bool all_go(const struct tt_peers *p, const struct tt_peer_says *says)
+{
+	for (int i = 0; i < p->n * p->n; i++)
+		if (i / p->n != i % p->n && !goes(says, i / p->n, i % p->n))
+			return false;
+	return true;
+}
+
 /* Returns how many ranks this one sends to or receives from. */
 static int make_dirs(struct tt_peers *p, const struct tt_peer_says *says)
 {
@@ -327,7 +372,9 @@ static int make_dirs(struct tt_peers *p, const struct tt_peer_says *says)
 		}
 		peers += out || in;
 	}
-	tt_log(TT_LOG_INFO, "device", "rank %d has device links to %d of %d ranks", p->ranks[p->me], peers, p->n - 1);
+	p->blocks = p->blocks && all_go(p, says);
+	tt_log(TT_LOG_INFO, "device", "rank %d has device links to %d of %d ranks%s", p->ranks[p->me], peers, p->n - 1,
+	       p->blocks ? ", for blocks of the devices as well" : "");
 	return peers;
 }
 
@@ -381,8 +428,8 @@ static tuttiResult_t follow(struct tt_peer_dir *d, tuttiStream_t queue, const vo
 	return same ? tuttiSuccess : d->kind->stream_wait(queue, d->mine, pos);
 }
 
-static tuttiResult_t enqueue(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, void *dst, const void *src,
-			     size_t n)
+static tuttiResult_t enqueue_one(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, char *dst,
+				 const char *src, size_t n)
 {
 	uint32_t pos = atomic_load_explicit(&d->pos, memory_order_relaxed);
 	char *slot = d->slots + d->slot * (pos % TT_PEER_SLOTS);
@@ -395,28 +442,97 @@ static tuttiResult_t enqueue(struct tt_peer_dir *d, tuttiStream_t queue, const v
 	return d->kind->stream_signal(queue, d->mine, pos + 1);
 }
 
-tuttiResult_t tt_peer_send(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, const void *src, size_t n)
+/* One of dst and src is NULL. */
+static tuttiResult_t enqueue(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, char *dst, const char *src,
+			     size_t n)
 {
 	size_t at = 0, m;
 
 	do {
 		m = tt_min(n - at, d->slot);
-		TRY(enqueue(d, queue, line, NULL, (const char *)src + at, m));
+		TRY(enqueue_one(d, queue, line, dst ? dst + at : NULL, src ? src + at : NULL, m));
 		at += m;
 	} while (at < n);
 	return tuttiSuccess;
 }
 
+tuttiResult_t tt_peer_send(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, const void *src, size_t n)
+{
+	return enqueue(d, queue, line, NULL, src, n);
+}
+
 tuttiResult_t tt_peer_recv(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, void *dst, size_t n)
 {
-	size_t at = 0, m;
+	return enqueue(d, queue, line, dst, NULL, n);
+}
 
-	do {
-		m = tt_min(n - at, d->slot);
-		TRY(enqueue(d, queue, line, (char *)dst + at, NULL, m));
-		at += m;
-	} while (at < n);
+/* ---- links of blocks ---- */
+
+bool tt_peers_drive(const struct tt_peers *p)
+{
+	return p && p->blocks;
+}
+
+/* In the memory of rank `at`, towards another. */
+static struct tt_dev_link pipe_in(const struct tt_peers *p, int at, int other, uint32_t lane, struct tt_dev_end **ends)
+{
+	size_t i = (size_t)other * TT_PEER_PIPES + lane, all = (size_t)p->n * TT_PEER_PIPES;
+	char *memory = (at == p->me ? (char *)p->share[at].at : p->open[at]) + slots_of(p, p->n, 0);
+	char *packets = memory + all * 2 * sizeof(struct tt_dev_end);
+
+	*ends = (struct tt_dev_end *)memory + 2 * i;
+	return (struct tt_dev_link){ .packets = (uint64_t *)(packets + i * TT_DEV_PACKETS_BYTES),
+				     .slots = packets + all * TT_DEV_PACKETS_BYTES + i * TT_DEV_SLOTS_BYTES };
+}
+
+/* A rank has two ends for each: of what it sends, then of what it receives. */
+tuttiResult_t tt_peers_pipe(const struct tt_peers *p, int rank, uint32_t lane, bool is_send, struct tt_dev_link *out)
+{
+	struct tt_dev_end *mine, *theirs;
+	struct tt_dev_link here, there;
+	int i = 0;
+
+	while (i < p->n && p->ranks[i] != rank)
+		i++;
+	if (!p->blocks || i == p->n || lane >= TT_PEER_PIPES)
+		return tt_fail(tuttiInternalError, "blocks have no link to rank %d on lane %u", rank, lane);
+	here = pipe_in(p, p->me, i, lane, &mine);
+	there = pipe_in(p, i, p->me, lane, &theirs);
+	*out = is_send ? there : here;
+	out->mine = &mine[!is_send];
+	out->theirs = &theirs[is_send].word;
 	return tuttiSuccess;
+}
+
+void tt_peers_words(const struct tt_peers *p, const uint32_t **stop, uint32_t **beat)
+{
+	*stop = (const uint32_t *)p->words;
+	*beat = (uint32_t *)beat_of(p, p->me);
+}
+
+uint64_t tt_peers_beats(const struct tt_peers *p)
+{
+	uint64_t sum = 0;
+
+	for (int i = 0; i < p->n; i++) {
+		sum += atomic_load_explicit(beat_of(p, i), memory_order_relaxed);
+		for (uint32_t k = 0; k < CALLS; k++)
+			sum += atomic_load_explicit(call_of(p, i, k), memory_order_relaxed) >> 32;
+	}
+	return sum;
+}
+
+int tt_peers_absent(const struct tt_peers *p, int rank, uint32_t seq)
+{
+	int n = 0;
+
+	for (int i = 0; i < p->n; i++)
+		if (rank < 0 || p->ranks[i] == rank) {
+			uint64_t last = atomic_load_explicit(call_of(p, i, seq), memory_order_acquire);
+
+			n += (int32_t)((uint32_t)(last >> 32) - seq) < 0;
+		}
+	return n;
 }
 
 /* ---- looking ---- */

@@ -4,10 +4,12 @@
 #ifndef TT_PEER_H
 #define TT_PEER_H
 
+#include "dev_proto.h"
 #include "mem.h"
 #include "sched.h"
 
 enum { TT_PEERS_MAX = 64, TT_PEER_SLOTS = 4, TT_PEER_LANES = 5 }; /* the last lane: Send and Recv */
+enum { TT_PEER_PIPES = 8 }; /* lanes of schedules that blocks run */
 
 struct tt_peers; /* what one rank has of it */
 
@@ -25,6 +27,7 @@ struct tt_peers_config {
 	const uint8_t *secret; /* 32 bytes that its members alone know */
 	int n, me;
 	const struct tt_peer_member *members;
+	bool blocks;    /* links of blocks are wanted as well: the members are all ranks, with a device each */
 	size_t message; /* bytes of a usual one */
 	uint64_t deadline_ns;
 	const _Atomic bool *stop;
@@ -49,7 +52,15 @@ struct tt_peer_dir *tt_peers_dir(struct tt_peers *p, int rank, uint32_t lane, bo
 tuttiResult_t tt_peer_send(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, const void *src, size_t n);
 tuttiResult_t tt_peer_recv(struct tt_peer_dir *d, tuttiStream_t queue, const void *line, void *dst, size_t n);
 
+/* ---- links of blocks that run schedules ---- */
+bool tt_peers_drive(const struct tt_peers *p); /* between all pairs of ranks; NULL: no */
+tuttiResult_t tt_peers_pipe(const struct tt_peers *p, int rank, uint32_t lane, bool is_send, struct tt_dev_link *out);
+/* Where blocks look whether a rank has failed, and what they write as they come along. */
+void tt_peers_words(const struct tt_peers *p, const uint32_t **stop, uint32_t **beat);
+
 /* ---- any thread ---- */
+uint64_t tt_peers_beats(const struct tt_peers *p); /* changes while ranks come to calls and their blocks come along */
+int tt_peers_absent(const struct tt_peers *p, int rank, uint32_t seq); /* have not come to a call; -1: of all */
 struct tt_peer_seen {
 	uint32_t enqueued, done, theirs; /* counts: of this rank's calls, its queue, the other's */
 	bool waits;                      /* for the other */

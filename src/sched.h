@@ -112,6 +112,16 @@ static inline struct tt_ref tt_ref(uint32_t buf, uint32_t chunk, uint32_t n)
 	return (struct tt_ref){ buf, chunk, n };
 }
 
+static inline bool tt_ref_same(const struct tt_ref *a, const struct tt_ref *b)
+{
+	return a->buf == b->buf && a->chunk == b->chunk && a->n == b->n;
+}
+
+static inline bool tt_ref_overlap(const struct tt_ref *a, const struct tt_ref *b)
+{
+	return a->buf == b->buf && a->chunk < b->chunk + b->n && b->chunk < a->chunk + a->n;
+}
+
 /* ---- where the bytes are: the one partition function. Elements of the first of window `w` of `nw`. ----
  * A block of `count` elements is cut into nw windows, a window into per_block chunks by weight; offset is
  * that of chunk c (0 .. nblocks*per_block) from the start of chunk 0 of the whole data. */

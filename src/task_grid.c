@@ -1,11 +1,11 @@
-/* The device-driven path, where TUTTI_CUDA_DEVICE_DRIVEN asks for it: one call of all ranks, which are of this process
- * and on one device, as blocks that run their schedules. SPDX-License-Identifier: Apache-2.0 */
+/* The device-driven path, where TUTTI_CUDA_DEVICE_DRIVEN asks for it: calls as blocks that run schedules, of all ranks,
+ * where they are of this process and on one device, or of this rank. SPDX-License-Identifier: Apache-2.0 */
 #include "comm.h"
 #include "exec_grid.h"
 
 #include <stdlib.h>
 
-struct codes { /* of all ranks, for a row of the plan */
+struct codes { /* of the grid's ranks, for a row of the plan */
 	struct codes *next;
 	struct tt_row row;
 	uint8_t coll;
@@ -24,6 +24,7 @@ struct tt_task_grid {
 	const struct tt_mem_kind *kind;
 	void *where;
 	struct tt_grid *grid;
+	int first, n; /* ranks */
 	struct codes *codes;
 	struct end ends[2]; /* of calls, of captured ones */
 };
@@ -35,18 +36,18 @@ static void free_codes(struct codes *c)
 	free(c);
 }
 
-static tuttiResult_t make_codes(const struct tt_task *t, const struct tt_row *row, struct codes **out)
+static tuttiResult_t make_codes(const struct tt_task_grid *g, const struct tt_task *t, const struct tt_row *row,
+				struct codes **out)
 {
-	int n = t->comm->nranks;
-	struct codes *c = calloc(1, sizeof(*c) + (size_t)n * sizeof(c->of[0]));
+	struct codes *c = calloc(1, sizeof(*c) + (size_t)g->n * sizeof(c->of[0]));
 	struct tt_sched *s;
 	tuttiResult_t r = tuttiSuccess;
 
 	if (!c)
 		return tt_fail(tuttiSystemError, "no memory for a program");
 	*c = (struct codes){ .row = *row, .coll = (uint8_t)t->coll, .root = t->root };
-	for (; c->n < n && r == tuttiSuccess; c->n += r == tuttiSuccess) {
-		r = tt_task_sched(t, row, c->n, &s);
+	for (; c->n < g->n && r == tuttiSuccess; c->n += r == tuttiSuccess) {
+		r = tt_task_sched(t, row, g->first + c->n, &s);
 		if (r == tuttiSuccess)
 			r = tt_dev_code_new(s, row->depth, &c->of[c->n]);
 	}
@@ -66,7 +67,7 @@ static tuttiResult_t find_codes(struct tt_task_grid *g, const struct tt_task *t,
 	while (c && !(c->coll == t->coll && c->root == t->root && tt_row_same(&c->row, row)))
 		c = c->next;
 	if (!c) {
-		TRY(make_codes(t, row, &c));
+		TRY(make_codes(g, t, row, &c));
 		c->next = g->codes;
 		g->codes = c;
 	}
@@ -74,7 +75,8 @@ static tuttiResult_t find_codes(struct tt_task_grid *g, const struct tt_task *t,
 	return tuttiSuccess;
 }
 
-static tuttiResult_t open_here(struct tt_task_grid **at, const struct tt_task *t)
+/* `peers`: of this rank alone. */
+static tuttiResult_t open_here(struct tt_task_grid **at, const struct tt_task *t, struct tt_peers *peers)
 {
 	struct tt_task_grid *g = *at;
 	tuttiResult_t r;
@@ -87,7 +89,9 @@ static tuttiResult_t open_here(struct tt_task_grid **at, const struct tt_task *t
 		return tt_fail(tuttiSystemError, "no memory for a grid");
 	g->kind = t->kind;
 	g->where = t->at.where;
-	r = tt_grid_new(t->kind, t->comm->nranks, &g->grid);
+	g->first = peers ? t->comm->rank : 0;
+	g->n = peers ? 1 : t->comm->nranks;
+	r = peers ? tt_grid_new_apart(peers, &g->grid) : tt_grid_new(t->kind, g->n, &g->grid);
 	if (r != tuttiSuccess)
 		free(g);
 	else
@@ -129,7 +133,7 @@ tuttiResult_t tt_task_grid_run(struct tt_task_grid **at, const struct tt_task *t
 
 	if (!t->kind->grid || t->comm->nranks > TT_DEV_RANKS || t->op.kind == TT_OP_PREMULSUM)
 		return tt_note_error(tuttiUnsupported, "%s memory has no blocks for this call", t->kind->name);
-	TRY(open_here(at, t));
+	TRY(open_here(at, t, NULL));
 	TRY(find_codes(*at, t, &row, &c));
 	for (int r = 0; r < t->comm->nranks; r++) {
 		calls[r] = tt_task_call(t, 0, row.window);
@@ -142,6 +146,18 @@ tuttiResult_t tt_task_grid_run(struct tt_task_grid **at, const struct tt_task *t
 	for (int r = 0; r < t->comm->nranks; r++)
 		TRY(divide(t, &calls[r], r));
 	return tuttiSuccess;
+}
+
+tuttiResult_t tt_task_grid_own(struct tt_task_grid **at, const struct tt_task *t, const struct tt_call *call)
+{
+	struct tt_row row = tt_task_row(t);
+	struct codes *c;
+
+	TRY(open_here(at, t, t->comm->peers));
+	TRY(find_codes(*at, t, &row, &c));
+	TRY(come_after(t, &(*at)->ends[0]));
+	TRY(tt_grid_run((*at)->grid, t->queue, false, c->of, call));
+	return note_end(t, &(*at)->ends[0]);
 }
 
 void tt_task_grid_abort(struct tt_task_grid *g)

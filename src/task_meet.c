@@ -447,7 +447,7 @@ static bool may_meet(const struct tt_task *t)
 {
 	if (!t->kind || t->coll == TT_SENDRECV || !t->comm->meet)
 		return false;
-	return t->at.capture || (t->comm->misses < MISSES && !tt_meet_lacks(t));
+	return t->at.capture || (t->comm->misses < MISSES && !tt_meet_lacks(t) && !tt_peers_drive(t->comm->peers));
 }
 
 /* The collective of the same communicator that comes before it in the unit. */

@@ -1,6 +1,7 @@
 /* Calls on device memory: what the queue of the device does is enqueued by the calling thread, at the call; the
  * network part goes to the progress thread. SPDX-License-Identifier: Apache-2.0 */
 #include "comm.h"
+#include "exec_dev.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +31,10 @@ static tuttiResult_t take_qprog(const struct tt_task *t, const struct tt_row *ro
 			return tt_fail(tuttiSystemError, "no memory for a program");
 		*e = (struct tt_qprog_entry){ .coll = (uint8_t)t->coll, .root = root, .row = *row };
 		r = tt_task_sched(t, row, c->rank, &s);
-		if (r == tuttiSuccess)
+		if (r == tuttiSuccess) {
+			e->drives = tt_comm_drives(t, row, s);
 			r = tt_qprog_new(s, row->depth, &e->prog);
+		}
 		if (r != tuttiSuccess) {
 			free(e);
 			return r;
@@ -133,6 +136,8 @@ void tt_queue_free(struct tuttiComm *c)
 		free(e);
 	}
 	drained = tt_qrun_free_all(&c->qruns, aborting ? BRIEF_MS : PATIENT_MS);
+	if (drained) /* which is known for all runs, its kernels among them */
+		tt_task_grid_free(c->grid);
 	/* What others still write to is released by the progress thread, again and again. */
 	drained = tt_peers_close(c->peers, drained, aborting);
 	if (c->on_queues && drained)
@@ -150,6 +155,7 @@ struct part {
 	struct tt_qprog_entry *prog; /* NULL: hosted */
 	struct tt_call call;
 	size_t in_bytes;
+	bool driven; /* by blocks: no batches */
 	uint32_t batches, at;
 };
 
@@ -223,7 +229,8 @@ static void stage(struct part *p, const struct tt_qrun_needs *needs)
 static tuttiResult_t take_direct(struct tt_task *t, struct part *p, const struct tt_row *row)
 {
 	struct tuttiComm *c = t->comm;
-	struct tt_qrun_needs needs = { .peers = tt_comm_peers(t, row, tt_qprog_sched(p->prog->prog)) };
+	const struct tt_sched *s = tt_qprog_sched(p->prog->prog);
+	struct tt_qrun_needs needs = { .peers = tt_comm_peers(t, row, s) };
 	bool far = is_far(t);
 
 	if (far && !needs.peers) {
@@ -236,6 +243,7 @@ static tuttiResult_t take_direct(struct tt_task *t, struct part *p, const struct
 	needs.out_bytes = far && t->at.out_host ? tt_task_out_bytes(t) : 0;
 	needs.scratch = t->op.kind == TT_OP_PREMULSUM && t->coll != TT_ALLREDUCE ? p->in_bytes : 0;
 	p->call = tt_task_call(t, 0, row->window);
+	needs.driven = p->driven = needs.peers && p->prog->drives && tt_dev_fits(s, &p->call, TT_DEV_SLOT);
 	TRY(tt_qrun_open(&c->qruns, t->kind, &t->at, p->prog->prog, &p->call, &needs, &t->q));
 	p->t = *t;
 	stage(p, &needs);
@@ -310,6 +318,8 @@ static tuttiResult_t begin_here(struct part *p)
 				    TT_SCALE_PRE));
 		p->call.in = to;
 	}
+	if (p->driven)
+		return tt_task_grid_own(&t->comm->grid, t, &p->call);
 	tt_qrun_bind(t->q, &p->call);
 	p->batches = tt_qrun_batches(t->q);
 	return tuttiSuccess;

@@ -1,6 +1,6 @@
-/* Cooperative grids of the fake driver: the kernel whose blocks run schedules, compiled for the host, each block a
- * thread. FAKE_CUDA_BLOCKS: how many a processor takes; FAKE_CUDA_TELL=1: says at the end how many grids there were.
- * SPDX-License-Identifier: Apache-2.0 */
+/* The kernel whose blocks run schedules on the fake driver, compiled for the host, each block a thread: all ranks of a
+ * device as a cooperative grid, or one rank as an ordinary kernel. FAKE_CUDA_BLOCKS: how many a processor takes;
+ * FAKE_CUDA_TELL=1: says at the end how many there were of each. SPDX-License-Identifier: Apache-2.0 */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,6 +14,7 @@ struct grid {
 	struct tt_dev_link *links[TT_DEV_RANKS];
 	unsigned blocks;
 	int device;
+	bool together; /* as a cooperative grid */
 };
 
 struct block {
@@ -23,13 +24,14 @@ struct block {
 	struct dev_shared shared;
 };
 
-static _Atomic int grids;
+static _Atomic int grids, kernels;
 
 /* For a script to see that the path was taken. */
 __attribute__((destructor)) static void tell(void)
 {
 	if (setting("FAKE_CUDA_TELL", 0))
-		fprintf(stderr, "fake libcuda: %d grids\n", atomic_load(&grids));
+		fprintf(stderr, "fake libcuda: %d grids, %d kernels of one rank\n", atomic_load(&grids),
+			atomic_load(&kernels));
 }
 
 int cuOccupancyMaxActiveBlocksPerMultiprocessor(int *n, void *fn, int threads, size_t shared)
@@ -95,26 +97,65 @@ static void run_grid(void *arg)
 		pthread_join(blocks[i].thread, NULL);
 	for (uint32_t r = 0; r < g->launch.nranks; r++)
 		free(g->links[r]);
-	atomic_fetch_add(&grids, 1);
+	atomic_fetch_add(g->together ? &grids : &kernels, 1);
 	free(blocks);
+}
+
+bool fake_grid_is(const void *kernel)
+{
+	return kernel == (const void *)cuLaunchCooperativeKernel;
+}
+
+/* Blocks that are not of a cooperative grid run at a time where there is room, which nobody checks. */
+int fake_grid_launch(void *stream, unsigned blocks, unsigned threads, bool together, void **args)
+{
+	struct grid g = { .blocks = blocks, .together = together };
+	int sms;
+
+	IN_CONTEXT();
+	cuDeviceGetAttribute(&sms, 16, current()->device);
+	if (!blocks || threads != TT_DEV_THREADS)
+		return BAD_VALUE;
+	if (blocks > sms * setting("FAKE_CUDA_BLOCKS", 32))
+		return together ? 720 : (wrong("blocks wait for others that have no room"), 0);
+	g.launch = *(const struct tt_dev_launch *)args[0];
+	g.device = current()->device;
+	if (!together && g.launch.nranks > 1)
+		wrong("ranks of one device wait for each other in no cooperative grid");
+	return enqueue(stream, run_grid, &g, sizeof(g));
 }
 
 int cuLaunchCooperativeKernel(void *fn, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
 			      unsigned shared, void *stream, void **args)
 {
-	struct grid g = { .blocks = gx };
-	int sms;
-
-	IN_CONTEXT();
 	if (fake_gpu_is(fn))
 		return fake_gpu_launch(fn, stream, args);
-	cuDeviceGetAttribute(&sms, 16, current()->device);
-	if (fn != (void *)cuLaunchCooperativeKernel || !gx || gy != 1 || gz != 1 || bx != TT_DEV_THREADS || by != 1 ||
-	    bz != 1 || shared)
-		return 1;
-	if ((long)gx > sms * setting("FAKE_CUDA_BLOCKS", 32))
-		return 720;
-	g.launch = *(const struct tt_dev_launch *)args[0];
-	g.device = current()->device;
-	return enqueue(stream, run_grid, &g, sizeof(g));
+	if (!fake_grid_is(fn) || gy != 1 || gz != 1 || by != 1 || bz != 1 || shared)
+		return BAD_VALUE;
+	return fake_grid_launch(stream, gx, bx, true, args);
+}
+
+/* ---- memory that begins as something ---- */
+
+struct fill {
+	void *at;
+	size_t n;
+	unsigned char value;
+	int device;
+};
+
+static void run_fill(void *arg)
+{
+	const struct fill *f = arg;
+
+	memset(reach(f->at, f->n, f->device), f->value, f->n);
+}
+
+int cuMemsetD8Async(void *p, unsigned char value, size_t n, void *stream)
+{
+	struct fill f;
+
+	IN_CONTEXT();
+	f = (struct fill){ p, n, value, current()->device };
+	return enqueue(stream, run_fill, &f, sizeof(f));
 }

@@ -530,6 +530,7 @@ static const struct {
 	FUNCTION(cuGraphInstantiateWithFlags, 11040, cuGraphInstantiateWithFlags),
 	FUNCTION(cuGraphLaunch, 10000, cuGraphLaunch), FUNCTION(cuGraphExecDestroy, 10000, cuGraphExecDestroy),
 	FUNCTION(cuGraphDestroy, 10000, cuGraphDestroy), FUNCTION(cuGraphGetNodes, 10000, cuGraphGetNodes),
+	FUNCTION(cuMemsetD8Async, 3020, cuMemsetD8Async),
 };
 
 int cuGetProcAddress(const char *name, void **fn, int version, uint64_t flags)

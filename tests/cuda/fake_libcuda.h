@@ -100,6 +100,9 @@ const void *fake_gpu_find(const char *name);
 bool fake_gpu_is(const void *kernel);
 int fake_gpu_launch(const void *kernel, void *stream, void **args);
 int fake_never(void);
+/* The kernel of schedules (fake_grid.c). */
+bool fake_grid_is(const void *kernel);
+int fake_grid_launch(void *stream, unsigned blocks, unsigned threads, bool together, void **args);
 
 /* No driver's: what the device has at an address, a release that waits for no stream, a count. */
 void *cuFakeView(const void *p);
@@ -189,6 +192,7 @@ int cuGraphLaunch(struct exec *x, void *stream);
 int cuGraphExecDestroy(struct exec *x);
 int cuGraphDestroy(struct graph *g);
 int cuGraphGetNodes(struct graph *g, void **nodes, size_t *n);
+int cuMemsetD8Async(void *p, unsigned char value, size_t n, void *stream);
 int cuMemcpyAsync(char *dst, const char *src, size_t n, void *stream);
 int cuStreamWaitValue32(void *stream, void *word, uint32_t value, unsigned flags);
 int cuStreamWriteValue32(void *stream, void *word, uint32_t value, unsigned flags);

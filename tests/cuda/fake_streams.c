@@ -435,6 +435,8 @@ int cuLaunchKernel(struct kernel *k, unsigned gx, unsigned gy, unsigned gz, unsi
 
 	if (fake_gpu_is(k))
 		return fake_gpu_launch(k, stream, args);
+	if (fake_grid_is(k))
+		return fake_grid_launch(stream, gx, bx, false, args);
 	if (!gx || gy != 1 || gz != 1 || bx != TT_CUDA_THREADS || by != 1 || bz != 1 || extra)
 		return BAD_VALUE;
 	o = (struct op){ .what = k->op < PRE ? FOLD : k->op < ALL_SUM ? SCALE : ALL, .kernel = *k, .arg = args[0] };

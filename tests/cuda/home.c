@@ -5,11 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "comm.h"
 #include "cuda_code.h"
 #include "fake.h"
 #include "ranks.h"
 #include "test.h"
-#include "base.h"
 
 enum { N = 3000, MANY = 4 };
 
@@ -125,6 +125,42 @@ static void list(void)
 		}
 	}
 	destroy(c, MANY);
+}
+
+/* Their devices are those of the list, whatever the thread works on. */
+static void linked(const char *blocks)
+{
+	tuttiStream_t q[2];
+	tuttiComm_t c[2];
+	float *x[2];
+
+	setenv("TUTTI_DEVICE_LINKS", "1", 1);
+	setenv("TUTTI_CUDA_DEVICE_DRIVEN", blocks, 1);
+	start();
+	CHECK(!cuda.set(NULL));
+	CHECKF(tuttiCommInitAll(c, 2, (int[]){ 0, 1 }) == tuttiSuccess, "%s", tuttiGetLastError(NULL));
+	for (int i = 0; i < 2; i++) {
+		CHECK(c[i]->peers && tt_peers_drive(c[i]->peers) == (*blocks == '1' && tt_cuda_code_has(tuttiFloat32)));
+		x[i] = memory(i);
+		CHECK(!cuda.stream_create((void **)&q[i], 1));
+	}
+	sum_of(c, x, q, 2);
+	for (int i = 0; i < 2; i++) {
+		on_device(i);
+		fake_queue_sync(q[i]);
+		is_sum(x[i], 2);
+	}
+	destroy(c, 2);
+}
+
+static void links(void)
+{
+	linked("0");
+}
+
+static void blocks(void)
+{
+	linked("1");
 }
 
 /* NULL is a stream of each device. */
@@ -258,6 +294,8 @@ static void scalar(void)
 
 const struct test tests[] = {
 	{ "a list of devices", list, 30 },
+	{ "device links of a list of devices", links, 30 },
+	{ "blocks of a list of devices", blocks, 30 },
 	{ "stream NULL of two devices", null_streams, 30 },
 	{ "a rank that was made for a device", bound, 30 },
 	{ "the current device", current, 30 },

@@ -5,7 +5,7 @@ set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 good=0 bad=0
-export TEST_DEVICE=cuda LD_LIBRARY_PATH=$build/tests/cuda
+export TEST_DEVICE=cuda LD_LIBRARY_PATH=$build/tests/cuda TUTTI_PAIR_PROBE=$build/bin/tutti-pair-probe
 
 for no_image in 0 1; do
 	if out=$(FAKE_CUDA_NO_IMAGE=$no_image "$build/tests/cuda/home" 2>&1); then

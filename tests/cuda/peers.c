@@ -51,9 +51,19 @@ static bool has_link(const struct rank *r, int peer)
 			!test_setting("FAKE_CUDA_STALL", 0)));
 }
 
+/* Blocks run the calls where each rank has a device of its own, and nowhere else. */
+static bool is_driven(const struct rank *r)
+{
+	bool all = test_setting("TUTTI_CUDA_DEVICE_DRIVEN", 0) && r->n <= test_setting("TEST_DEVICES", 1);
+
+	for (int i = 0; i < r->n; i++)
+		all &= i == r->rank || has_link(r, i);
+	return all;
+}
+
 static void check_links(struct rank *r)
 {
-	bool any = false, used = false;
+	bool any = false, used = is_driven(r);
 
 	for (int i = 0; i < r->n; i++)
 		for (int way = 0; way < 2; way++) {
@@ -66,6 +76,8 @@ static void check_links(struct rank *r)
 			used |= d && tt_peer_look(d).enqueued !=
 				     tt_peer_look(tt_peers_dir(r->comm->peers, i, 3, way)).enqueued;
 		}
+	RANK_CHECKF(r, tt_peers_drive(r->comm->peers) == is_driven(r) && !r->comm->grid == !is_driven(r),
+		    "rank %d: blocks are %s", r->rank, is_driven(r) ? "not used" : "used");
 	RANK_CHECKF(r, !any || used, "rank %d has not used its device links", r->rank);
 }
 

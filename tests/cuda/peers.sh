@@ -23,6 +23,7 @@ run() { # words for people, program, settings...
 }
 
 two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
+driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 # shellcheck disable=SC2086
 {
 	[ -n "${TEST_SANITIZE:-}" ] || run "the fake" cuda/ipc # each of its tests needs a process of its own
@@ -35,6 +36,9 @@ two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 	run "a pair that spoils what it copies" cuda/peers $two FAKE_CUDA_CORRUPT=1 TUTTI_LOG=none
 	run "a pair that stalls" cuda/peers $two FAKE_CUDA_STALL=1 TUTTI_PAIR_DEADLINE=0.5 TUTTI_LOG=none
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
+	run "a device each, by blocks" cuda/peers $driven
+	run "a device each, by blocks, legacy handles" cuda/peers $driven FAKE_CUDA_VMM=0
+	run "processes on one device do not wait in blocks" cuda/peers TEST_DEVICES=1 TUTTI_CUDA_DEVICE_DRIVEN=1
 	run "two devices" collective/device $two
 	run "two devices" collective/random $two TEST_CASES=200
 	# Ranks of one process would wait for each other's calls.
@@ -42,6 +46,7 @@ two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LOADS=60000
 	run "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LAUNCH_BLOCKING=1
+	run "a device each, by blocks" collective/random $driven TEST_CASES=200
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
 	run "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100

@@ -216,7 +216,7 @@ static bool begin_call(struct job *j, struct call *k, size_t count, tuttiDataTyp
 
 		k->c[r].op = (struct tt_op){ .kind = op, .commutative = true, .nranks = j->o->p };
 		k->c[r].window_bytes = window;
-		fit += tt_dev_fits(j->code[r], &k->c[r], SLOT);
+		fit += tt_dev_fits(tt_dev_code_sched(j->code[r]), &k->c[r], SLOT);
 		k->bind[r] = malloc(tt_dev_bind_bytes(j->code[r]));
 		tmp = tt_dev_bind(j->code[r], &k->c[r], SLOT, k->bind[r]);
 		k->tmp[r] = aligned_alloc(64, (tmp + 127) & ~63ul);
