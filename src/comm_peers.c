@@ -50,16 +50,28 @@ static bool is_apart(const struct tt_peer_member *a, const struct tt_peer_member
 }
 
 /* Blocks of each wait for those of all others: on a device each, and not where processes take turns on one. */
-static bool want_blocks(const struct tt_peers_config *g)
+static const char *no_blocks(const struct tt_peers_config *g, int nranks)
 {
-	bool all = tt_env_int("CUDA_DEVICE_DRIVEN") != 0;
-
+	if (g->n < nranks)
+		return "some ranks are on another host or have no device";
 	for (int i = 0; i < g->n; i++) {
-		all &= g->members[i].device.blocks >= TT_PEER_PIPES;
+		if (g->members[i].device.blocks < TT_PEER_PIPES)
+			return "a rank's build or driver has no kernel for them";
 		for (int k = 0; k < i; k++)
-			all &= memcmp(g->members[i].device.uuid, g->members[k].device.uuid, 16) != 0;
+			if (!memcmp(g->members[i].device.uuid, g->members[k].device.uuid, 16))
+				return "ranks share a device";
 	}
-	return all;
+	return NULL;
+}
+
+/* The same on all ranks. */
+static bool want_blocks(const struct tuttiComm *c, const struct tt_peers_config *g)
+{
+	const char *why = tt_env_int("CUDA_DEVICE_DRIVEN") ? no_blocks(g, c->nranks) : "";
+
+	if (why && *why && c->rank == 0)
+		tt_log(TT_LOG_INFO, "device", "TUTTI_CUDA_DEVICE_DRIVEN: no blocks between devices, %s", why);
+	return !why;
 }
 
 /* False: nobody to have such links with. All of the group say the same. */
@@ -88,7 +100,7 @@ tuttiResult_t tt_comm_open_peers(struct tuttiComm *c)
 
 	if (!c->home.self.present || c->nranks < 2 || !gather(c, &g, members))
 		return tuttiSuccess;
-	g.blocks = g.n == c->nranks && want_blocks(&g);
+	g.blocks = want_blocks(c, &g);
 	g.message = tt_max((size_t)tt_env_int("WINDOW"), TT_P2P_WINDOW);
 	g.deadline_ns = tt_now_ns() + (uint64_t)(1e9 * c->init_deadline);
 	return tt_peers_open(&g, &c->peers);
