@@ -1,6 +1,6 @@
 #!/bin/bash
 # Device links over the fake driver: peers.c, and the tests of device memory with links on, by each way of sharing
-# memory and by none. SPDX-License-Identifier: Apache-2.0
+# memory and by none; with blocks of the devices (TUTTI_CUDA_DEVICE_DRIVEN). SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
@@ -47,7 +47,8 @@ driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LOADS=60000
 	run "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LAUNCH_BLOCKING=1
-	run "a device each, by blocks" collective/random $driven TEST_CASES=200
+	run "a device each, by blocks" collective/random $driven TEST_RANKS=4 TEST_CASES=200 FAKE_CUDA_TELL=1
+	grep -q ' [1-9][0-9]* kernels of one rank' "$out" || { echo "FAIL there were no such kernels"; bad=$((bad + 1)); }
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
 	run "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100
