@@ -14,7 +14,7 @@ tuttiResult_t tt_grid_new_apart(struct tt_peers *peers, struct tt_grid **out); /
 /* Waits a second for calls that have not ended, then gives their memory up. Graphs with calls are gone by then, or
  * the grid has been aborted. */
 void tt_grid_free(struct tt_grid *g);
-void tt_grid_abort(struct tt_grid *g); /* any thread: calls on one device that wait end, and no later one makes sense */
+void tt_grid_abort(struct tt_grid *g); /* any thread: calls of one device that wait end, no later one makes sense */
 /* Enqueues one call: codes and calls of its ranks, 0 .. nranks - 1 or the one, alike but for the buffers; codes stay
  * until the grid is freed. It comes behind the call before, which is the caller's to see to. Captured: into a graph, for
  * which what the call reads stays as it is. Scaling is the caller's. Unsupported, and nothing has happened: messages
