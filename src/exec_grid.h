@@ -16,9 +16,9 @@ tuttiResult_t tt_grid_new_apart(struct tt_peers *peers, struct tt_grid **out); /
 void tt_grid_free(struct tt_grid *g);
 void tt_grid_abort(struct tt_grid *g); /* any thread: calls of one device that wait end, no later one makes sense */
 /* Enqueues one call: codes and calls of its ranks, 0 .. nranks - 1 or the one, alike but for the buffers; codes stay
- * until the grid is freed. It comes behind the call before, which is the caller's to see to. Captured: into a graph, for
- * which what the call reads stays as it is. Scaling is the caller's. Unsupported, and nothing has happened: messages
- * larger than slots that cannot be cut, or more blocks than the device runs at a time. */
+ * until the grid is freed. It comes behind the call before, which is the caller's to see to. Captured: into a graph,
+ * for which what the call reads stays as it is. Scaling is the caller's. Unsupported, and nothing has happened:
+ * messages larger than slots that cannot be cut, or more blocks than the device runs at a time. */
 tuttiResult_t tt_grid_run(struct tt_grid *g, tuttiStream_t queue, bool captured, struct tt_dev_code *const *codes,
 			  const struct tt_call *calls);
 
