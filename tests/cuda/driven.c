@@ -33,10 +33,10 @@ static struct buffers begin(struct rank *r, tuttiConfig_t *config)
 	return b;
 }
 
-static void end(struct rank *r, const struct buffers *b)
+static void end(struct rank *r, const struct buffers *b, tuttiResult_t (*over)(tuttiComm_t))
 {
 	RANK_CHECKF(r, fake_queue_wait(b->q, 10), "the stream still waits");
-	RANK_OK(r, tuttiCommAbort(r->comm));
+	RANK_OK(r, over(r->comm));
 	fake_queue_free(b->q);
 	fake_free(b->at);
 	RANK_CHECKF(r, !fake_live(), "%d things of the driver's are left", fake_live());
@@ -83,7 +83,7 @@ static void late_rank(struct rank *r)
 		RANK_OK(r, sum(r, &b, N));
 	snprintf(who, sizeof(who), "no call by rank %d", r->n - 1);
 	error_is(r, r->rank ? tuttiRemoteError : tuttiTimeout, who);
-	end(r, &b);
+	end(r, &b, tuttiCommAbort);
 }
 
 /* Whichever of the two that wait is the first to give up: the others hear its words. */
@@ -103,7 +103,7 @@ static void different_rank(struct rank *r)
 		RANK_OK(r, sum(r, &b, 77));
 	(void)sum(r, &b, r->rank ? N : N + 1);
 	error_is(r, tuttiMismatch, "ranks called different things");
-	end(r, &b);
+	end(r, &b, tuttiCommAbort);
 }
 
 static void different(void)
@@ -136,8 +136,7 @@ static void steady_rank(struct rank *r)
 		}
 	}
 	fake_queue_free(other);
-	RANK_OK(r, tuttiBarrier(r->comm, NULL));
-	end(r, &b);
+	end(r, &b, tuttiCommDestroy);
 }
 
 static void steady(void)

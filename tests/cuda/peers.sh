@@ -22,6 +22,10 @@ run() { # words for people, program, settings...
 	fi
 }
 
+long() { # in check-long
+	[ -z "${TEST_LONG:-}" ] || run "$@"
+}
+
 two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 # shellcheck disable=SC2086
@@ -36,21 +40,21 @@ driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 	run "a pair that spoils what it copies" cuda/peers $two FAKE_CUDA_CORRUPT=1 TUTTI_LOG=none
 	run "a pair that stalls" cuda/peers $two FAKE_CUDA_STALL=1 TUTTI_PAIR_DEADLINE=0.5 TUTTI_LOG=none
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
-	run "a device each, by blocks" cuda/peers $driven
+	long "a device each, by blocks" cuda/peers $driven
 	run "a device each, by blocks" cuda/driven $driven
-	run "a device each, by blocks, legacy handles" cuda/peers $driven FAKE_CUDA_VMM=0
-	run "processes on one device do not wait in blocks" cuda/peers TEST_DEVICES=1 TUTTI_CUDA_DEVICE_DRIVEN=1
+	long "a device each, by blocks, legacy handles" cuda/peers $driven FAKE_CUDA_VMM=0
+	long "processes on one device do not wait in blocks" cuda/peers TEST_DEVICES=1 TUTTI_CUDA_DEVICE_DRIVEN=1
 	run "two devices" collective/device $two
 	run "two devices" collective/random $two TEST_CASES=200
 	# Ranks of one process would wait for each other's calls.
 	run "one queue of the hardware, loads that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LOADS=60000
-	run "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
+	long "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LAUNCH_BLOCKING=1
 	run "a device each, by blocks" collective/random $driven TEST_RANKS=4 TEST_CASES=200 FAKE_CUDA_TELL=1
 	grep -q ' [1-9][0-9]* kernels of one rank' "$out" || { echo "FAIL there were no such kernels"; bad=$((bad + 1)); }
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
-	run "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
+	long "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100
 }
 echo "$good passed, $bad failed"
