@@ -51,8 +51,9 @@ driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LOADS=60000
 	long "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LAUNCH_BLOCKING=1
-	run "a device each, by blocks" collective/random $driven TEST_RANKS=4 TEST_CASES=200 FAKE_CUDA_TELL=1
-	grep -q ' [1-9][0-9]* kernels of one rank' "$out" || { echo "FAIL there were no such kernels"; bad=$((bad + 1)); }
+	long "a device each, by blocks" collective/random $driven TEST_RANKS=4 TEST_CASES=200 FAKE_CUDA_TELL=1
+	[ -z "${TEST_LONG:-}" ] || grep -q ' [1-9][0-9]* kernels of one rank' "$out" ||
+		{ echo "FAIL there were no such kernels"; bad=$((bad + 1)); }
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
 	long "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100
