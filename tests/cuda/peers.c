@@ -269,7 +269,7 @@ static tuttiResult_t wait_for_error(struct rank *r)
 static void killed_rank(struct rank *r)
 {
 	enum { CALLS = 30 };
-	_Atomic int *passed = (_Atomic int *)r->procs->shared->user;
+	_Atomic int *passed = (_Atomic int *)(r->procs->shared->user + sizeof(*trouble(r)));
 	tuttiStream_t q;
 	struct vec v;
 	tuttiResult_t state;
