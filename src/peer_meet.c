@@ -161,16 +161,10 @@ static tuttiResult_t greet(struct tt_meeting *m, struct tt_peer_table *t, int *l
 
 static tuttiResult_t make_words(size_t n, int *out)
 {
-	int fd = memfd_create("tutti-words", MFD_CLOEXEC), e;
-
-	if (fd >= 0 && !ftruncate(fd, (off_t)n)) {
-		*out = fd;
-		return tuttiSuccess;
-	}
-	e = errno;
-	if (fd >= 0)
-		close(fd);
-	return tt_fail(tuttiSystemError, "device links: no shared memory of %zu bytes: %s", n, strerror(e));
+	*out = tt_memfd(n);
+	if (*out < 0)
+		return tt_fail(tuttiSystemError, "device links: no shared memory of %zu bytes: %s", n, strerror(errno));
+	return tuttiSuccess;
 }
 
 static tuttiResult_t hand_out(struct tt_meeting *m, const struct tt_peer_table *t, int to, size_t words)
