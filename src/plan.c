@@ -12,6 +12,8 @@
 
 #define OVERHEAD 0.3 /* of a message, in latencies, where a transport does not say */
 #define TURN 1e-6    /* seconds until another rank has the core */
+#define CACHE (4 << 20) /* bytes, of a core */
+#define DEPTH 4      /* windows under way to a peer, where the schedule is no tree */
 
 struct cost { /* per rank; bytes in units of the block */
 	double rounds, messages, sent;
@@ -177,7 +179,7 @@ static void amounts(const struct tt_facts *f, const struct cost *c, const struct
 	v[TT_ACROSS] = mixed ? far->across * b + far->rounds * piece : 0;
 }
 
-/* A schedule that holds whole vectors of every rank must not be asked for large ones. */
+/* A schedule that holds whole vectors of every rank must not be asked for large ones: a MiB for a core at most. */
 bool tt_plan_fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
 {
 	bool wide = !strcmp(a->name, "direct1") ||
@@ -187,7 +189,19 @@ bool tt_plan_fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_fa
 		return false;
 	if (!strcmp(a->name, "tree") || !strcmp(a->name, "hier"))
 		return some_share_hosts(f); /* what they are made for is in the shape then */
-	return !wide || bytes * (size_t)f->nranks <= 1 << 20;
+	return !wide || (double)bytes * f->nranks * crowd_of(f) <= 1 << 20;
+}
+
+/* What the ranks of a core have under way to all others at once, in slots, is read again there: if it no longer fits
+ * the cache, each byte costs more. Both are nominal. */
+static void strain(struct cost *c, const struct tt_facts *f, double bytes, double window)
+{
+	double largest = c->largest * bytes, to_one = largest < DEPTH * window ? largest : DEPTH * window;
+
+	if ((f->nranks - 1) * to_one * crowd_of(f) <= CACHE)
+		return;
+	c->sent *= 1.5;
+	c->copied *= 1.5;
 }
 
 double tt_plan_seconds(const struct tt_facts *f, const struct tt_algo *a, enum tt_coll coll, size_t bytes,
@@ -197,6 +211,8 @@ double tt_plan_seconds(const struct tt_facts *f, const struct tt_algo *a, enum t
 	struct cost c = cost_of(a->name, coll, f);
 	struct far far = far_of(a->name, coll, f);
 
+	if (!strcmp(a->name, "direct"))
+		strain(&c, f, (double)bytes, (double)window);
 	amounts(f, &c, &far, bytes, window, v);
 	tt_plan_units(f, units);
 	for (int k = 0; k < TT_UNITS; k++)
@@ -241,7 +257,7 @@ static struct tt_row row_of(int algo, const char *name, bool ordered)
 	uint32_t window = (uint32_t)tt_env_int("WINDOW");
 	bool deep = !strcmp(name, "dbtree") || !strcmp(name, "tree") || !strcmp(name, "chain");
 
-	return (struct tt_row){ .algo = (uint8_t)algo, .lanes = 1, .depth = deep ? 8 : 4,
+	return (struct tt_row){ .algo = (uint8_t)algo, .lanes = 1, .depth = deep ? 8 : DEPTH,
 				.flat = ordered, .window = window < 1024 ? 1024 : window };
 }
 
