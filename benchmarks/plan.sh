@@ -36,7 +36,7 @@ merge() { # files of one setting
 			s = trim($2)
 			if (!(s in plain)) order[++sizes] = s
 			plain[s] = trim($3); chosen[s] = trim($5) # of the last start: it knows all records
-			for (i = 8; i <= columns; i++) us[s, i] = us[s, i] " " $i + 0
+			for (i = 8; i <= columns; i++) us[s, i] = us[s, i] " " (trim($i) == "-" ? 1e12 : $i + 0)
 		}
 		END {
 			print title "\n"
@@ -52,7 +52,7 @@ merge() { # files of one setting
 				put(s, plain[s], best)
 				put(s, chosen[s], best)
 				printf " %s |", name[best]
-				for (i = 8; i <= columns; i++) printf " %.4g |", median(us[s, i])
+				for (i = 8; i <= columns; i++) printf median(us[s, i]) < 1e12 ? " %.4g |" : " - |", median(us[s, i])
 				print ""
 			}
 		}' "$@"

@@ -78,6 +78,7 @@ static void paths_of(struct tt_facts *f, bool one_process, bool process_a_host)
 	f->near_overhead = near.overhead;
 	f->near_bandwidth = near.bandwidth;
 	f->copied = f->hosts > 1 && f->per_host > 1 ? near.copied : all.copied;
+	f->most = all.max_message;
 	snprintf(f->path, sizeof(f->path), "%s", path);
 }
 

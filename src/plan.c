@@ -179,17 +179,28 @@ static void amounts(const struct tt_facts *f, const struct cost *c, const struct
 	v[TT_ACROSS] = mixed ? far->across * b + far->rounds * piece : 0;
 }
 
+/* A message of it is made of blocks of several ranks, which no window cuts. */
+static bool is_whole(const struct tt_algo *a, enum tt_coll coll)
+{
+	return !strcmp(a->name, "circulant") && coll != TT_ALLREDUCE;
+}
+
 /* A schedule that holds whole vectors of every rank must not be asked for large ones: a MiB for a core at most. */
 bool tt_plan_fits(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
 {
-	bool wide = !strcmp(a->name, "direct1") ||
-		    (!strcmp(a->name, "circulant") && coll != TT_ALLREDUCE);
-
 	if (!strcmp(a->name, "direct1") && f->nranks > 16)
 		return false;
 	if (!strcmp(a->name, "tree") || !strcmp(a->name, "hier"))
 		return some_share_hosts(f); /* what they are made for is in the shape then */
-	return !wide || (double)bytes * f->nranks * crowd_of(f) <= 1 << 20;
+	return (strcmp(a->name, "direct1") && !is_whole(a, coll)) || (double)bytes * f->nranks * crowd_of(f) <= 1 << 20;
+}
+
+/* Even if it is forced: of all sizes of the class that begins with these bytes. */
+static bool is_possible(const struct tt_algo *a, enum tt_coll coll, const struct tt_facts *f, size_t bytes)
+{
+	double largest = cost_of(a->name, coll, f).largest * 2 * (double)bytes;
+
+	return !f->most || !is_whole(a, coll) || largest <= (double)f->most;
 }
 
 /* What the ranks of a core have under way to all others at once, in slots, is read again there: if it no longer fits
@@ -293,7 +304,7 @@ int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes
 		out[n].row = row_of(i, a->name, ordered);
 		out[n].forced = forced(a->name, coll);
 		out[n].seconds = tt_plan_seconds(f, a, coll, bytes, out[n].row.window);
-		if (!out[n].forced && !tt_plan_fits(a, coll, f, bytes))
+		if (!is_possible(a, coll, f, bytes) || (!out[n].forced && !tt_plan_fits(a, coll, f, bytes)))
 			continue;
 		if (!choice || out[n].seconds < least) {
 			choice = a;

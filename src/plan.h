@@ -50,6 +50,7 @@ struct tt_facts {
 	int cores;            /* that the ranks of the poorest host may use together */
 	double latency, bandwidth;
 	double near_latency, near_bandwidth; /* within a host, where there are several */
+	size_t most;          /* bytes of a message, 0: no limit */
 	bool same_memory;     /* all on one host: they share its bandwidth */
 	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */
 	char path[16];        /* transport, for people */

@@ -384,7 +384,7 @@ static void assume(struct tt_facts *f, int nranks, const char *transport)
 		quit("%s cannot be explained here: %s", transport, why);
 	*f = (struct tt_facts){ .nranks = nranks, .per_host = caps.across_hosts ? 1 : nranks,
 				.cores = tt_usable_cores(), .latency = caps.latency,
-				.overhead = caps.overhead, .copied = caps.copied,
+				.overhead = caps.overhead, .copied = caps.copied, .most = caps.max_message,
 				.bandwidth = caps.bandwidth, .same_memory = !caps.across_hosts };
 	snprintf(f->path, sizeof(f->path), "%s", transport);
 }

@@ -111,14 +111,20 @@ static void send_now(struct msg_flow *f)
 	}
 }
 
+static void fail_too_long(struct msg_flow *f, const char *what, size_t n)
+{
+	tt_msg_flow_fail(f, tuttiInvalidArgument, "a %s of %zu bytes, and %s takes %zu: a schedule of one window moves "
+			 "all of a chunk at once; use it for less data", what, n, f->peer->ep->wire->name,
+			 MSG_MAX_MESSAGE);
+}
+
 enum tt_post tt_msg_send(void *link, const void *p, size_t n, const struct tt_note *note, struct tt_req *req)
 {
 	struct msg_flow *f = ((struct msg_link *)link)->flow;
 	uint32_t seq = f->send_tail;
 
 	if (n > MSG_MAX_MESSAGE)
-		tt_msg_flow_fail(f, tuttiInternalError, "a message of %zu bytes: longer than %s takes", n,
-				 f->peer->ep->wire->name);
+		fail_too_long(f, "message", n);
 	if (f->error || tt_msg_flow_other_left(f, true))
 		return TT_FAILED;
 	if (seq - f->send_head == MSG_DEPTH)
@@ -209,8 +215,7 @@ enum tt_post tt_msg_recv(void *link, void *p, size_t n, struct tt_req *req)
 	if (f->slot_count && f->slots[f->slot_head].seq == seq && !f->lengths)
 		return recv_slot(f, p, n, req);
 	if (n > MSG_MAX_MESSAGE)
-		tt_msg_flow_fail(f, tuttiInternalError, "a receive of %zu bytes: longer than %s takes", n,
-				 f->peer->ep->wire->name);
+		fail_too_long(f, "receive", n);
 	if (f->error)
 		return TT_FAILED;
 	if (asked && f->ask_len != n) {

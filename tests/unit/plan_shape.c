@@ -161,12 +161,15 @@ static void sockets(void)
 /* Two NICs on each of two hosts, the first of three ranks: they share it. Unknown or equal ones are left out. */
 static void rates(void)
 {
-	struct tt_place at[6] = { { 0, -1, 7, 300 }, { 0, -1, 7, 300 }, { 1, -1, 7, 300 }, { 0, -1, 7, 300 },
-				  { 1, -1, 7, 300 }, { 1, -1, 8, 40 } };
+	static const uint32_t host[] = { 0, 0, 1, 0, 1, 1 };
+	struct tt_place at[6];
 	static const uint32_t wanted[] = { 100, 100, 150, 100, 150, 40 };
 	static const int members[] = { 5, 0 };
 	struct tt_shape s, part;
 
+	for (int i = 0; i < 6; i++)
+		at[i] = (struct tt_place){ .host = host[i], .node = -1, .nic = i < 5 ? 7 : 8,
+					   .rate = i < 5 ? 300 : 40 };
 	CHECK(tt_shape_of_places(at, 6, &s) == tuttiSuccess);
 	CHECK(s.rate && !memcmp(s.rate, wanted, sizeof(wanted)));
 	CHECK(tt_shape_part(&s, 6, members, 2, &part) == tuttiSuccess);
@@ -209,8 +212,23 @@ static void levels(void)
 	CHECK(strcmp(chosen(&f, TT_ALLREDUCE, 64 << 20), "hier"));
 }
 
+/* Messages of a schedule without windows end where those of the transport do; smaller ones are forced as asked. */
+static void too_long(void)
+{
+	struct tt_facts f = { .nranks = 8, .per_host = 8, .hosts = 1, .cores = 8, .latency = 6e-6, .bandwidth = 1.3e9,
+			      .most = 16 << 20 };
+
+	setenv("TUTTI_ALGO", "circulant", 1);
+	CHECK(!strcmp(chosen(&f, TT_ALLGATHER, 2 << 20), "circulant"));
+	CHECK(strcmp(chosen(&f, TT_ALLGATHER, 4 << 20), "circulant"));
+	CHECK(!strcmp(chosen(&f, TT_ALLREDUCE, 1 << 30), "circulant"));
+	f.most = 0;
+	CHECK(!strcmp(chosen(&f, TT_ALLGATHER, 1 << 30), "circulant"));
+	unsetenv("TUTTI_ALGO");
+}
+
 const struct test tests[] = {
 	{ "of_places", of_places, 0 }, { "trivial", trivial, 0 }, { "sockets", sockets, 0 }, { "rates", rates, 0 }, 
-	{ "levels", levels, 0 },
+	{ "levels", levels, 0 }, { "too_long", too_long, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
