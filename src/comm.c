@@ -268,9 +268,8 @@ tuttiResult_t tt_comm_join(struct tuttiComm *c, const struct tt_root_id *id, int
 	c->root_owner = take_root(id->job);
 	TRY(tt_customs_load(&c->customs));
 	TRY(arrays(c, nranks));
-	TRY(tt_comm_introduce(&me, nranks));
+	TRY(tt_comm_introduce(&me, nranks, &c->home.self));
 	me.schedules = c->customs ? c->customs->digest : 0;
-	me.device = c->home.self;
 	TRY(hold_secret(c, id->secret));
 	TRY(tt_root_join(id, rank, nranks, &me, sizeof(me), end, &c->aborting, &table));
 	r = take_table(c, &table);

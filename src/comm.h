@@ -7,6 +7,7 @@
 #include "exec.h"
 #include "peer.h"
 #include "plan.h"
+#include "topo.h"
 
 #define TT_COMM_MAGIC 0x7a77c033u
 #define TT_USER_OPS 64
@@ -170,6 +171,7 @@ struct tt_member { /* what a rank brings to the rendezvous; begins with its proc
 	uint32_t reserved;
 	char setting_text[256];
 	struct tt_mem_device device;
+	struct tt_gpu_links links; /* of the device */
 };
 tuttiResult_t tt_comm_new(const tuttiConfig_t *config, const struct tuttiComm *parent,
 			  struct tuttiComm **out);
@@ -195,7 +197,7 @@ void tt_comm_close_links(struct tuttiComm *c);
 extern _Atomic bool tt_forked; /* this is a child of the process that made the communicators */
 
 /* ---- what members tell, and what one decides from it (comm_plan.c) ---- */
-tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks);
+tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks, const struct tt_mem_device *device);
 bool tt_same_host(const struct tt_proc *a, const struct tt_proc *b);
 /* Runs at the root when all have joined: are they compatible, and what are the plan and the shape? */
 tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, int n, void **blob, size_t *size);

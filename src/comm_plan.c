@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WIRE_VERSION 3
+#define WIRE_VERSION 4
 
 static void name_nic(struct tt_member *m)
 {
@@ -17,7 +17,7 @@ static void name_nic(struct tt_member *m)
 	m->rate = *name ? tt_topo_rate(name) : 0;
 }
 
-tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks)
+tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks, const struct tt_mem_device *device)
 {
 	int node = -1;
 
@@ -29,8 +29,11 @@ tuttiResult_t tt_comm_introduce(struct tt_member *m, int nranks)
 	m->settings = tt_env_digest();
 	m->cores = (uint32_t)tt_usable_cores();
 	m->node = node;
+	m->device = *device;
 	if (nranks > 1)
 		name_nic(m);
+	if (nranks > 1 && device->present)
+		tt_topo_place_gpu(device->words, &m->links);
 	tt_env_shared(m->setting_text, sizeof(m->setting_text));
 	return tuttiSuccess;
 }
@@ -184,11 +187,17 @@ static tuttiResult_t decide(const void *const *entries, const struct tt_proc *co
 
 	TRY(facts_of(&facts, procs, n, at));
 	TRY(count_cores(entries, at, &facts));
-	TRY(tt_plan_make(&facts, &plan));
-	TRY(tt_customs_decide((const struct tt_member *const *)entries, n, &plan));
 	TRY(tt_shape_of_places(at, n, &shape));
-	tt_plan_prove(&plan, &facts, &shape);
-	r = join_up(&plan, &shape, n, blob, size);
+	r = tt_shape_add_rings(at, n, &shape);
+	facts.lanes = (int)shape.nlanes;
+	if (r == tuttiSuccess)
+		r = tt_plan_make(&facts, &plan);
+	if (r == tuttiSuccess)
+		r = tt_customs_decide((const struct tt_member *const *)entries, n, &plan);
+	if (r == tuttiSuccess) {
+		tt_plan_prove(&plan, &facts, &shape);
+		r = join_up(&plan, &shape, n, blob, size);
+	}
 	tt_shape_free(&shape);
 	return r;
 }
@@ -207,7 +216,8 @@ tuttiResult_t tt_comm_decide(const void *const *entries, const size_t *sizes, in
 		const struct tt_member *m = entries[i];
 
 		procs[i] = &m->proc;
-		at[i] = (struct tt_place){ .node = m->node, .nic = m->nic, .rate = m->rate };
+		at[i] = (struct tt_place){ .node = m->node, .nic = m->nic, .rate = m->rate,
+					  .gpu = m->links.n ? &m->links : NULL };
 	}
 	if (r == tuttiSuccess)
 		r = decide(entries, procs, at, n, blob, size);
@@ -231,7 +241,7 @@ static void dump(const struct tuttiComm *c)
 
 void tt_comm_say(const struct tuttiComm *c)
 {
-	char cal[48] = "";
+	char cal[48] = "", rings[48] = "";
 	int hosts = 1;
 
 	for (int i = 1; c->shape.group && i < c->nranks; i++)
@@ -239,8 +249,10 @@ void tt_comm_say(const struct tuttiComm *c)
 			 c->shape.group[tt_shape_rank(&c->shape, 0, c->nranks, i - 1)];
 	if (c->cal)
 		snprintf(cal, sizeof(cal), ", calibration %016llx", (unsigned long long)tt_cal_digest(c->cal));
-	tt_log(TT_LOG_INFO, "plan", "%d ranks on %d host%s, %u cores on the poorest, %s order, shape %016llx%s",
-	       c->nranks, hosts, hosts == 1 ? "" : "s", c->plan.cores, c->shape.order ? "another" : "their own",
+	if (c->shape.nlanes > 1)
+		snprintf(rings, sizeof(rings), ", %u rings over links of devices", c->shape.nlanes);
+	tt_log(TT_LOG_INFO, "plan", "%d ranks on %d host%s, %u cores on the poorest, %s order%s, shape %016llx%s",
+	       c->nranks, hosts, hosts == 1 ? "" : "s", c->plan.cores, c->shape.order ? "another" : "their own", rings,
 	       (unsigned long long)tt_shape_digest(&c->shape, c->nranks), cal);
 }
 
@@ -276,6 +288,7 @@ tuttiResult_t tt_comm_facts(const struct tuttiComm *c, struct tt_facts *facts)
 	TRY(r);
 	facts->cores = (int)c->plan.cores;
 	facts->cal = c->cal;
+	facts->lanes = (int)c->shape.nlanes;
 	return tuttiSuccess;
 }
 

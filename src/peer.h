@@ -8,7 +8,7 @@
 #include "mem.h"
 #include "sched.h"
 
-enum { TT_PEERS_MAX = 64, TT_PEER_SLOTS = 4, TT_PEER_LANES = 5 }; /* the last lane: Send and Recv */
+enum { TT_PEERS_MAX = 64, TT_PEER_SLOTS = 4, TT_PEER_LANES = 9 }; /* the last lane: Send and Recv */
 enum { TT_PEER_PIPES = 8 }; /* lanes of schedules that blocks run */
 
 struct tt_peers; /* what one rank has of it */

@@ -263,13 +263,16 @@ static bool forced(const char *algo, enum tt_coll coll)
 	return false;
 }
 
-static struct tt_row row_of(int algo, const char *name, bool ordered)
+/* Where the shape has several rings each is one program, which a block of a device can run. */
+static struct tt_row row_of(const struct tt_facts *f, int algo, const char *name, bool ordered)
 {
+	bool several = f->lanes > 1 && !ordered && !strcmp(name, "ring");
 	uint32_t window = (uint32_t)tt_env_int("WINDOW");
 	bool deep = !strcmp(name, "dbtree") || !strcmp(name, "tree") || !strcmp(name, "chain");
 
-	return (struct tt_row){ .algo = (uint8_t)algo, .lanes = 1, .depth = deep ? 8 : DEPTH,
-				.flat = ordered, .window = window < 1024 ? 1024 : window };
+	return (struct tt_row){ .algo = (uint8_t)algo, .lanes = several ? (uint8_t)f->lanes : 1,
+				.depth = deep ? 8 : DEPTH, .param = several, .flat = ordered,
+				.window = window < 1024 ? 1024 : window };
 }
 
 /* What was measured scatters: what the formulas choose gives way only to what is faster by more than that. */
@@ -301,7 +304,7 @@ int tt_plan_candidates(const struct tt_facts *f, enum tt_coll coll, size_t bytes
 		if (!(a->colls >> coll & 1) || (ordered && !a->ordered && coll != TT_BROADCAST))
 			continue;
 		out[n].algo = a;
-		out[n].row = row_of(i, a->name, ordered);
+		out[n].row = row_of(f, i, a->name, ordered);
 		out[n].forced = forced(a->name, coll);
 		out[n].seconds = tt_plan_seconds(f, a, coll, bytes, out[n].row.window);
 		if (!is_possible(a, coll, f, bytes) || (!out[n].forced && !tt_plan_fits(a, coll, f, bytes)))

@@ -55,6 +55,7 @@ struct tt_facts {
 	double reduce;        /* bytes a second that a rank reduces, 0: as a core does */
 	char path[16];        /* transport, for people */
 	double overhead, near_overhead; /* seconds of processor for a message, 0: a part of the latency */
+	int lanes;            /* rings of the shape */
 	double copied;        /* bytes a second that the near path's processor puts into place, 0: it does not */
 	const struct tt_cal *cal; /* or NULL */
 };
@@ -97,17 +98,26 @@ tuttiResult_t tt_cal_read(const char *text, const char *key, const struct tt_cal
 char *tt_cal_write(const char *key, const struct tt_cal *c);
 
 /* ---- the shape of a communicator (plan_shape.c): made by the one that decides, sent with the table ---- */
+struct tt_gpu_links; /* topo.h */
 struct tt_place {
 	uint32_t host; /* numbered from 0 */
 	int32_t node;  /* in the topology of the host; -1: not known */
 	uint32_t nic;  /* by which it leaves the host: any number, equal for the same one */
 	uint32_t rate; /* of it, MB/s; 0: not known */
+	const struct tt_gpu_links *gpu; /* NULL: none */
 };
 /* Ranks of a host are neighbours in its order, among them those near each other in the machine. With several hosts
  * each is a group, and there is a tree: of the hosts' first ranks, and below each of its host's; rates where NICs
  * differ. What is trivial is left out. Shapes own their arrays: tt_shape_free. */
 tuttiResult_t tt_shape_of_places(const struct tt_place *at, int nranks, struct tt_shape *out);
-/* The same of some of the ranks. */
+/* Puts lanes in it where the ranks have devices with links between them (plan_rings.c), at most TT_RING_LANES: on each
+ * host as many rings as its links carry, by weight, joined to rings over all hosts. Where there are none, or it is not
+ * known, the shape stays as it is. Ranks of a host must be neighbours in it. */
+enum { TT_RING_LANES = 8 };
+tuttiResult_t tt_shape_add_rings(const struct tt_place *at, int nranks, struct tt_shape *s);
+/* Takes order and weights (or NULL) of so many lanes, even if it fails. */
+tuttiResult_t tt_shape_widen(struct tt_shape *s, int nranks, uint32_t nlanes, uint32_t *order, uint32_t *weights);
+/* The same of some of the ranks; with its lanes where these are all ranks of their hosts. */
 tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *members, int n, struct tt_shape *out);
 /* On the wire; the caller frees *words. A damaged one is refused. */
 tuttiResult_t tt_shape_pack(const struct tt_shape *s, int nranks, uint32_t **words, size_t *n);

@@ -146,6 +146,43 @@ static tuttiResult_t part_rates(const struct tt_shape *all, const int *members, 
 	return tuttiSuccess;
 }
 
+/* No member shares its host with a rank that is none. */
+static bool whole_hosts(const struct tt_shape *all, int nall, const uint32_t *place)
+{
+	for (int i = 0; i < nall; i++)
+		for (int k = 0; k < nall && place[i] != UINT32_MAX; k++)
+			if (place[k] == UINT32_MAX && (!all->group || all->group[k] == all->group[i]))
+				return false;
+	return true;
+}
+
+static tuttiResult_t part_lanes(const struct tt_shape *all, int nall, const uint32_t *place, int n,
+				struct tt_shape *out)
+{
+	uint32_t *order, *weights = NULL, k = 0;
+
+	if (all->nlanes == 1 || n == 1 || !whole_hosts(all, nall, place))
+		return tuttiSuccess;
+	order = malloc((size_t)all->nlanes * (size_t)n * sizeof(*order));
+	if (all->weights)
+		weights = malloc(all->nlanes * sizeof(*weights));
+	if (!order || (all->weights && !weights)) {
+		free(order);
+		free(weights);
+		return tt_fail(tuttiSystemError, "no memory for the shape of %d ranks", n);
+	}
+	for (uint32_t lane = 0; lane < all->nlanes; lane++)
+		for (int pos = 0; pos < nall; pos++) {
+			uint32_t mine = place[tt_shape_rank(all, lane, nall, pos)];
+
+			if (mine != UINT32_MAX)
+				order[k++] = mine;
+		}
+	if (weights)
+		memcpy(weights, all->weights, all->nlanes * sizeof(*weights));
+	return tt_shape_widen(out, n, all->nlanes, order, weights);
+}
+
 tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *members, int n, struct tt_shape *out)
 {
 	uint32_t *order, *group, *place = malloc((size_t)nall * sizeof(*place)), k = 0;
@@ -172,6 +209,8 @@ tuttiResult_t tt_shape_part(const struct tt_shape *all, int nall, const int *mem
 	}
 	if (r == tuttiSuccess)
 		r = part_rates(all, members, n, out);
+	if (r == tuttiSuccess && (r = part_lanes(all, nall, place, n, out)) != tuttiSuccess)
+		tt_shape_free(out);
 	free(place);
 	return r;
 }

@@ -120,6 +120,15 @@ uint32_t tt_topo_hops(const struct tt_topo *t, const int *node, const uint32_t *
  * least one GPU. ---- */
 struct tt_graph;
 tuttiResult_t tt_topo_graph(const struct tt_topo *t, struct tt_graph **out);
+/* Of a GPU: its direct links to others of the host, by hashes of bus ids; none where a switch joins them, which makes
+ * all orders alike. A member's entry in the table has it. */
+struct tt_gpu_links {
+	uint32_t id, n;
+	struct {
+		uint32_t id, width; /* half links of the machine's slowest kind */
+	} to[16];
+};
+void tt_topo_gpu_links(const struct tt_topo *t, const char *bus, struct tt_gpu_links *out); /* between GPUs alone */
 uint32_t tt_topo_unit(const struct tt_topo *t); /* MB/s of one whole ring in it: of the slowest link */
 
 /* ---- the text form (topo_text.c): docs/topology.md ---- */
@@ -158,6 +167,8 @@ tuttiResult_t tt_topo_local(struct tt_topo **out); /* both */
 tuttiResult_t tt_topo_place(int *node);
 tuttiResult_t tt_topo_machine(const struct tt_topo **out); /* tt_topo_used, once; kept */
 uint32_t tt_topo_rate(const char *interface); /* MB/s, as the file or /sys has it; 0: not known */
+/* The direct links of a GPU of this machine to others; none, if it is not there or hangs on a switch. */
+void tt_topo_place_gpu(const char *bus, struct tt_gpu_links *out);
 void tt_topo_place_dump(void); /* tt_topo_dump of the same */
 
 /* ---- speeds that others measured (topo_rate.c), in MB/s; TT_NO_LIMIT: not known ---- */

@@ -1,6 +1,7 @@
 /* What of a machine the search for rings and trees sees: its GPUs, the links between them, switches that pass on.
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdlib.h>
+#include <string.h>
 
 #include "topo.h"
 #include "topo_search.h"
@@ -59,4 +60,45 @@ tuttiResult_t tt_topo_graph(const struct tt_topo *t, struct tt_graph **out)
 	if (r == tuttiSuccess)
 		*out = g;
 	return r;
+}
+
+static uint32_t hash_of(const struct tt_topo *t, int node)
+{
+	return (uint32_t)tt_hash64(t->nodes[node].id, strlen(t->nodes[node].id), 0);
+}
+
+/* Several between two GPUs, of different kinds, are one entry. */
+static bool add_link(const struct tt_topo *t, const struct tt_topo_link *l, struct tt_gpu_links *out)
+{
+	uint32_t id = hash_of(t, l->to), k = 0;
+
+	while (k < out->n && out->to[k].id != id)
+		k++;
+	if (k == sizeof(out->to) / sizeof(out->to[0]))
+		return false;
+	out->to[k].id = id;
+	out->to[k].width += width(l, tt_topo_unit(t));
+	out->n += k == out->n;
+	return true;
+}
+
+void tt_topo_gpu_links(const struct tt_topo *t, const char *bus, struct tt_gpu_links *out)
+{
+	char id[32];
+	int gpu = tt_bus_id(bus, id, sizeof(id)) ? tt_topo_find(t, id) : -1;
+	bool direct = gpu >= 0;
+
+	memset(out, 0, sizeof(*out));
+	for (int i = 0; i < t->nlinks && direct; i++) {
+		const struct tt_topo_link *l = &t->links[i];
+
+		if (l->from == gpu && t->nodes[l->to].kind == TT_NODE_NVSWITCH)
+			direct = false;
+		else if (l->from == gpu && t->nodes[l->to].kind == TT_NODE_GPU)
+			direct = add_link(t, l, out);
+	}
+	if (direct)
+		out->id = hash_of(t, gpu);
+	else
+		memset(out, 0, sizeof(*out));
 }

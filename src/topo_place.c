@@ -108,6 +108,14 @@ uint32_t tt_topo_rate(const char *interface)
 	return mbits > 0 && mbits < 8l << 30 ? (uint32_t)((mbits + 7) / 8) : 0;
 }
 
+void tt_topo_place_gpu(const char *bus, struct tt_gpu_links *out)
+{
+	const struct tt_topo *t;
+
+	if (tt_topo_machine(&t) == tuttiSuccess)
+		tt_topo_gpu_links(t, bus, out);
+}
+
 void tt_topo_place_dump(void)
 {
 	const struct tt_topo *t;
