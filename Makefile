@@ -235,14 +235,14 @@ check-long-sanitize:
 # Over the fake driver: device links between threads and processes, meetings, blocks. With the images of the build.
 CUDA_SAN := thread address,undefined
 check-long-cuda-sanitize: lib
-	@$(foreach s,$(CUDA_SAN),$(MAKE) --no-print-directory B=$(B)/cuda-$(firstword $(subst $(comma), ,$(s))) \
-		IMAGES_FROM=$(B) SAN_FLAGS=$(s) MAIN=plain TEST_TIMEOUT=1800 cuda-sanitized &&) true
+	@bad=0; $(foreach s,$(CUDA_SAN),$(MAKE) --no-print-directory B=$(B)/cuda-$(firstword $(subst $(comma), ,$(s))) \
+		IMAGES_FROM=$(B) SAN_FLAGS=$(s) MAIN=plain TEST_TIMEOUT=1800 cuda-sanitized || bad=1;) exit $$bad
 cuda-images:
 	@mkdir -p $(B)/obj/src && cp -p $(IMAGES_FROM)/cuda_flags $(B)
 	@$(if $(FATBINS),cp -p $(IMAGES_FROM)/obj/src/*.fatbin $(IMAGES_FROM)/obj/src/*.report $(B)/obj/src)
 cuda-sanitized: cuda-images
-	@$(MAKE) --no-print-directory $(FAKE_CUDA) $(patsubst %,$(B)/tests/%,cuda/links cuda/peers cuda/queues \
-		cuda/grid collective/meet collective/device collective/random) $(B)/bin/tutti-pair-probe
+	@$(MAKE) --no-print-directory $(FAKE_CUDA) $(patsubst %,$(B)/tests/%,cuda/links cuda/peers cuda/driven \
+		cuda/queues cuda/grid collective/meet collective/device collective/random) $(B)/bin/tutti-pair-probe
 	@TEST_LONG= TEST_TIMEOUT_SCALE=5 TEST_SANITIZE=$(SAN_FLAGS) $(RUN) $(patsubst %,tests/cuda/%.sh,peers queues grid)
 check-long-fuzz:
 	@$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=300
