@@ -6,25 +6,17 @@ cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 # shellcheck source=tests/harness/checks.sh
 . tests/harness/checks.sh
+limit=280
 export OUT=$work/answers
 
-ask() { # wanted status, settings and command
-	local wanted=$1 status
-	shift
-	timeout -k 5 280 env "$@" > "$out" 2>&1
-	status=$?
-	[ $status -eq "$wanted" ]
-	verdict "$*: status $status, wanted $wanted" $?
-}
-
-ask 77 LD_LIBRARY_PATH="$build/tests/cuda" FAKE_CUDA_STUB=1 tests/gpu/check.sh
+try 77 LD_LIBRARY_PATH="$build/tests/cuda" FAKE_CUDA_STUB=1 tests/gpu/check.sh
 has '^check-gpu: not run, as there is no GPU here: off: '
-ask 77 LD_LIBRARY_PATH="$build/tests/cuda" FAKE_CUDA_STUB=1 tests/gpu/bench.sh
+try 77 LD_LIBRARY_PATH="$build/tests/cuda" FAKE_CUDA_STUB=1 tests/gpu/bench.sh
 has '^bench-gpu: not run, as there is no GPU here'
 
 if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
 	some='bits|8 threads|4 processes|graph|managed|abort|EAGER|memcheck'
-	ask 0 GPU_CHECK_FAKE=1 ONLY="$([ -n "${TEST_LONG:-}" ] || echo "$some")" tests/gpu/check.sh
+	try 0 GPU_CHECK_FAKE=1 ONLY="$([ -n "${TEST_LONG:-}" ] || echo "$some")" tests/gpu/check.sh
 	has '^check-gpu over the FAKE driver, no GPU: fake device 0'
 	has '^kernels against the host.s bits +ok .* [0-9]+ passed, 0 failed'
 	has '^random collectives, 8 threads +ok'
@@ -36,9 +28,9 @@ if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
 	has '^2 processes, CUDA_MODULE_LOADING=EAGER +ok'
 	has '^compute-sanitizer memcheck +not run'
 	has '^[0-9]+ passed, 0 failed, 1 not run'
-	ask 1 GPU_CHECK_FAKE=1 ONLY="collectives, 2" FAKE_CUDA_MISSING=cuStreamQuery tests/gpu/check.sh
+	try 1 GPU_CHECK_FAKE=1 ONLY="collectives, 2" FAKE_CUDA_MISSING=cuStreamQuery tests/gpu/check.sh
 	has '^random collectives, 2 threads +FAIL'
-	ask 0 GPU_CHECK_FAKE=1 tests/gpu/bench.sh
+	try 0 GPU_CHECK_FAKE=1 tests/gpu/bench.sh
 	has 'the FAKE driver: no GPU.s figures'
 	has '^\| 65536 \| [0-9.]+ \| [0-9.]+ \| [0-9]+ % \|'
 	has '^[0-9.e+]+ kernels/s alone, [0-9.e+]+ beside the calls'

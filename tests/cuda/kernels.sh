@@ -4,22 +4,13 @@
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
-good=0 bad=0
+# shellcheck source=tests/harness/checks.sh
+. tests/harness/checks.sh
+limit=3000
 
-check() { # words, whether
-	if [ "$2" -eq 0 ]; then
-		good=$((good + 1))
-	else
-		bad=$((bad + 1))
-		echo "FAIL $1"
-	fi
-}
-
-if [ -x "$build/tests/cuda/kernels" ]; then
-	"$build/tests/cuda/kernels"
-	check "bits of the host" $?
-	"$build/tests/cuda/dev_kernels"
-	check "bits of the host, by blocks" $?
+if [ -x "$build/tests/cuda/kernels" ]; then # bits of the host
+	try 0 "$build/tests/cuda/kernels"
+	try 0 "$build/tests/cuda/dev_kernels"
 else
 	echo "bits: skipped, as there is no C++ compiler"
 fi
@@ -32,15 +23,15 @@ built() { # name, how many kernels, KiB at most for each kind of device
 	fi
 	for sm in $(grep -o "for 'sm_[0-9a-z]*'" "$report" | sort -u | tr -d "'" | cut -d' ' -f2); do
 		n=$(grep -c "entry function 'tt_[a-z0-9_]*' for '$sm'" "$report")
-		check "$name: $n kernels of $want for $sm" $((n != want))
+		verdict "$name: $n kernels of $want for $sm" $((n != want))
 		kinds=$((kinds + 1)) # and the PTX
 	done
-	grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$report"
-	check "$name: no spills" $((! $?))
+	grep -E '[1-9][0-9]* bytes (stack frame|spill)' "$report" > "$out"
+	verdict "$name: no spills" $((! $?))
 	most=$(grep -oE 'Used [0-9]+ registers' "$report" | grep -oE '[0-9]+' | sort -n | tail -n 1)
-	check "$name: at most 128 registers, not ${most:-none}" $((${most:-999} > 128))
+	verdict "$name: at most 128 registers, not ${most:-none}" $((${most:-999} > 128))
 	kib=$(($(stat -c %s "$fatbin") / 1024 / kinds))
-	check "$name: $kib KiB for each of $kinds kinds of devices" $((kib > ceiling))
+	verdict "$name: $kib KiB for each of $kinds kinds of devices" $((kib > ceiling))
 	echo "$name: $((kinds - 1)) kinds of devices and PTX, ${most:-no} registers at most, $kib KiB each"
 }
 both() { # of $build
@@ -51,11 +42,9 @@ both
 # In the long form also as released: minutes of nvcc.
 if [ -n "${TEST_LONG:-}" ] && [ -s "$build/obj/src/cuda_kernels.fatbin" ]; then
 	release=$build/release/obj/src
-	nice make --no-print-directory RELEASE=1 B="$build/release" "$release/cuda_kernels.fatbin" "$release/dev_kernels.fatbin"
-	check "make RELEASE=1" $?
+	try 0 nice make -j2 RELEASE=1 B="$build/release" "$release/cuda_kernels.fatbin" "$release/dev_kernels.fatbin"
 	kinds=$(grep -o "for 'sm_[0-9a-z]*'" "$release/cuda_kernels.report" | sort -u | wc -l)
-	check "a release is for six kinds of devices, not $kinds" $((kinds != 6))
+	verdict "a release is for six kinds of devices, not $kinds" $((kinds != 6))
 	build=$build/release both
 fi
-echo "$good passed, $bad failed"
-[ $bad -eq 0 ]
+sum_up

@@ -1,30 +1,9 @@
 #!/bin/bash
 # Device links over the fake driver: peers.c, and the tests of device memory with links on, by each way of sharing
 # memory and by none; with blocks of the devices (TUTTI_CUDA_DEVICE_DRIVEN). SPDX-License-Identifier: Apache-2.0
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-build=${BUILD:-build}
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
-good=0 bad=0
-export TEST_DEVICE=cuda TUTTI_DEVICE_LINKS=1 LD_LIBRARY_PATH=$build/tests/cuda \
-	TUTTI_PAIR_PROBE=$build/bin/tutti-pair-probe
-
-run() { # words for people, program, settings...
-	local words=$1 program=$2
-	shift 2
-	if env "$@" "$build/tests/$program" > "$out" 2>&1; then
-		good=$((good + 1))
-	else
-		bad=$((bad + 1))
-		echo "FAIL $program, $words"
-		tail -n 40 "$out"
-	fi
-}
-
-long() { # in check-long
-	[ -z "${TEST_LONG:-}" ] || run "$@"
-}
+# shellcheck source=tests/harness/fake_cuda.sh
+. "$(dirname "$0")/../harness/fake_cuda.sh"
+export TUTTI_DEVICE_LINKS=1
 
 two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
@@ -52,11 +31,9 @@ driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 	long "one queue of the hardware, launches that wait" cuda/peers TEST_DEVICES=1 TEST_ONLY=processes \
 		FAKE_CUDA_QUEUES=1 FAKE_CUDA_LAUNCH_BLOCKING=1
 	long "a device each, by blocks" collective/random $driven TEST_RANKS=4 TEST_CASES=200 FAKE_CUDA_TELL=1
-	[ -z "${TEST_LONG:-}" ] || grep -q ' [1-9][0-9]* kernels of one rank' "$out" ||
-		{ echo "FAIL there were no such kernels"; bad=$((bad + 1)); }
+	[ -z "${TEST_LONG:-}" ] || has ' [1-9][0-9]* kernels of one rank'
 	run "one device, with host ranks" collective/random TEST_DEVICES=1 TEST_HOST_RANKS=3 TEST_CASES=100
 	long "two devices, legacy handles, with host ranks" collective/random $two FAKE_CUDA_VMM=0 TEST_HOST_RANKS=4 \
 		TEST_CASES=100
 }
-echo "$good passed, $bad failed"
-[ $bad -eq 0 ]
+sum_up

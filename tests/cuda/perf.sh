@@ -6,27 +6,19 @@ cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 # shellcheck source=tests/harness/checks.sh
 . tests/harness/checks.sh
+limit=100
 bin=$build/bin
 fake=LD_LIBRARY_PATH=$build/tests/cuda
 ok='^# Out of bounds values : 0 OK$'
 
-ask() { # wanted status, settings and command
-	local wanted=$1 status
-	shift
-	timeout -k 5 100 env "$@" > "$out" 2>&1
-	status=$?
-	[ $status -eq "$wanted" ]
-	verdict "$*: status $status, wanted $wanted" $?
-}
-
 for memory in cuda managed pinned; do
-	ask 0 "$fake" "$bin/all_reduce_perf" -t 3 --memory $memory -b 4 -e 256K -f 16 -n 2 -w 1
+	try 0 "$fake" "$bin/all_reduce_perf" -t 3 --memory $memory -b 4 -e 256K -f 16 -n 2 -w 1
 	has "$ok"
 	has "$memory memory, on a stream"
-	ask 1 "$fake" TUTTI_PERF_CORRUPT=1 "$bin/all_reduce_perf" -t 2 --memory $memory -b 64 -e 64 -n 1 -w 1
+	try 1 "$fake" TUTTI_PERF_CORRUPT=1 "$bin/all_reduce_perf" -t 2 --memory $memory -b 64 -e 64 -n 1 -w 1
 	has 'Wrong values : 2 FAILED'
 done
-ask 0 "$fake" FAKE_CUDA_DEVICES=2 "$bin/tutti-run" -n 2 "$bin/all_reduce_perf" -t 2 --memory cuda -b 4K -e 4K -d all \
+try 0 "$fake" FAKE_CUDA_DEVICES=2 "$bin/tutti-run" -n 2 "$bin/all_reduce_perf" -t 2 --memory cuda -b 4K -e 4K -d all \
 	-o all -n 1 -w 1
 has "$ok"
 has '^#  Rank  0 .* device  0 fake device 0$'
@@ -34,37 +26,37 @@ has '^#  Rank  3 .* device  1 fake device 1$'
 [ "$(grep -c -v '^#' "$out")" -eq 72 ]
 verdict "72 rows of types and operators" $?
 for program in all_gather reduce_scatter broadcast reduce; do
-	ask 0 "$fake" "$bin/${program}_perf" -t 3 --memory cuda -b 12 -e 12K -f 32 -n 2 -w 1
+	try 0 "$fake" "$bin/${program}_perf" -t 3 --memory cuda -b 12 -e 12K -f 32 -n 2 -w 1
 	has "$ok"
 done
-ask 0 "$fake" "$bin/all_reduce_perf" -t 2 --memory cuda -R 1 -z 1 -b 4K -e 4K -n 2 -w 1
+try 0 "$fake" "$bin/all_reduce_perf" -t 2 --memory cuda -R 1 -z 1 -b 4K -e 4K -n 2 -w 1
 has "$ok"
 has 'each call waited for'
-ask 0 "$fake" FAKE_CUDA_DEVICES=2 "$bin/all_reduce_perf" -g 2 --memory cuda -y 1 -b 4K -e 4K -n 2 -w 1
+try 0 "$fake" FAKE_CUDA_DEVICES=2 "$bin/all_reduce_perf" -g 2 --memory cuda -y 1 -b 4K -e 4K -n 2 -w 1
 has 'nThread 1 nGpus 2 '
 has 'on the default stream'
 has "$ok"
-ask 0 "$bin/all_reduce_perf" -t 2 -G 0 -R 0 -g 1 -b 8 -e 8 -n 1
+try 0 "$bin/all_reduce_perf" -t 2 -G 0 -R 0 -g 1 -b 8 -e 8 -n 1
 has "$ok"
 
-ask 2 "$bin/all_reduce_perf" -t 2 -G 5 -b 8 -e 8
+try 2 "$bin/all_reduce_perf" -t 2 -G 5 -b 8 -e 8
 has '-G 5: CUDA graphs are not supported'
-ask 2 "$bin/all_reduce_perf" -t 2 -R 2 -b 8 -e 8
+try 2 "$bin/all_reduce_perf" -t 2 -R 2 -b 8 -e 8
 has '-R 2: there are no symmetric windows'
-ask 2 "$bin/all_reduce_perf" --memory tape
+try 2 "$bin/all_reduce_perf" --memory tape
 has 'no such name'
-ask 2 "$bin/all_reduce_perf" --load -b 8 -e 8
+try 2 "$bin/all_reduce_perf" --load -b 8 -e 8
 has 'needs a device'
-ask 1 "$fake" FAKE_CUDA_STUB=1 "$bin/all_reduce_perf" -t 2 --memory cuda -b 8 -e 8
+try 1 "$fake" FAKE_CUDA_STUB=1 "$bin/all_reduce_perf" -t 2 --memory cuda -b 8 -e 8
 has '--memory cuda: cuInit: '
 
 if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
-	ask 0 "$fake" "$bin/all_reduce_perf" -t 2 --memory cuda --load -b 64K -e 64K -n 20 -w 1
+	try 0 "$fake" "$bin/all_reduce_perf" -t 2 --memory cuda --load -b 64K -e 64K -n 20 -w 1
 	has '^# Load beside +: [0-9.e+]+ kernels/s alone, [0-9.e+]+ beside the calls, [0-9.]+ %'
-	ask 0 "$fake" "$bin/gpu_copy_perf" -b 16 -e 64K -f 64 -n 2
+	try 0 "$fake" "$bin/gpu_copy_perf" -b 16 -e 64K -f 64 -n 2
 	has '^ +65536 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +0$'
 fi
-ask 77 "$fake" FAKE_CUDA_STUB=1 "$bin/gpu_copy_perf"
+try 77 "$fake" FAKE_CUDA_STUB=1 "$bin/gpu_copy_perf"
 has 'not run: '
-ask 2 "$fake" "$bin/gpu_copy_perf" -b 12Q
+try 2 "$fake" "$bin/gpu_copy_perf" -b 12Q
 sum_up

@@ -6,19 +6,11 @@ cd "$(dirname "$0")/../.." || exit 1
 build=${BUILD:-build}
 # shellcheck source=tests/harness/checks.sh
 . tests/harness/checks.sh
+limit=200
 probe=$build/bin/tutti-gpu-probe
 fake=LD_LIBRARY_PATH=$build/tests/cuda
 
-ask() { # wanted status, settings, then the probe's own words
-	local wanted=$1 status
-	shift
-	timeout -k 5 200 env "$@" > "$out" 2>&1
-	status=$?
-	[ $status -eq "$wanted" ]
-	verdict "$*: status $status, wanted $wanted" $?
-}
-
-ask 0 "$fake" "$probe" -t 60
+try 0 "$fake" "$probe" -t 60
 has '^host.cuda: on: the driver'"'"'s CUDA 13.0'
 has '^device.processors: 4$'
 has '^device.dma_buf: (not offered: cuDeviceGetAttribute: |[01])'
@@ -50,16 +42,16 @@ fi
 verdict "a question ended badly" $?
 
 # What hangs is ended, and the next question is asked.
-ask 0 "$fake" FAKE_CUDA_HANG=cuStreamGetCtx "$probe" -t 1 stream callbacks
+try 0 "$fake" FAKE_CUDA_HANG=cuStreamGetCtx "$probe" -t 1 stream callbacks
 has '^stream.end: no answer within 1 s, at cuStreamGetCtx'
 has '^callbacks.of_two_streams: run'
-ask 0 "$fake" FAKE_CUDA_MISSING=cuStreamCreate "$probe" callbacks
+try 0 "$fake" FAKE_CUDA_MISSING=cuStreamCreate "$probe" callbacks
 has '^callbacks.of_two_streams: not offered: cuStreamCreate: this driver has no such function'
 
-ask 77 "$fake" FAKE_CUDA_STUB=1 "$probe"
+try 77 "$fake" FAKE_CUDA_STUB=1 "$probe"
 has '^host.cuda: off: .* is the stub'
-ask 1 "$fake" "$probe" no-such-question
-ask 2 "$fake" "$probe" -t none
-ask 0 "$probe" --list
+try 1 "$fake" "$probe" no-such-question
+try 2 "$fake" "$probe" -t none
+try 0 "$probe" --list
 has '^shared_words$'
 sum_up

@@ -2,25 +2,8 @@
 # Ranks as threads on one device of the fake driver, one kernel for all: tests/cuda/queues.c, tests/collective/meet.c, and
 # random collectives with one queue of the hardware for all streams, and with launches that wait until they are done.
 # SPDX-License-Identifier: Apache-2.0
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-build=${BUILD:-build}
-out=$(mktemp)
-trap 'rm -f "$out"' EXIT
-good=0 bad=0
-export TEST_DEVICE=cuda
-
-run() { # words for people, program, settings...
-	local words=$1 program=$2
-	shift 2
-	if env "$@" LD_LIBRARY_PATH="$build/tests/cuda" "$build/tests/$program" > "$out" 2>&1; then
-		good=$((good + 1))
-	else
-		bad=$((bad + 1))
-		echo "FAIL $program, $words"
-		tail -n 40 "$out"
-	fi
-}
+# shellcheck source=tests/harness/fake_cuda.sh
+. "$(dirname "$0")/../harness/fake_cuda.sh"
 
 run "queues and launches" cuda/queues
 run "many queues" collective/meet
@@ -32,5 +15,4 @@ if [ -s "$build/obj/src/cuda_kernels.fatbin" ]; then # without kernels ranks wai
 	run "loads that wait for streams" collective/meet FAKE_CUDA_LOADS=60000 TEST_ONE_DEVICE=1
 	run "loads that wait for streams" collective/random FAKE_CUDA_LOADS=60000 TEST_ONE_DEVICE=1 TEST_CASES=300
 fi
-echo "$good passed, $bad failed"
-[ $bad -eq 0 ]
+sum_up

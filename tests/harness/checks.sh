@@ -14,14 +14,14 @@ verdict() { # name, 0 if good
 	else
 		failed=$((failed + 1))
 		echo "FAIL $1"
-		head -n 20 "$out" | sed 's/^/    /'
+		tail -n 40 "$out" | sed 's/^/    /'
 	fi
 }
 
-try() { # wanted status, command...
+try() { # wanted status, settings, command...
 	local wanted=$1 status
 	shift
-	timeout -k 5 "$limit" "$@" > "$out" 2>&1
+	timeout -k 5 "$limit" env "$@" > "$out" 2>&1
 	status=$?
 	[ $status -eq "$wanted" ]
 	verdict "$*: status $status, wanted $wanted" $?
@@ -32,7 +32,7 @@ has() {
 	verdict "no '$1'" $?
 }
 
-gives() { # wanted status, a pattern, command...
+gives() { # wanted status, a pattern, settings, command...
 	try "$1" "${@:3}"
 	has "$2"
 }
