@@ -432,7 +432,7 @@ static void over_verbs(int n, rank_fn fn)
 	}
 	watch();
 	procs_start(&ps, n, 0, "verbs", fn, NULL);
-	procs_wait(&ps, 40 * (double)test_setting("TEST_TIMEOUT_SCALE", 1));
+	procs_wait(&ps, 40);
 	procs_expect(&ps, 1, -1);
 }
 

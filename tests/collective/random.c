@@ -516,7 +516,7 @@ static void process_round(const char *transports, int n, struct round *round)
 	static struct procs ps;
 
 	procs_start(&ps, n, 0, transports, process_rank, round);
-	procs_wait(&ps, 60 * (double)test_setting("TEST_TIMEOUT_SCALE", 1));
+	procs_wait(&ps, 60);
 	*round = *(struct round *)ps.shared->user;
 	procs_expect(&ps, 1, -1);
 	check_hashes(round, n);

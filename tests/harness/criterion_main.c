@@ -57,14 +57,12 @@ static void give_up(int sig)
 ParameterizedTest(int *index, tutti, all, .timeout = 600)
 {
 	const struct test *t = &tests[*index];
-	const char *scale = getenv("TEST_TIMEOUT_SCALE");
-	double limit_s = (t->timeout_s > 0 ? t->timeout_s : 60) * (scale ? atof(scale) : 1);
 
 	main_tid = gettid();
 	current = t->name;
 	signal(SIGALRM, give_up);
 	signal(SIGABRT, give_up);
-	alarm((unsigned)(limit_s + 1));
+	alarm((unsigned)test_limit(t->timeout_s > 0 ? t->timeout_s : 60) + 1);
 	t->run();
 	alarm(0);
 }

@@ -41,10 +41,8 @@ static void too_late(int sig)
 
 static void announce(const char *name, double timeout_s)
 {
-	const char *scale = getenv("TEST_TIMEOUT_SCALE");
-
 	current = name;
-	alarm((unsigned)((timeout_s > 0 ? timeout_s : 60) * (scale ? atof(scale) : 1)) + 1);
+	alarm((unsigned)test_limit(timeout_s > 0 ? timeout_s : 60) + 1);
 }
 
 static int wanted(const char *name, int argc, char **argv)

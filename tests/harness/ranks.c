@@ -92,6 +92,7 @@ static void join_until(struct thread_rank *t, int n, double limit_s)
 	char late[512] = "";
 	size_t len = 0;
 
+	limit_s = test_limit(limit_s);
 	for (double end = seconds_now() + limit_s; seconds_now() < end; sleep_s(0.001)) {
 		int running = 0;
 
@@ -214,7 +215,7 @@ tuttiUniqueId rank_id(struct rank *r)
 {
 	struct procs_shared *s = r->procs->shared;
 
-	for (double end = seconds_now() + 30; !s->have_id; sleep_s(0.0005))
+	for (double end = seconds_now() + test_limit(30); !s->have_id; sleep_s(0.0005))
 		RANK_CHECKF(r, seconds_now() < end, "no unique id from rank %d", r->procs->owner);
 	if (s->have_id == 2)
 		_exit(4); /* the owner says why */
@@ -280,7 +281,7 @@ static int still_running(struct procs *ps, bool *failed)
 
 bool procs_wait(struct procs *ps, double limit_s)
 {
-	double end = seconds_now() + limit_s;
+	double end = seconds_now() + test_limit(limit_s);
 	bool failed = false, shortened = false;
 	int left;
 
@@ -292,7 +293,7 @@ bool procs_wait(struct procs *ps, double limit_s)
 	}
 	for (int i = 0; i < ps->n; i++) {
 		if (!ps->p[i].ended)
-			kill_late(&ps->p[i], limit_s);
+			kill_late(&ps->p[i], test_limit(limit_s));
 		gather(&ps->p[i]);
 	}
 	return left == 0;

@@ -60,6 +60,13 @@ const char *test_transport(void)
 	return name && *name ? name : NULL;
 }
 
+double test_limit(double seconds)
+{
+	const char *scale = getenv("TEST_TIMEOUT_SCALE");
+
+	return seconds * (scale ? atof(scale) : 1);
+}
+
 void test_device(int i)
 {
 	const char *all = getenv("TEST_DEVICES");

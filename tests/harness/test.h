@@ -36,6 +36,8 @@ uint32_t test_rand(uint64_t *state);
 bool test_named(const char *name);
 /* TEST_TRANSPORT: only this one is tested; NULL: all. */
 const char *test_transport(void);
+/* Seconds that something may take at most: more under sanitizers and in emulated machines (TEST_TIMEOUT_SCALE). */
+double test_limit(double seconds);
 /* TEST_DEVICES: of these one or two RDMA devices, what is opened next uses the one whose turn is `i`. */
 void test_device(int i);
 /* Runs fn(i, arg) in n threads and joins them. */
