@@ -100,6 +100,7 @@ static void one_queue(bool one_kernel)
 	setenv("TUTTI_ONE_KERNEL", one_kernel ? "1" : "0", 1);
 	if (start())
 		ranks_run(4, 30, one_queue_rank, &one_kernel);
+	unsetenv("FAKE_CUDA_QUEUES"); /* sanitizers run all tests in one process */
 }
 
 static void stops(void)
