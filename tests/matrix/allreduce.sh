@@ -15,9 +15,9 @@ perf() {
 	local way=$1 n=$2
 	shift 2
 	if [ "$way" = threads ]; then
-		timeout -k 5 200 "$bin/all_reduce_perf" -t "$n" -n 1 -w 0 -c 1 "$@"
+		timeout -k 5 900 "$bin/all_reduce_perf" -t "$n" -n 1 -w 0 -c 1 "$@"
 	else
-		TUTTI_TRANSPORTS=$way timeout -k 5 200 "$bin/tutti-run" -n "$n" "$bin/all_reduce_perf" -n 1 -w 0 \
+		TUTTI_TRANSPORTS=$way timeout -k 5 900 "$bin/tutti-run" -n "$n" "$bin/all_reduce_perf" -n 1 -w 0 \
 			-c 1 "$@"
 	fi > "$scratch/out" 2> "$scratch/err"
 }
