@@ -457,7 +457,7 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
 	tuttiUniqueId id = { { 0 } };
 	int proc = 0, nprocs = 1, t, devices;
 	struct rank *ranks;
-	bool ok;
+	bool own, ok;
 
 	perf_parse(argc, argv, coll, &args);
 	devices = perf_mem_start(args.memory);
@@ -472,7 +472,8 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
 	ranks = calloc((size_t)t, sizeof *ranks);
 	if (!ranks)
 		perf_die("no memory");
-	if (t > 1 || !procs)
+	own = t > 1 || !procs || devices; /* a communicator knows the device that was current at its init */
+	if (own)
 		share_id(procs, proc, &id);
 	for (int i = 0; i < t; i++)
 		ranks[i] = (struct rank){ .coll = coll,
@@ -483,10 +484,10 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
 					  .nranks = nprocs * t,
 					  .device = devices ? (local_process(proc) * t + i) % devices : -1,
 					  .ok = true };
-	if (t == 1)
+	if (!own)
 		ranks[0].comm = procs;
 	ok = run_threads(ranks, t);
-	if (t > 1)
+	if (own)
 		must(tuttiCommDestroy(procs), "CommDestroy");
 	free(ranks);
 	if (proc == 0)

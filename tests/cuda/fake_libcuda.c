@@ -25,7 +25,7 @@ static struct {
 	_Atomic int pid; /* that has called cuInit */
 } fake = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
-struct ctx contexts[MAX_DEVICES] = { { 0 }, { 1 }, { 2 }, { 3 } };
+struct ctx contexts[MAX_DEVICES] = { { 0 }, { 1 }, { 2 }, { 3 }, { 4 }, { 5 }, { 6 }, { 7 } };
 static _Thread_local struct ctx *stack[STACK];
 static _Thread_local int depth;
 

@@ -11,7 +11,7 @@ enum {
 	NOT_READY = 600, NOT_IN_CAPTURE = 900,
 };
 enum { WAIT_FLUSH = 1 << 30 }; /* of a wait for a value */
-enum { MAX_DEVICES = 4, STACK = 16, PAGE = 4096, UNIFIED = 0, MANAGED = 1, PINNED = 2 };
+enum { MAX_DEVICES = 8, STACK = 16, PAGE = 4096, UNIFIED = 0, MANAGED = 1, PINNED = 2 };
 
 struct ctx {
 	int device;
