@@ -36,17 +36,24 @@ static bool number(struct vb_ep *ep, struct vb_conn *c)
 	return true;
 }
 
+static void drop_mem(struct vb_conn *c)
+{
+	if (c->mem)
+		tt_block_free(c->mem, vb_conn_bytes(vb_ep_of(c)));
+	c->mem = NULL;
+}
+
+/* Not in the heap: conns that come and go would leave holes of their size between what outlives them. */
 bool tt_vb_conn_attach(struct vb_conn *c)
 {
 	struct vb_ep *ep = vb_ep_of(c);
 	size_t n = vb_conn_bytes(ep);
 
-	c->mem = aligned_alloc(4096, (n + 4095) & ~(size_t)4095);
+	c->mem = tt_block_new(n);
 	if (c->mem) /* but for where frames wait */
 		c->mr = ep->vb->reg_mr(c->port->pd, c->mem, n - ep->slot, IBV_ACCESS_LOCAL_WRITE);
 	if (!c->mr) {
-		free(c->mem);
-		c->mem = NULL;
+		drop_mem(c);
 		return false;
 	}
 	c->port->conns++;
@@ -119,7 +126,7 @@ void tt_vb_conn_free(struct vb_conn *c)
 		c->port->conns--;
 		ep->vb->dereg_mr(c->mr);
 	}
-	free(c->mem);
+	drop_mem(c);
 	if (c->fd >= 0) {
 		(void)epoll_ctl(ep->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 		(void)shutdown(c->fd, SHUT_WR);
