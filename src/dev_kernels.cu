@@ -7,6 +7,7 @@
 #define DEV_FN HERE
 #define DEV_THREAD threadIdx.x
 #define DEV_THREADS blockDim.x
+#define DEV_SOON 64 /* tens of microseconds */
 #define DEV_SPINS 10000
 
 struct dev_shared {

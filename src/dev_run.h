@@ -2,7 +2,8 @@
  * the host, where a block is a thread. Who includes it says how, in C or C++:
  *   DEV_FN                     what functions are
  *   DEV_THREAD, DEV_THREADS    the number of this thread in its block, and how many there are
- *   DEV_SPINS                  looks at memory between two at the word that aborts
+ *   DEV_SOON, DEV_SPINS        looks at memory before the first at the word that aborts, a power of 2, and at most
+ *                              between two later ones
  *   struct dev_shared          what the threads of a block share; has `const void *src[TT_DEV_SRCS]`
  *   dev_sync(), dev_any(bool)  all threads of the block come here; whether one of them says so
  *   dev_load, dev_store        a word of 32 bits with acquire and release, among devices and host
@@ -99,10 +100,14 @@ static DEV_FN const char *dev_source(const struct dev_block *b, const struct tt_
 
 /* ---- waiting ---- */
 
+/* Soon at first, then ever more seldom: what stands on a stream behind a call that was aborted ends at once, however
+ * much of it there is, and who waits long does not keep the host's memory busy. */
 static DEV_FN bool dev_give_up(const struct dev_block *b, uint32_t looks)
 {
+	bool is_time = looks % DEV_SPINS == 0 || (looks >= DEV_SOON && !(looks & (looks - 1)));
+
 	dev_pause(looks);
-	return looks % DEV_SPINS == 0 && dev_load(b->launch->abort);
+	return is_time && dev_load(b->launch->abort);
 }
 
 /* Until the word has come to a value. One thread looks: more would only keep the memory busy. False: aborted. */

@@ -1,6 +1,8 @@
 /* Calls that blocks of each rank's device run (TUTTI_CUDA_DEVICE_DRIVEN), over the fake driver, ranks as processes on a
  * device each: what the host sees of them while nothing but kernels moves. Run by peers.sh.
  * SPDX-License-Identifier: Apache-2.0 */
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +13,7 @@
 #include "ranks.h"
 #include "test.h"
 
-enum { N = 50000 };
+enum { N = 50000, LONG = 60 /* seconds, for what comes at once */ };
 
 struct buffers {
 	tuttiStream_t q;
@@ -35,7 +37,7 @@ static struct buffers begin(struct rank *r, tuttiConfig_t *config)
 
 static void end(struct rank *r, const struct buffers *b, tuttiResult_t (*over)(tuttiComm_t))
 {
-	RANK_CHECKF(r, fake_queue_wait(b->q, 10), "the stream still waits");
+	RANK_CHECKF(r, fake_queue_wait(b->q, LONG), "the stream still waits");
 	RANK_OK(r, over(r->comm));
 	fake_queue_free(b->q);
 	fake_free(b->at);
@@ -52,19 +54,24 @@ static void error_is(struct rank *r, tuttiResult_t want, const char *words)
 	tuttiResult_t state = tuttiSuccess;
 	double t = seconds_now();
 
-	while (state == tuttiSuccess && seconds_now() - t < 20)
+	while (state == tuttiSuccess && seconds_now() - t < LONG)
 		tuttiCommGetAsyncError(r->comm, &state);
 	RANK_CHECKF(r, state == want && strstr(tuttiGetLastError(r->comm), words), "'%s': %s",
 		    tuttiGetErrorString(state), tuttiGetLastError(r->comm));
 }
 
-static void start(int n, rank_fn fn)
+static void start_but(int n, rank_fn fn, void *arg, int except)
 {
 	static struct procs ps;
 
-	procs_start(&ps, n, 0, "shm,tcp", fn, NULL);
-	procs_wait(&ps, 60);
-	procs_expect(&ps, 1, -1);
+	procs_start(&ps, n, 0, "shm,tcp", fn, arg);
+	procs_wait(&ps, 3 * LONG);
+	procs_expect(&ps, 1, except);
+}
+
+static void start(int n, rank_fn fn)
+{
+	start_but(n, fn, NULL, -1);
 }
 
 /* The kernels of all others wait for the last rank, which is there and does not call. */
@@ -145,9 +152,76 @@ static void steady(void)
 		start(n, steady_rank);
 }
 
+/* Of three ranks number 1 is killed, when the kernels of so many calls of each stand on its stream, the first of them
+ * begun; then the others call again. */
+struct moment {
+	const char *words;
+	int calls[3], more[3];
+};
+
+/* Every rank has come through the first call, and made its connections. */
+static void meet(struct rank *r)
+{
+	_Atomic int *passed = (_Atomic int *)r->procs->shared->user;
+
+	while (atomic_load(&r->comm->finished) < atomic_load(&r->comm->issued))
+		usleep(1000);
+	atomic_fetch_add(passed, 1);
+	while (atomic_load(passed) < r->n)
+		usleep(1000);
+}
+
+static void wait_and_die(struct rank *r, const struct moment *m)
+{
+	for (int i = 0; i < r->n; i++)
+		while (m->calls[i] && tt_peers_absent(r->comm->peers, i, 2))
+			usleep(1000);
+	kill(getpid(), SIGKILL);
+}
+
+static void killed_rank(struct rank *r)
+{
+	const struct moment *m = r->arg;
+	struct buffers b;
+
+	setenv("TUTTI_LOG", "none", 1);
+	b = begin(r, NULL);
+	RANK_OK(r, sum(r, &b, N));
+	fake_queue_sync(b.q);
+	meet(r);
+	for (int i = 0; i < m->calls[r->rank]; i++)
+		RANK_OK(r, sum(r, &b, N));
+	if (r->rank == 1)
+		wait_and_die(r, m);
+	while (atomic_load(&r->comm->dead_rank) < 0)
+		usleep(1000);
+	for (int i = 0; i < m->more[r->rank]; i++)
+		(void)sum(r, &b, N); /* may know already */
+	error_is(r, tuttiPeerDead, "rank 1");
+	end(r, &b, tuttiCommAbort);
+}
+
+static void killed(void)
+{
+	static struct moment moments[] = {
+		{ "the others wait in their kernels", { 1, 0, 1 }, { 0, 0, 0 } },
+		{ "it waits in its kernel", { 1, 1, 0 }, { 0, 0, 0 } },
+		{ "it waits in its kernel, and who is late calls", { 1, 1, 0 }, { 0, 0, 1 } },
+		{ "between calls", { 0, 0, 0 }, { 1, 0, 1 } },
+		{ "much stands on streams, and more comes", { 50, 20, 50 }, { 10, 0, 10 } },
+		{ "much stands on one stream alone", { 50, 0, 0 }, { 0, 0, 2 } },
+	};
+
+	for (size_t i = 0; i < sizeof(moments) / sizeof(moments[0]); i++) {
+		fprintf(stderr, "killed: %s\n", moments[i].words);
+		start_but(3, killed_rank, &moments[i], 1);
+	}
+}
+
 const struct test tests[] = {
 	{ "a rank that does not call is named", late, 60 },
 	{ "ranks that call different things", different, 120 },
 	{ "many calls on two streams", steady, 120 },
+	{ "a rank is killed", killed, 600 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -13,6 +13,7 @@
 #define DEV_FN inline __attribute__((unused))
 #define DEV_THREAD 0u
 #define DEV_THREADS 1u
+#define DEV_SOON 1
 #define DEV_SPINS 64
 
 struct dev_shared {

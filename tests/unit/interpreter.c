@@ -639,6 +639,37 @@ static void abort_ends_waiting(void)
 	}
 }
 
+static void run_too_late(int i, void *arg)
+{
+	struct held *h = arg;
+
+	CHECK(!dev_host_block(&h->k.launch, (uint32_t)i, &h->shared[i]));
+	CHECKF(h->shared[i].looks <= DEV_SOON, "block %d has looked %llu times for what nobody sends", i,
+	       (unsigned long long)h->shared[i].looks);
+}
+
+/* Many such may stand on a stream, one behind the other. */
+static void calls_after_an_abort(void)
+{
+	static struct held h;
+	struct tt_shape shape = { .nlanes = 1, .param = 1 };
+
+	for (int i = 0; i < 2; i++) {
+		struct world o;
+		struct job j;
+
+		begin_world(&o, 3, 0, test_seed());
+		begin_job(&j, &o, tt_algo_find("ring", TT_ALLREDUCE), TT_ALLREDUCE, 0, &shape, 1);
+		memset(&h, 0, sizeof(h));
+		CHECK(begin_call(&j, &h.k, 100, tuttiFloat32, tuttiSum, i ? 0 : 2000, false));
+		dev_store((uint32_t *)h.k.launch.abort, 1);
+		run_too_late(1, &h);
+		free_call(&j, &h.k);
+		end_job(&j);
+		end_world(&o);
+	}
+}
+
 const struct test tests[] = {
 	{ "every schedule as blocks has the executor's bits", every_schedule, 300 },
 	{ "the same with more ranks", more_ranks, 300 },
@@ -648,5 +679,6 @@ const struct test tests[] = {
 	{ "blocks wait for one that is late", late_blocks, 120 },
 	{ "a lane that is far behind keeps its temporaries", lanes_apart, 120 },
 	{ "abort ends all that wait", abort_ends_waiting, 0 },
+	{ "a call that comes after an abort ends at once", calls_after_an_abort, 0 },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);
