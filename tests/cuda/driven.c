@@ -222,6 +222,6 @@ const struct test tests[] = {
 	{ "a rank that does not call is named", late, 60 },
 	{ "ranks that call different things", different, 120 },
 	{ "many calls on two streams", steady, 120 },
-	{ "a rank is killed", killed, 600 },
+	{ "a rank is killed", killed, 10 * LONG },
 };
 const int ntests = sizeof(tests) / sizeof(tests[0]);

@@ -3,7 +3,7 @@
 # memory and by none; with blocks of the devices (TUTTI_CUDA_DEVICE_DRIVEN). SPDX-License-Identifier: Apache-2.0
 # shellcheck source=tests/harness/fake_cuda.sh
 . "$(dirname "$0")/../harness/fake_cuda.sh"
-export TUTTI_DEVICE_LINKS=1
+export TUTTI_DEVICE_LINKS=1 TUTTI_PAIR_DEADLINE=300 # a busy machine is no pair that stalls
 
 two="FAKE_CUDA_DEVICES=2 TEST_DEVICES=2"
 driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
@@ -19,9 +19,10 @@ driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 	run "a pair that spoils what it copies" cuda/peers $two FAKE_CUDA_CORRUPT=1 TUTTI_LOG=none
 	run "a pair that stalls" cuda/peers $two FAKE_CUDA_STALL=1 TUTTI_PAIR_DEADLINE=0.5 TUTTI_LOG=none
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
-	long "a device each, by blocks" cuda/peers $driven
+	run "a device each, by blocks" cuda/peers $driven
 	run "a device each, by blocks" cuda/driven $driven
 	long "a device each, by blocks, legacy handles" cuda/peers $driven FAKE_CUDA_VMM=0
+	run "a rank is killed, by blocks, legacy handles" cuda/driven $driven FAKE_CUDA_VMM=0 TEST_ONLY=killed
 	long "processes on one device do not wait in blocks" cuda/peers TEST_DEVICES=1 TUTTI_CUDA_DEVICE_DRIVEN=1
 	run "two devices" collective/device $two
 	run "two devices" collective/random $two TEST_CASES=200
