@@ -394,7 +394,7 @@ tuttiResult_t tuttiCommGetAsyncError(tuttiComm_t c, tuttiResult_t *asyncError)
 		return tt_fail(tuttiInvalidArgument, "CommGetAsyncError: comm or asyncError is NULL");
 	if (atomic_load_explicit(&c->init_state, memory_order_acquire) == tuttiSuccess) {
 		tt_comm_notice(c);
-		tt_comm_hear_peers(c);
+		tt_comm_hear_peers(c, 1000);
 	}
 	*asyncError = (tuttiResult_t)atomic_load_explicit(&c->error, memory_order_acquire);
 	if (*asyncError == tuttiSuccess)

@@ -208,7 +208,8 @@ void tt_comm_say(const struct tuttiComm *c); /* one line about both */
 /* ---- device links (comm_peers.c) ---- */
 void tt_comm_find_device(struct tuttiComm *c, const struct tuttiComm *parent);
 tuttiResult_t tt_comm_open_peers(struct tuttiComm *c); /* on all ranks, when the plan is known */
-void tt_comm_hear_peers(struct tuttiComm *c); /* an error that is known on this host is this rank's, too */
+/* An error that is known on this host is this rank's, too; waits so long for its reason to come by the network. */
+void tt_comm_hear_peers(struct tuttiComm *c, unsigned wait_ms);
 /* ---- TUTTI_CALIBRATION (comm_cal.c): at the end of init, on all ranks; a new plan by what was measured ---- */
 tuttiResult_t tt_comm_calibrate(struct tuttiComm *c);
 

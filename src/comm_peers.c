@@ -185,11 +185,11 @@ bool tt_comm_drives(const struct tt_task *t, const struct tt_row *row, const str
 }
 
 /* Who has failed tells the others at once, and why a little later. */
-void tt_comm_hear_peers(struct tuttiComm *c)
+void tt_comm_hear_peers(struct tuttiComm *c, unsigned wait_ms)
 {
 	int who = c->peers ? tt_peers_failed(c->peers) : -1;
 
-	for (int i = 0; who >= 0 && i < 1000 && !atomic_load_explicit(&c->error, memory_order_acquire); i++)
+	for (unsigned i = 0; who >= 0 && i < wait_ms && !atomic_load_explicit(&c->error, memory_order_acquire); i++)
 		usleep(1000);
 	if (who >= 0 && !atomic_load_explicit(&c->error, memory_order_acquire))
 		tt_comm_fail(c, false, tuttiRemoteError, "rank %d failed, which has a device link to rank %d; its own "

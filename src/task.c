@@ -618,9 +618,9 @@ static bool watch_peers(struct tt_task *t, uint64_t now)
 		return true;
 	if (tt_qrun_stirred(t->q))
 		t->moved_ns = now;
-	if (!tt_qrun_tainted(t->q) || now - t->moved_ns < 1000 * MS)
+	if (!tt_qrun_tainted(t->q) || now - t->moved_ns < 2000 * MS)
 		return false;
-	tt_comm_hear_peers(t->comm);
+	tt_comm_hear_peers(t->comm, 0);
 	return true;
 }
 
