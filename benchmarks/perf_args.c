@@ -31,7 +31,8 @@ static const char usage[] =
 	"  -y, --stream_null 0|1   1: on the default stream, NULL (default 0)\n"
 	"  -a, --average 0|1|2|3   time shown: of rank 0, average, min, max over ranks (default 3)\n"
 	"  -R, --local_register 0|1  1: buffers of MemAlloc, registered with CommRegister (default 0)\n"
-	"  -G, --cudagraph 0       graphs are not supported\n"
+	"  -G, --cudagraph N       the timed calls as one CUDA graph, launched N times (default 0: none);\n"
+	"                          for ranks that are threads of one process on one device\n"
 	"      --load              multiply-adds on rank 0's device beside the calls, and what they lose by it\n"
 	"  -J, --output_file FILE  write the results as JSON too\n"
 	"  -h, --help              this text\n"
@@ -107,12 +108,6 @@ static enum perf_memory memory_arg(const char *s)
 	return (enum perf_memory)i;
 }
 
-static void no_graphs(const char *s)
-{
-	if (int_arg('G', s, 0, 1 << 30))
-		bad('G', s, "CUDA graphs are not supported yet: tutti refuses streams under capture");
-}
-
 static bool registered_arg(const char *s)
 {
 	if (int_arg('R', s, 0, 2) == 2)
@@ -137,7 +132,7 @@ static void apply(struct perf_args *a, int letter, const char *s)
 	case 'g': a->ngpus = int_arg(letter, s, 1, 1024); break;
 	case 'y': a->stream_null = int_arg(letter, s, 0, 1) == 1; break;
 	case 'M': a->memory = memory_arg(s); break;
-	case 'G': no_graphs(s); break;
+	case 'G': a->graphs = int_arg(letter, s, 0, 1 << 20); break;
 	case 'L': a->load = true; break;
 	case 'a': a->average = int_arg(letter, s, 0, 3); break;
 	case 'R': a->registered = registered_arg(s); break;
@@ -170,6 +165,8 @@ void perf_parse(int argc, char **argv, const struct perf_coll *coll, struct perf
 	a->nthreads *= a->ngpus;
 	if (a->load && a->memory == PERF_HOST)
 		bad('-', "--load", "it needs a device: --memory cuda");
+	if (a->graphs && (a->memory == PERF_HOST || a->blocking || a->stream_null || a->load))
+		bad('G', "N", "graphs are of streams of a device: --memory cuda, without -z 1, -y 1 and --load");
 	if (optind < argc)
 		bad('h', argv[optind], "what should this word be?");
 	if (a->max_bytes < a->min_bytes)

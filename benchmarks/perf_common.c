@@ -194,11 +194,10 @@ static void agree_counts(const struct rank *k, int64_t n[2])
 
 /* ---- one row ---- */
 
-static tuttiResult_t call(const struct rank *k, const struct perf_case *c, tuttiRedOp_t op,
-			  bool in_place, int times)
+static tuttiResult_t enqueue(const struct rank *k, const struct perf_case *c, tuttiRedOp_t op, bool in_place, int times)
 {
 	uint8_t *send, *recv;
-	tuttiResult_t r = tuttiSuccess, s;
+	tuttiResult_t r = tuttiSuccess;
 
 	pointers(k, c, in_place, &send, &recv);
 	while (times-- > 0 && r == tuttiSuccess) {
@@ -206,7 +205,13 @@ static tuttiResult_t call(const struct rank *k, const struct perf_case *c, tutti
 		if (r == tuttiSuccess && times && k->args->blocking)
 			r = perf_stream_wait(k->stream, k->comm);
 	}
-	s = perf_stream_wait(k->stream, k->comm);
+	return r;
+}
+
+static tuttiResult_t call(const struct rank *k, const struct perf_case *c, tuttiRedOp_t op, bool in_place, int times)
+{
+	tuttiResult_t r = enqueue(k, c, op, in_place, times), s = perf_stream_wait(k->stream, k->comm);
+
 	return r != tuttiSuccess ? r : s;
 }
 
@@ -261,6 +266,27 @@ static void fill_timing(const struct rank *k, const struct perf_case *c, double 
 	t->wrong = -1;
 }
 
+/* Of one call, by launches of a graph that holds them all. */
+static double time_graph(struct rank *k, const struct perf_case *c, tuttiRedOp_t op, bool in_place)
+{
+	int me = k->rank % k->args->nthreads;
+	tuttiResult_t r;
+	double start;
+
+	perf_graph_begin(me, k->stream);
+	r = enqueue(k, c, op, in_place, k->args->iters);
+	perf_graph_end(me, k->stream);
+	must(r, k->coll->name);
+	must(tuttiBarrier(k->comm, NULL), "Barrier");
+	start = now_us();
+	for (int i = 0; i < k->args->graphs; i++)
+		perf_graph_launch(me, k->stream);
+	must(perf_stream_wait(k->stream, k->comm), "launches of the graph");
+	start = now_us() - start;
+	perf_graph_free(me);
+	return start / k->args->graphs / k->args->iters;
+}
+
 static double time_calls(struct rank *k, const struct perf_case *c, tuttiRedOp_t op, bool in_place)
 {
 	bool load = k->args->load && k->rank == 0;
@@ -279,6 +305,8 @@ static double time_calls(struct rank *k, const struct perf_case *c, tuttiRedOp_t
 /* False where the combination is not supported; every other failure ends the program. */
 static bool row(struct rank *k, struct perf_case *c, tuttiRedOp_t op, uint64_t *seed)
 {
+	double (*time)(struct rank *, const struct perf_case *, tuttiRedOp_t, bool) =
+		k->args->graphs ? time_graph : time_calls;
 	struct perf_timing t[2];
 	int64_t outside = 0;
 
@@ -294,7 +322,7 @@ static bool row(struct rank *k, struct perf_case *c, tuttiRedOp_t op, uint64_t *
 			return false;
 		must(r, k->coll->name);
 		must(tuttiBarrier(k->comm, NULL), "Barrier");
-		fill_timing(k, c, agree_time(k, time_calls(k, c, op, in_place)), &t[in_place]);
+		fill_timing(k, c, agree_time(k, time(k, c, op, in_place)), &t[in_place]);
 		c->seed = ++*seed;
 		if (k->args->check)
 			check(k, c, op, in_place, &t[in_place].wrong, &outside);
@@ -486,6 +514,8 @@ int perf_main(int argc, char **argv, const struct perf_coll *coll)
 					  .ok = true };
 	if (!own)
 		ranks[0].comm = procs;
+	if (args.graphs)
+		perf_graph_start(t);
 	ok = run_threads(ranks, t);
 	if (own)
 		must(tuttiCommDestroy(procs), "CommDestroy");

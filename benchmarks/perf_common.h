@@ -66,6 +66,13 @@ void perf_load_begin(void); /* from here to the end of the timed calls they are 
 void perf_load_end(void);
 void perf_load_stop(void);
 
+/* ---- perf_graph.c: the calls of the ranks of this process, each by its number there, as one graph ---- */
+void perf_graph_start(int ranks);
+void perf_graph_begin(int i, tuttiStream_t s); /* from here to the end what is enqueued is captured */
+void perf_graph_end(int i, tuttiStream_t s);
+void perf_graph_launch(int i, tuttiStream_t s);
+void perf_graph_free(int i);
+
 int perf_main(int argc, char **argv, const struct perf_coll *coll);
 
 /* ---- perf_data.c: inputs whose results are known exactly, in every type, for every operator ---- */
@@ -81,6 +88,7 @@ extern const char *const perf_op_names[PERF_NOPS];
 struct perf_args {
 	size_t min_bytes, max_bytes, step_bytes, step_factor;
 	int iters, warmup, check, nthreads, ngpus, average;
+	int graphs;              /* launches of the captured calls; 0: no graph */
 	int op, type, root;      /* -1: all */
 	enum perf_memory memory;
 	bool blocking, registered, corrupt, stream_null, load;

@@ -112,10 +112,10 @@ void perf_report_begin(struct perf_report *r, const struct perf_rank_info *ranks
 					     "max over ranks" };
 
 	printf("# nThread %d nGpus %d minBytes %zu maxBytes %zu step: %zu(%s) warmup iters: %d iters: %d "
-	       "agg iters: 1 validation: %d graph: 0\n#\n",
+	       "agg iters: 1 validation: %d graph: %d\n#\n",
 	       a->nthreads / a->ngpus, a->ngpus, a->min_bytes, a->max_bytes,
 	       a->step_factor > 1 ? a->step_factor : a->step_bytes,
-	       a->step_factor > 1 ? "factor" : "bytes", a->warmup, a->iters, a->check);
+	       a->step_factor > 1 ? "factor" : "bytes", a->warmup, a->iters, a->check, a->graphs);
 	printf("# tutti %d.%d.%d %s, %s memory, %s, time: %s\n#\n# Using ranks\n", TUTTI_MAJOR, TUTTI_MINOR,
 	       TUTTI_PATCH, r->coll->name, perf_memory_names[a->memory], how(a), times[a->average]);
 	for (int i = 0; i < nranks; i++) {

@@ -40,7 +40,7 @@ try 0 "$bin/all_reduce_perf" -t 2 -G 0 -R 0 -g 1 -b 8 -e 8 -n 1
 has "$ok"
 
 try 2 "$bin/all_reduce_perf" -t 2 -G 5 -b 8 -e 8
-has '-G 5: CUDA graphs are not supported'
+has '-G N: graphs are of streams of a device'
 try 2 "$bin/all_reduce_perf" -t 2 -R 2 -b 8 -e 8
 has '-R 2: there are no symmetric windows'
 try 2 "$bin/all_reduce_perf" --memory tape
@@ -50,6 +50,16 @@ has 'needs a device'
 try 1 "$fake" FAKE_CUDA_STUB=1 "$bin/all_reduce_perf" -t 2 --memory cuda -b 8 -e 8
 has '--memory cuda: cuInit: '
 
+if [ -s "$build/obj/src/cuda_kernels.fatbin" ]; then
+	for program in all_reduce reduce_scatter broadcast; do
+		try 0 "$fake" "$bin/${program}_perf" -t 3 --memory cuda -G 4 -b 12 -e 12K -f 32 -n 5 -w 1
+		has 'validation: 1 graph: 4$'
+		has "$ok"
+	done
+	try 1 "$fake" "$bin/tutti-run" -n 2 "$bin/all_reduce_perf" --memory cuda -G 4 -b 8 -e 8
+	has 'AllReduce: invalid usage: '
+	has 'capture'
+fi
 if [ -s "$build/obj/tools/gpu_kernels.fatbin" ]; then
 	try 0 "$fake" "$bin/all_reduce_perf" -t 2 --memory cuda --load -b 64K -e 64K -n 20 -w 1
 	has '^# Load beside +: [0-9.e+]+ kernels/s alone, [0-9.e+]+ beside the calls, [0-9.]+ %'

@@ -56,6 +56,8 @@ each() { # name, processes, threads
 	local p=$(($2 * $3))
 	measure "$1.small" "$2" "$3" -b 8 -e $small -f 8 -n $iters
 	measure "$1.one" "$2" "$3" -b 8 -e 8 -n $iters -z 1
+	[ "$2" = 1 ] && [ -s "$build/obj/src/cuda_kernels.fatbin" ] &&
+		measure "$1.graph" "$2" "$3" -b 8 -e 8 -n $iters -G $big
 	measure "$1.large" "$2" "$3" -b $((small * 4)) -e $((most * 2 / p)) -f 4 -n $big -w 2
 }
 
@@ -70,6 +72,7 @@ table() { # name, words, ranks
 	rows=$(cat "$raw/$1.small" "$raw/$1.large" 2> /dev/null | grep -E '^ +[0-9]')
 	echo
 	echo "$2: one call of 8 B $(awk '/^ +8 / { print $6 }' "$raw/$1.one" 2> /dev/null) us, waited for"
+	[ -s "$raw/$1.graph" ] && echo "In a graph of $iters of them: $(awk '/^ +8 / { print $6 }' "$raw/$1.graph") us"
 	echo
 	echo "| size | us | busbw GB/s | of B (p-1)/p^2 |"
 	echo "|---|---|---|---|"
