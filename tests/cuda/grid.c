@@ -74,7 +74,8 @@ static void *open_peers(void *arg)
 	uint8_t secret[32] = { 0 };
 	struct tt_peers_config g = { .kind = b->kind, .where = b->at[o->me].where, .id = o->id, .secret = secret,
 				     .n = b->p, .me = o->me, .members = b->members, .blocks = true,
-				     .message = 64 << 10, .deadline_ns = tt_now_ns() + 60000000000ull };
+				     .message = 64 << 10,
+				     .deadline_ns = tt_now_ns() + (uint64_t)(test_limit(60) * 1e9) };
 
 	snprintf((char *)secret, sizeof(secret), "of process %d", getpid());
 	CHECKF(tt_peers_open(&g, &b->peers[o->me]) == tuttiSuccess, "%s", tt_last_error());

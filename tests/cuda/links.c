@@ -36,7 +36,8 @@ static void open_end(struct end *e, struct rank *r)
 	static uint64_t ids;
 	uint8_t secret[32] = { 0 };
 	struct tt_peers_config g = { .id = 7, .secret = secret, .n = ENDS, .me = r->rank, .members = members,
-				     .message = 64 << 10, .deadline_ns = tt_now_ns() + 20000000000ull };
+				     .message = 64 << 10,
+				     .deadline_ns = tt_now_ns() + (uint64_t)(test_limit(20) * 1e9) };
 
 	snprintf((char *)secret, sizeof(secret), "of process %d", getpid());
 	tt_mem_look();
