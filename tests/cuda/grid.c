@@ -12,7 +12,17 @@
 #include "fake.h"
 #include "ranks.h"
 
+struct job {
+	struct job *next;
+	struct bench *b;
+	enum tt_coll coll;
+	const char *name;
+	struct tt_dev_code *code[RIG_RANKS];
+	struct tt_prog *prog[RIG_RANKS];
+};
+
 struct bench {
+	struct job *jobs; /* of all schedules: papers of the grid name their code */
 	const struct tt_mem_kind *kind;
 	bool apart; /* a device each */
 	int p, here; /* here: the rank whose device is entered; -1: none */
@@ -157,6 +167,18 @@ static void sync_all(struct bench *b)
 		fake_queue_sync(b->queue[r]);
 }
 
+static void free_jobs(struct bench *b)
+{
+	for (struct job *j = b->jobs, *next; j; j = next) {
+		next = j->next;
+		for (int r = 0; r < b->p; r++) {
+			tt_dev_code_free(j->code[r]);
+			tt_prog_free(j->prog[r]);
+		}
+		free(j);
+	}
+}
+
 static void end_bench(struct bench *b)
 {
 	sync_all(b);
@@ -165,6 +187,7 @@ static void end_bench(struct bench *b)
 		tt_grid_free(b->grid[r]);
 	}
 	go_to(b, -1);
+	free_jobs(b);
 	for (int r = 0; r < b->p; r++)
 		CHECK(tt_peers_close(b->peers[r], true, true));
 	exec_rig_end(&b->rig);
@@ -174,18 +197,11 @@ static void end_bench(struct bench *b)
 
 /* ---- one schedule, some calls ---- */
 
-struct job {
-	struct bench *b;
-	enum tt_coll coll;
-	const char *name;
-	struct tt_dev_code *code[RIG_RANKS];
-	struct tt_prog *prog[RIG_RANKS];
-};
-
 static bool begin_job(struct job *j, struct bench *b, const struct tt_algo *a, enum tt_coll coll, int root,
 		      const struct tt_shape *shape)
 {
-	*j = (struct job){ .b = b, .coll = coll, .name = a->name };
+	*j = (struct job){ .next = b->jobs, .b = b, .coll = coll, .name = a->name };
+	b->jobs = j;
 	for (int r = 0; r < b->p; r++) {
 		struct tt_sched *s;
 
@@ -306,11 +322,7 @@ static void one_schedule(struct bench *b, const struct tt_algo *a, enum tt_coll 
 		if (i == 2)
 			one_call(j, counts[i], types[i % 3], tuttiSum); /* alike: nothing is uploaded */
 	}
-	/* Its papers name the code until the grid ends. */
 	sync_all(b);
-	for (int r = 0; r < b->p; r++)
-		tt_prog_free(j->prog[r]);
-	free(j);
 }
 
 static void schedules(int p, bool apart)
