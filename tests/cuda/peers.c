@@ -323,6 +323,7 @@ static void killed(void)
  * that the result is none. */
 static void given_up_rank(struct rank *r)
 {
+	_Atomic int *called = (_Atomic int *)(r->procs->shared->user + sizeof(*trouble(r)));
 	tuttiStream_t q;
 	struct vec v;
 	tuttiResult_t state;
@@ -337,6 +338,9 @@ static void given_up_rank(struct rank *r)
 	if (r->rank < r->n - 1)
 		for (int i = 0; i < 3; i++)
 			RANK_OK(r, tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q));
+	atomic_fetch_add(called, 1);
+	while (r->rank == 0 && atomic_load(called) < r->n) /* calls after the abort fail */
+		usleep(1000);
 	if (r->rank == 0)
 		RANK_CHECKF(r, !fake_queue_wait(q, 0.2), "it came back alone");
 	if (r->rank == 0) {
