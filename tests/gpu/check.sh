@@ -127,6 +127,9 @@ perf "device memory" 4 1 --memory cuda "${sizes[@]}"
 perf "managed memory" 1 2 --memory managed "${sizes[@]}"
 perf "pinned memory" 2 1 --memory pinned "${sizes[@]}"
 perf "registered" 1 2 --memory cuda -R 1 "${sizes[@]}"
+if [ -s "$build/obj/src/cuda_kernels.fatbin" ]; then
+	perf "as a graph" 1 4 --memory cuda -G 5 "${sizes[@]}"
+fi
 step "copies of our kernel" 60 "$build/bin/gpu_copy_perf" -b 16 -e 1M -f 16 -n 2
 
 # ---- 7. once more under the settings that users have
