@@ -55,6 +55,8 @@ tuttiResult_t tt_node_neighbour(const struct tt_proc *peer, uint64_t job, bool o
 tuttiResult_t tt_node_send(uint64_t proc, uint32_t type, const void *p, size_t n);
 /* A data connection to a met process: arrives at events.accept there. */
 tuttiResult_t tt_node_dial(uint64_t proc, const char *transport, int index, uint64_t deadline_ns, int *fd);
+/* What this thread connects by meet, neighbour and dial it gives up, with Aborted, when that is true. NULL: never. */
+void tt_node_until(const _Atomic bool *stop);
 bool tt_node_alive(uint64_t proc, char *why, size_t n); /* false: gone, with words */
 
 /* ---- rendezvous: a root gathers one entry per rank and answers all with one table. ----
@@ -93,7 +95,7 @@ struct tt_table {
 /* Joins as `rank` of `n`; blocks until the table is there. On a deadline at the root every rank that joined
  * gets Timeout with "5 of 8 joined, missing 2,6,7". *stop (may be NULL) ends it early with Aborted. */
 tuttiResult_t tt_root_join(const struct tt_root_id *id, int rank, int n, const void *entry, size_t size,
-			   uint64_t deadline_ns, _Atomic bool *stop, struct tt_table *out);
+			   uint64_t deadline_ns, const _Atomic bool *stop, struct tt_table *out);
 void tt_table_free(struct tt_table *t);
 /* Counts for tests: control messages sent and received by this process since start. */
 void tt_node_counts(uint64_t *sent, uint64_t *received);

@@ -270,8 +270,7 @@ static bool race_step(struct race *r, uint64_t now)
 
 static bool stopped(const struct tt_dial *d, uint64_t now)
 {
-	return now >= d->deadline_ns ||
-	       (d->stop != NULL && atomic_load_explicit(d->stop, memory_order_acquire));
+	return now >= d->deadline_ns || tt_stop_set(d->stop);
 }
 
 static bool run_race(struct race *r)
@@ -394,6 +393,13 @@ static void add_targets(struct tt_dial *d, const struct tt_proc *p)
 		}
 }
 
+static _Thread_local const _Atomic bool *given_up;
+
+void tt_node_until(const _Atomic bool *stop)
+{
+	given_up = stop;
+}
+
 static struct tt_dial *new_dial(uint64_t to, uint64_t job, const uint8_t *secret, uint64_t deadline_ns)
 {
 	struct tt_dial *d = calloc(1, sizeof(*d));
@@ -403,6 +409,7 @@ static struct tt_dial *new_dial(uint64_t to, uint64_t job, const uint8_t *secret
 	d->hello.to = to;
 	d->hello.job = job;
 	d->deadline_ns = deadline_ns;
+	d->stop = given_up;
 	memcpy(d->secret, secret, sizeof(d->secret));
 	return d;
 }
@@ -496,12 +503,14 @@ static tuttiResult_t meet_step(struct tt_peer *p, struct meeting *m)
 		return tt_fail(tuttiPeerDead, "cannot connect to %s: %s", who, p->why);
 	if (tt_node.leaving)
 		return tt_fail(tuttiAborted, "cannot connect to %s: this process is leaving", who);
+	if (tt_stop_set(m->d->stop))
+		return tt_note_error(tuttiAborted, "aborted while connecting to %s", who);
 	if (now >= m->d->deadline_ns)
 		return tt_fail(tuttiTimeout, "no connection to %s before the deadline; tried %s", who,
 			       m->d->why[0] != 0 ? m->d->why : "nothing: another thread was dialling");
 	if (!p->dialing && p->tentative == 0)
 		return meet_dial(p, m);
-	tt_node_wait(tt_min(now + TT_NS, m->d->deadline_ns));
+	tt_node_wait(tt_min(now + TT_NS / 4, m->d->deadline_ns));
 	return tuttiSuccess;
 }
 
@@ -683,6 +692,8 @@ static tuttiResult_t dial_peer(struct tt_peer *p, struct tt_dial *d)
 		pthread_mutex_lock(&tt_node.lock);
 		if (won)
 			break;
+		if (tt_stop_set(d->stop))
+			return tt_note_error(tuttiAborted, "aborted while a data connection to %s was opened", who);
 		if (d->fatal != tuttiSuccess)
 			return tt_fail(d->fatal, "cannot open a data connection to %s: %s", who, d->why);
 		if (tt_now_ns() >= d->deadline_ns)

@@ -10,7 +10,7 @@
 
 #define ANSWER_NS (2 * TT_NS) /* how long a joiner waits for the root's word after its deadline */
 
-bool tt_stop_set(_Atomic bool *stop)
+bool tt_stop_set(const _Atomic bool *stop)
 {
 	return stop != NULL && atomic_load_explicit(stop, memory_order_acquire);
 }
@@ -100,7 +100,7 @@ static tuttiResult_t lost_root(int fd, int e)
 		       e == ENODATA ? "closed" : strerror(e));
 }
 
-static tuttiResult_t read_refusal(int fd, const struct tt_frame_head *h, uint64_t until, _Atomic bool *stop)
+static tuttiResult_t read_refusal(int fd, const struct tt_frame_head *h, uint64_t until, const _Atomic bool *stop)
 {
 	uint8_t raw[2048];
 	char words[1024];
@@ -117,7 +117,7 @@ static tuttiResult_t read_refusal(int fd, const struct tt_frame_head *h, uint64_
 	return tt_fail((tuttiResult_t)code, "%s", words);
 }
 
-static tuttiResult_t read_table(int fd, uint64_t until, _Atomic bool *stop, struct tt_table *out)
+static tuttiResult_t read_table(int fd, uint64_t until, const _Atomic bool *stop, struct tt_table *out)
 {
 	struct tt_frame_head h;
 	struct tt_shared *s;
@@ -166,7 +166,7 @@ static tuttiResult_t join_over(struct tt_dial *d, struct tt_join *j, const void 
 }
 
 tuttiResult_t tt_join_there(const struct tt_root_id *id, struct tt_join *j, const void *entry, size_t size,
-				uint64_t deadline_ns, _Atomic bool *stop, struct tt_table *out)
+				uint64_t deadline_ns, const _Atomic bool *stop, struct tt_table *out)
 {
 	struct tt_dial *d = calloc(1, sizeof(*d));
 	tuttiResult_t r;

@@ -192,7 +192,7 @@ struct tt_dial {
 	struct tt_hello hello;  /* but magic, version, from, nonce */
 	uint8_t secret[32];
 	uint64_t deadline_ns, limit_ns; /* limit_ns: for one target in one round; 0 at first */
-	_Atomic bool *stop;
+	const _Atomic bool *stop;
 	bool over_is_final;
 	/* Of the last round. */
 	int fd;
@@ -210,10 +210,10 @@ void tt_dial_add(struct tt_dial *d, const struct tt_addr *a, uint16_t port);
 void tt_dial_next(struct tt_dial *d); /* more patience for the next round */
 
 /* boot_join.c: without the lock. */
-bool tt_stop_set(_Atomic bool *stop);
+bool tt_stop_set(const _Atomic bool *stop);
 tuttiResult_t tt_table_of(struct tt_shared *s, struct tt_table *out); /* takes the caller's share */
 tuttiResult_t tt_join_there(const struct tt_root_id *id, struct tt_join *j, const void *entry, size_t size,
-			    uint64_t deadline_ns, _Atomic bool *stop, struct tt_table *out);
+			    uint64_t deadline_ns, const _Atomic bool *stop, struct tt_table *out);
 
 /* boot_root.c, under the lock. */
 uint8_t tt_root_admit(struct tt_conn *c); /* a status for a proved connection of kind ROOT */

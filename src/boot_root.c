@@ -613,7 +613,7 @@ static void wait_root(struct tt_root *r, uint64_t until_ns)
 }
 
 /* Waits for the end; a thread that gives up takes all others with it. */
-static tuttiResult_t await_root(struct tt_root *r, int rank, uint64_t deadline_ns, _Atomic bool *stop)
+static tuttiResult_t await_root(struct tt_root *r, int rank, uint64_t deadline_ns, const _Atomic bool *stop)
 {
 	char who[192], text[256];
 
@@ -633,7 +633,7 @@ static tuttiResult_t await_root(struct tt_root *r, int rank, uint64_t deadline_n
 }
 
 static tuttiResult_t join_here(struct tt_root *r, const struct tt_join *j, const void *entry, size_t size,
-			       uint64_t deadline_ns, _Atomic bool *stop, struct tt_table *out)
+			       uint64_t deadline_ns, const _Atomic bool *stop, struct tt_table *out)
 {
 	tuttiResult_t result;
 
@@ -658,7 +658,7 @@ static tuttiResult_t join_here(struct tt_root *r, const struct tt_join *j, const
 }
 
 tuttiResult_t tt_root_join(const struct tt_root_id *id, int rank, int n, const void *entry, size_t size,
-			   uint64_t deadline_ns, _Atomic bool *stop, struct tt_table *out)
+			   uint64_t deadline_ns, const _Atomic bool *stop, struct tt_table *out)
 {
 	struct tt_join j = { .rank = (uint32_t)rank, .n = (uint32_t)n };
 	uint64_t now = tt_now_ns();

@@ -198,7 +198,7 @@ static void set_patience(struct tuttiComm *c)
 
 /* Control connections at distances of powers of two: deaths reach everybody along them, each member has
  * O(log n). The lower end opens; the other waits for it, as it must not leave unseen. */
-static tuttiResult_t meet_neighbours(struct tuttiComm *c, uint64_t deadline_ns)
+static tuttiResult_t meet_each(struct tuttiComm *c, uint64_t deadline_ns)
 {
 	int me = c->proc_of[c->rank], n = c->nprocs;
 
@@ -212,6 +212,16 @@ static tuttiResult_t meet_neighbours(struct tuttiComm *c, uint64_t deadline_ns)
 				TRY(tt_node_neighbour(&c->procs[b], c->job, open, deadline_ns));
 		}
 	return tuttiSuccess;
+}
+
+static tuttiResult_t meet_neighbours(struct tuttiComm *c, uint64_t deadline_ns)
+{
+	tuttiResult_t r;
+
+	tt_node_until(&c->aborting);
+	r = meet_each(c, deadline_ns);
+	tt_node_until(NULL);
+	return r;
 }
 
 static tuttiResult_t take_table(struct tuttiComm *c, const struct tt_table *t)
@@ -359,17 +369,21 @@ static void say_fall(const struct tuttiComm *c, const struct tt_link *l, const c
 /* On the first transport that takes it, behind the one that it fell from. */
 static tuttiResult_t open_link(struct tuttiComm *c, struct tt_link *l, char *tried, size_t n)
 {
-	struct tt_ep *ep;
+	struct tt_ep *ep = NULL;
 	tuttiResult_t r;
 
+	tt_node_until(&c->aborting);
 	do {
-		TRY(choose(c, l->peer, l->fell, tried, &ep));
+		r = choose(c, l->peer, l->fell, tried, &ep);
+		if (r != tuttiSuccess)
+			break;
 		r = tt_link_open(l, ep);
 		if (r == tuttiUnsupported) {
 			snprintf(tried, n, "%s: %s", ep->t->name, tt_last_error());
 			l->fell = ep;
 		}
 	} while (r == tuttiUnsupported);
+	tt_node_until(NULL);
 	if (r == tuttiSuccess && l->fell)
 		say_fall(c, l, tried);
 	return r;

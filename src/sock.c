@@ -449,7 +449,7 @@ const char *tt_sock_ends(int fd, char *buf, size_t n)
 }
 
 /* Waits until fd is ready; in slices where there is a stop flag to look at. */
-static int wait_ready(int fd, short events, uint64_t deadline_ns, _Atomic bool *stop)
+static int wait_ready(int fd, short events, uint64_t deadline_ns, const _Atomic bool *stop)
 {
 	for (;;) {
 		uint64_t now = tt_now_ns(), left;
@@ -469,7 +469,7 @@ static int wait_ready(int fd, short events, uint64_t deadline_ns, _Atomic bool *
 	}
 }
 
-int tt_sock_read(int fd, void *p, size_t n, uint64_t deadline_ns, _Atomic bool *stop)
+int tt_sock_read(int fd, void *p, size_t n, uint64_t deadline_ns, const _Atomic bool *stop)
 {
 	uint8_t *at = p;
 
@@ -493,7 +493,7 @@ int tt_sock_read(int fd, void *p, size_t n, uint64_t deadline_ns, _Atomic bool *
 	return 0;
 }
 
-int tt_sock_write(int fd, const void *p, size_t n, uint64_t deadline_ns, _Atomic bool *stop)
+int tt_sock_write(int fd, const void *p, size_t n, uint64_t deadline_ns, const _Atomic bool *stop)
 {
 	const uint8_t *at = p;
 

@@ -56,8 +56,8 @@ const char *tt_sock_ends(int fd, char *buf, size_t n);
 
 /* All n bytes or an errno: ETIMEDOUT, ECANCELED when *stop (may be NULL) becomes true, ENODATA at the end
  * of the stream. */
-int tt_sock_read(int fd, void *p, size_t n, uint64_t deadline_ns, _Atomic bool *stop);
-int tt_sock_write(int fd, const void *p, size_t n, uint64_t deadline_ns, _Atomic bool *stop);
+int tt_sock_read(int fd, void *p, size_t n, uint64_t deadline_ns, const _Atomic bool *stop);
+int tt_sock_write(int fd, const void *p, size_t n, uint64_t deadline_ns, const _Atomic bool *stop);
 /* Raises the soft limit of descriptors to hold `want` more, as far as the hard limit allows. */
 void tt_sock_reserve(size_t want);
 

@@ -2,7 +2,9 @@
  * stays behind. Children write what they saw into shared memory; the parent judges.
  * TEST_ROUNDS (6), TEST_JOBS (20). SPDX-License-Identifier: Apache-2.0 */
 #include <dirent.h>
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "comm.h"
 #include "ranks.h"
 #include "ref.h"
 #include "test.h"
@@ -300,6 +303,63 @@ static void stopped(const char *transport)
 	procs_expect(&ps, 1, -1);
 }
 
+/* Rank 1 stops before anybody has a connection to it; another thread of rank 0 aborts while it opens one. */
+static void *abort_soon(void *arg)
+{
+	struct rank *r = arg;
+	struct report *p = &scene_of(r->procs)->report[0];
+	double t;
+
+	while (!atomic_load(&r->comm->issued))
+		sleep_s(0.01);
+	sleep_s(0.3);
+	t = seconds_now();
+	p->state = (int)tuttiCommAbort(r->comm);
+	p->abort_s = seconds_now() - t;
+	return NULL;
+}
+
+static void connecting_rank(struct rank *r)
+{
+	struct scene *s = scene_of(r->procs);
+	pthread_t thread;
+	float v = 1;
+
+	setenv("TUTTI_SILENCE", "60", 1);
+	RANK_OK(r, rank_init(r, NULL));
+	if (r->rank)
+		raise(SIGSTOP);
+	if (r->rank)
+		return;
+	while (!s->go)
+		sleep_s(0.001);
+	RANK_CHECKF(r, !pthread_create(&thread, NULL, abort_soon, r), "no thread");
+	s->report[0].result = (int)tuttiAllReduce(&v, &v, 1, tuttiFloat32, tuttiMax, r->comm, NULL);
+	pthread_join(thread, NULL);
+	r->comm = NULL;
+	s->report[0].done = 1;
+}
+
+static void abort_while_connecting(void)
+{
+	for (int i = 0; i < 2; i++) {
+		struct report *p;
+		siginfo_t seen;
+
+		procs_start(&ps, 2, 0, transports[i], connecting_rank, NULL);
+		p = &scene_of(&ps)->report[0];
+		CHECK(!waitid(P_PID, (id_t)ps.p[1].pid, &seen, WSTOPPED | WNOWAIT));
+		scene_of(&ps)->go = 1;
+		for (double t = seconds_now(); !p->done && seconds_now() - t < 40; sleep_s(0.01))
+			;
+		CHECKF(p->done && p->result == tuttiAborted && p->state == tuttiSuccess, "the call: %d, Abort: %d",
+		       p->result, p->state);
+		CHECKF(p->abort_s < 5, "Abort waited %.1f s for a connection", p->abort_s);
+		kill(ps.p[1].pid, SIGCONT);
+		procs_expect(&ps, 15, 1);
+	}
+}
+
 static void stopped_rank(void)
 {
 	for (int i = 0; i < 2; i++)
@@ -539,6 +599,7 @@ const struct test tests[] = {
 	{ "a rank dies, tcp", death_tcp, 100 },
 	{ "a rank dies while all are idle", idle_death, 60 },
 	{ "a rank is stopped", stopped_rank, 70 },
+	{ "abort while connecting to a rank that is stopped", abort_while_connecting, 100 },
 	{ "ranks that leave early disturb nobody", short_jobs, 120 },
 	{ "a rank leaves after the first operation", one_operation, 60 },
 	{ "a rank never comes to init", missing_rank, 40 },
