@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -150,7 +151,7 @@ static void late_rank(struct rank *r)
 		fake_hold(q, &go);
 	RANK_OK(r, FAKE(tuttiAllReduce(v.at, v.at, v.n, tuttiFloat32, tuttiSum, r->comm, q)));
 	if (r->rank == 0) {
-		sleep_s(1);
+		sleep_s(test_limit(1));
 		atomic_store(&go, 1);
 	}
 	fake_queue_sync(q);
@@ -163,8 +164,11 @@ static void late_rank(struct rank *r)
 
 static void late(void)
 {
+	char deadline[16];
+
 	fake_start();
-	setenv("TUTTI_DEADLINE", "0.4", 1);
+	snprintf(deadline, sizeof(deadline), "%g", test_limit(0.4));
+	setenv("TUTTI_DEADLINE", deadline, 1);
 	for (int on = 1; on >= 0; on--) {
 		one_kernel(on);
 		ranks_run(3, 20, late_rank, NULL);

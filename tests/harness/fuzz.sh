@@ -12,7 +12,7 @@ for fuzzer in "$@"; do
 	seeds=tests/fuzz/corpus/$name
 	[ -d "$seeds" ] || seeds=
 	# shellcheck disable=SC2086
-	if timeout -k 5 $((seconds + 60)) "$fuzzer" -max_total_time="$seconds" -timeout=10 \
+	if timeout -k 5 $((seconds + 60)) "$fuzzer" -max_total_time="$seconds" -timeout=30 \
 		-rss_limit_mb=2048 -artifact_prefix="$work/" "$work/corpus" $seeds > "$work/log" 2>&1; then
 		passed=$((passed + 1))
 		echo "fuzz/$name $(sed -n 's/^Done //p' "$work/log")"
