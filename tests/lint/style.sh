@@ -1,6 +1,6 @@
 #!/bin/bash
 # Sizes and notices: files under 800 lines, functions of at most 60, a licence line in each source,
-# lines of at most 120 columns with tabs of 8 (the aim is 100).
+# lines of at most 120 columns with tabs of 8 (the aim is 100), scripts of tests that can be run (two places hold what others read in).
 # SPDX-License-Identifier: Apache-2.0
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -22,5 +22,8 @@ for f in $files; do
 			if (NR - start > 61) { print f ":" start ": function of " NR - start - 1 " lines"; n++ }
 			start = 0 }
 		END { exit n > 0 }' "$f" || bad=1
+done
+for f in tests/*/*.sh; do
+	[ -x "$f" ] || [[ $f == tests/harness/* || $f == tests/vm/faults.sh ]] || { echo "$f is not executable"; bad=1; }
 done
 exit $bad
