@@ -19,7 +19,7 @@ driven="FAKE_CUDA_DEVICES=4 TEST_DEVICES=4 TUTTI_CUDA_DEVICE_DRIVEN=1"
 	run "a pair that spoils what it copies" cuda/peers $two FAKE_CUDA_CORRUPT=1 TUTTI_LOG=none
 	run "a pair that stalls" cuda/peers $two FAKE_CUDA_STALL=1 TUTTI_PAIR_DEADLINE=0.5 TUTTI_LOG=none
 	run "nothing can be shared" cuda/peers $two FAKE_CUDA_VMM=0 FAKE_CUDA_IPC=0 TEST_LINKS=0 TUTTI_LOG=none
-	run "a device each, by blocks" cuda/peers $driven
+	long "a device each, by blocks" cuda/peers $driven
 	run "a device each, by blocks" cuda/driven $driven
 	long "a device each, by blocks, legacy handles" cuda/peers $driven FAKE_CUDA_VMM=0
 	run "a rank is killed, by blocks, legacy handles" cuda/driven $driven FAKE_CUDA_VMM=0 TEST_ONLY=killed
