@@ -1,16 +1,11 @@
 #!/bin/bash
-# Ranks on eight devices in a cube mesh find its six rings and run them over device links, by queues and by blocks: right
-# results, in the same order of additions every time. SPDX-License-Identifier: Apache-2.0
-set -u
-cd "$(dirname "$0")/../.." || exit 1
-build=${BUILD:-build}
-# shellcheck source=tests/harness/checks.sh
-. tests/harness/checks.sh
+# Ranks on eight devices in a cube mesh find its six rings and run them over device links, by queues and by blocks, with
+# right results. SPDX-License-Identifier: Apache-2.0
+# shellcheck source=tests/harness/fake_cuda.sh
+. "$(dirname "$0")/../harness/fake_cuda.sh"
 limit=100
 bin=$build/bin
 ok='^# Out of bounds values : 0 OK$'
-work=$(mktemp -d) || exit 1
-trap 'rm -rf "$work"' EXIT
 
 # The machine of the fixture, with the bus ids of the fake driver's devices.
 names=(06 07 0a 0b 85 86 89 8a)
@@ -18,8 +13,8 @@ for i in "${!names[@]}"; do
 	echo "s/0000:${names[i]}:00\\.0/0000:1$i:00.0/g"
 done > "$work/ids"
 sed -f "$work/ids" tests/fixtures/topo/cube-mesh.topo > "$work/machine.topo"
-fake=(LD_LIBRARY_PATH="$build/tests/cuda" FAKE_CUDA_DEVICES=8 TUTTI_DEVICE_LINKS=1 TUTTI_PAIR_PROBE="$bin/tutti-pair-probe"
-	TUTTI_TOPO_FILE="$work/machine.topo" TUTTI_LOG=plan:info TUTTI_ALGO=ring)
+fake=(FAKE_CUDA_DEVICES=8 TUTTI_DEVICE_LINKS=1 TUTTI_TOPO_FILE="$work/machine.topo" TUTTI_LOG=plan:info
+	TUTTI_ALGO=ring)
 
 for driven in 0 1; do
 	for program in all_reduce all_gather reduce_scatter; do
